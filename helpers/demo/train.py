@@ -1,0 +1,253 @@
+"""Train the embedded world's three models on clips recorded by `record.py`.
+
+    python -m helpers.demo.train video_tokenizer train.h5 weights --steps 4000
+    python -m helpers.demo.train latent_actions train.h5 weights --steps 2500
+    python -m helpers.demo.train dynamics train.h5 weights --steps 4000
+
+The first two do not depend on each other; the dynamics model needs the tokenizer. Checkpoints are written
+in the published single-file form, weights only. Where the training departs from the published one:
+
+- the latent action model is told the true actions: each bit of its code is one key;
+- the dynamics model is conditioned on the true actions and trained as it is decoded: an intact (but slightly
+  corrupted) context, and one frame behind it masked in part or whole.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from helpers.worldmodel.checkpoint import build_model, read_checkpoint
+from helpers.worldmodel.layers import slice_films
+from helpers.worldmodel.models import Dynamics, LatentActions, ModelConfig, VideoTokenizer
+
+CLIP = 5  # frames: a context window of up to four, and the frame behind it
+ACTION_DIM = 3  # left, right, jump
+CONFIGS = {
+    "video_tokenizer": ModelConfig(64, 4, 64, 4, 85, 2, latent_dim=5, num_bins=4),
+    "latent_actions": ModelConfig(64, 4, 48, 4, 64, 2, action_dim=ACTION_DIM),
+    "dynamics": ModelConfig(64, 4, 96, 4, 128, 3, latent_dim=5, num_bins=4, action_dim=ACTION_DIM),
+}
+# A frame differs from the one before by at least this much on average, of 255, where something moves.
+MOVING = 1.0
+
+
+class Clips:
+    """Clips of five frames within one episode, mostly of those in which something moves."""
+
+    def __init__(self, path: Path, seed: int) -> None:
+        with h5py.File(path, "r") as file:
+            self.frames: np.ndarray = file["frames"][:]
+            self.actions: np.ndarray = file["actions"][:]
+            episodes: np.ndarray = file["episodes"][:]
+        self.rng = np.random.default_rng(seed)
+        whole = episodes[CLIP - 1 :] == episodes[: -CLIP + 1]
+        moves = np.array(
+            [np.abs(a.astype(np.int16) - b).mean() > MOVING for a, b in zip(self.frames[1:, ::4, ::4], self.frames[:-1, ::4, ::4], strict=True)]
+        )
+        moving = np.convolve(moves, np.ones(CLIP - 1), "valid") >= CLIP - 2
+        # One clip in ten of the still ones stays in: standing still is something to learn, too.
+        kept = whole & (moving | (self.rng.random(len(whole)) < 0.1))
+        self.starts = np.flatnonzero(kept)
+
+    def batch(self, starts: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Frames float ``[B, T, 3, 64, 64]`` in [-1, 1] and the actions between them as bits ``[B, T-1, A]`` in {0, 1}."""
+        rows = starts[:, None] + np.arange(CLIP)
+        frames = torch.from_numpy(self.frames[rows]).permute(0, 1, 4, 2, 3).float() / 127.5 - 1
+        ids = torch.from_numpy(self.actions[rows[:, :-1]]).long()
+        bits = (ids.unsqueeze(-1) >> torch.arange(ACTION_DIM)) & 1
+        return frames, bits.float()
+
+    def shuffled(self, size: int) -> Iterator[np.ndarray]:
+        """Starting rows, ``size`` at a time, without end; every clip once before any comes again."""
+        while True:
+            order = self.rng.permutation(self.starts)
+            yield from (order[i : i + size] for i in range(0, len(order) - size + 1, size))
+
+
+class Trainer:
+    """AdamW with warm-up and cosine decay, gradient clipping, and a line of progress now and then."""
+
+    def __init__(self, model: nn.Module, steps: int, learning_rate: float) -> None:
+        self.model, self.steps, self.done = model, steps, 0
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+        warmup = min(200, steps // 10 + 1)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer,
+            lambda step: min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * min(step / steps, 1))) + 0.01),
+        )
+        self.started = time.perf_counter()
+        self.averages: dict[str, float] = {}
+
+    def update(self, loss: Tensor, **shown: float) -> None:
+        """One optimiser step; ``shown`` numbers are averaged into the progress line."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.schedule.step()
+        self.done += 1
+        for name, value in {"loss": loss.item(), **shown}.items():
+            self.averages[name] = value + 0.98 * (self.averages.get(name, value) - value)
+        if self.done % 50 == 0 or self.done == self.steps:
+            numbers = " ".join(f"{name} {value:.4f}" for name, value in self.averages.items())
+            print(f"step {self.done}/{self.steps} {self.seconds:.0f}s {numbers}", flush=True)
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+
+def train_tokenizer(clips: Clips, steps: int, batch: int) -> tuple[VideoTokenizer, Trainer]:
+    model = VideoTokenizer(CONFIGS["video_tokenizer"])
+    trainer = Trainer(model, steps, 3e-3)
+    # The camera follows the player, who stays near the middle and is what people look at.
+    weight = torch.ones(64, 64)
+    weight[20:44, 20:44] = 3
+    weight /= weight.mean()
+    for starts in clips.shuffled(batch):
+        frames, _ = clips.batch(starts)
+        reconstruction = model(frames).float()
+        loss = (F.smooth_l1_loss(reconstruction, frames, beta=0.1, reduction="none") * weight).mean()
+        error = F.mse_loss(reconstruction.detach().clamp(-1, 1), frames).item()
+        trainer.update(loss, psnr=10 * math.log10(4 / error))
+        if trainer.done == steps:
+            return model, trainer
+    raise AssertionError("unreachable: shuffled() has no end")
+
+
+def train_latent_actions(clips: Clips, steps: int, batch: int) -> tuple[LatentActions, Trainer]:
+    model = LatentActions(CONFIGS["latent_actions"])
+    trainer = Trainer(model, steps, 2e-3)
+    for starts in clips.shuffled(batch):
+        frames, bits = clips.batch(starts)
+        values = model.encoder(frames).float()  # [B, T-1, A]
+        # D = 2 levels: the code's bit is the sign of the value, and sigmoid(2x) = (tanh(x)+1)/2 its probability.
+        told = F.binary_cross_entropy_with_logits(2 * values, bits)
+        predicted = model.decoder(frames, model.quantizer(values), masked=True)
+        right = ((values > 0) == (bits > 0)).float().mean().item()
+        trainer.update(told + F.smooth_l1_loss(predicted.float(), frames[:, 1:]), bits_right=right)
+        if trainer.done == steps:
+            return model, trainer
+    raise AssertionError("unreachable: shuffled() has no end")
+
+
+def train_dynamics(clips: Clips, tokenizer: VideoTokenizer, steps: int, batch: int) -> tuple[Dynamics, Trainer]:
+    model = Dynamics(CONFIGS["dynamics"])
+    trainer = Trainer(model, steps, 2e-3)
+    for starts in clips.shuffled(batch):
+        frames, bits = clips.batch(starts)
+        with torch.no_grad():
+            tokens = tokenizer.tokenize(frames)  # [B, T, P]
+        loss, right = dynamics_loss(model, tokenizer, tokens, blur_dead_actions(bits) * 2 - 1)
+        trainer.update(loss, token_accuracy=right)
+        if trainer.done == steps:
+            return model, trainer
+    raise AssertionError("unreachable: shuffled() has no end")
+
+
+def blur_dead_actions(bits: Tensor) -> Tensor:
+    """Left and right together are never recorded; taught as neither, their ids stay playable. ``[B, T-1, A]``."""
+    neither = (bits[..., :2].sum(-1, keepdim=True) == 0) & (torch.rand(*bits.shape[:-1], 1) < 0.15)
+    both = torch.tensor([1.0, 1.0, 0.0])
+    return torch.where(neither, torch.maximum(bits, both), bits)
+
+
+def dynamics_loss(model: Dynamics, tokenizer: VideoTokenizer, tokens: Tensor, actions: Tensor) -> tuple[Tensor, float]:
+    """Cross-entropy on masked tokens of every frame but the first, each behind the intact frames before it.
+
+    Args:
+        tokens: ``[B, T, P]``.
+        actions: Action latents ``[B, T-1, A]``.
+
+    Returns:
+        The loss and the share of masked tokens guessed right.
+    """
+    batch, time_, patches = tokens.shape
+    films = model.films(actions, time_)
+    # A rollout's context holds the model's own mistakes; some here make it forgiving.
+    context = tokenizer.quantizer.indices_to_latents(corrupt(tokens, model, 0.08 * torch.rand(batch, 1, 1)))
+    _, past = model.hidden(context, films)
+    ratio = torch.rand(batch, time_ - 1, 1) * 0.9 + 0.3  # a third of the frames are masked whole
+    masked = torch.rand(batch, time_ - 1, patches) < ratio  # [B, T-1, P]
+    targets = tokens[:, 1:]
+    seen = tokenizer.quantizer.indices_to_latents(corrupt(targets, model, torch.tensor(0.03)))
+    seen = torch.where(masked.unsqueeze(-1), model.mask_token, seen)
+    hidden = torch.cat(
+        [
+            model.hidden(seen[:, t - 1 : t], slice_films(films, t, t + 1), [block.first(t) for block in past])[0]
+            for t in range(1, time_)
+        ],
+        1,
+    )  # [B, T-1, P, E]
+    logits = model.output_mlp(hidden[masked]).float()  # [masked, K]
+    wanted = targets[masked]
+    return F.cross_entropy(logits, wanted), (logits.argmax(-1) == wanted).float().mean().item()
+
+
+def corrupt(tokens: Tensor, model: Dynamics, rate: Tensor) -> Tensor:
+    """Replace a share ``rate`` of tokens by random ones."""
+    config = model.config
+    noise = torch.randint_like(tokens, config.num_bins**config.latent_dim)
+    return torch.where(torch.rand(tokens.shape) < rate, noise, tokens)
+
+
+def save(model: nn.Module, config: ModelConfig, trainer: Trainer, path: Path) -> None:
+    """Write the published single-file form, without the optimiser's state."""
+    published = asdict(config) | {"hidden_dim": math.ceil(config.ffn_width * 3 / 2), "n_actions": 2**ACTION_DIM, "dataset": "DEMO"}
+    torch.save(
+        {
+            "model": model.state_dict(),
+            "optimizer_state_dict": {},
+            "scheduler_state_dict": {},
+            "config": published,
+            "step": trainer.done,
+            "timestamp": time.strftime("%Y_%m_%d_%H_%M_%S"),
+        },
+        path,
+    )
+    record = {"steps": trainer.done, "seconds": round(trainer.seconds), "threads": torch.get_num_threads()} | {
+        name: round(value, 4) for name, value in trainer.averages.items()
+    }
+    path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("kind", choices=CONFIGS)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch", type=int, default=12, help="clips of five frames")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bf16", action="store_true", help="faster where the CPU has bfloat16 instructions")
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    options.out.mkdir(parents=True, exist_ok=True)
+    clips = Clips(options.data, options.seed)
+    print(f"{len(clips.starts)} clips", flush=True)
+    model: nn.Module
+    with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
+        if options.kind == "video_tokenizer":
+            model, trainer = train_tokenizer(clips, options.steps, options.batch)
+        elif options.kind == "latent_actions":
+            model, trainer = train_latent_actions(clips, options.steps, options.batch)
+        else:
+            path = options.out / "demo_video_tokenizer.pth"
+            tokenizer = build_model(read_checkpoint(path, "video_tokenizer"), 64, torch.device("cpu"))
+            assert isinstance(tokenizer, VideoTokenizer)
+            model, trainer = train_dynamics(clips, tokenizer, options.steps, options.batch)
+    save(model, CONFIGS[options.kind], trainer, options.out / f"demo_{options.kind}.pth")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Every error the project raises on purpose: one family, whose messages are sentences.
+
+A message says what happened, with which file or value, and what to do about it. In a notebook it is
+shown as that sentence; the traceback is for errors nobody foresaw.
+"""
+
+
+class RunbookError(Exception):
+    """Base of the family.
+
+    Args:
+        what: What happened, naming the file, key or value.
+        fix: What the reader can do about it; appended to the message.
+    """
+
+    def __init__(self, what: str, *, fix: str = "") -> None:
+        super().__init__(f"{what} {fix}".strip())
+        self.what = what
+        self.fix = fix
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython asks for this instead of printing a traceback."""
+        return [f"{type(self).__name__}: {self.what}", *([f"What to do: {self.fix}"] if self.fix else [])]
+
+
+class CheckpointError(RunbookError):
+    """A checkpoint file is missing, damaged, hostile, or not what its slot needs."""
+
+
+class SuiteError(RunbookError):
+    """The three checkpoints are each sound and do not belong together."""
+
+
+class DatasetError(RunbookError):
+    """An h5 dataset is missing, damaged, too short or of another layout."""
+
+
+class ActionError(RunbookError):
+    """An action id is not one of the suite's."""
+
+
+class ParameterError(RunbookError):
+    """A parameter has a value that its docstring rules out, or a name nobody knows."""
+
+
+class DeviceError(RunbookError):
+    """The device asked for cannot be used."""
+
+
+class AssetError(RunbookError):
+    """A suite's files could not be found, fetched or verified."""
+
+
+class TorchBuildError(RunbookError):
+    """No torch build serves this machine, or the installed one does not work."""
+
+
+class SetupError(RunbookError):
+    """A step of the installation failed."""
+
+
+class OutputError(RunbookError):
+    """A run's results could not be written."""
+
+
+class VerdictError(RunbookError):
+    """A step ended with at least one failed check."""

@@ -1,0 +1,159 @@
+"""MaskGIT decoding: all patches of the next frames start masked and are fixed over a few steps, surest first.
+
+Source: Chang et al., "MaskGIT: Masked Generative Image Transformer" (2022), with the published suite's schedule.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from helpers.errors import ParameterError
+from helpers.worldmodel.models import Dynamics
+from helpers.worldmodel.quantizer import Quantizer
+
+
+def unmask_counts(positions: int, steps: int, k: float = 5.0) -> list[int]:
+    """How many positions each decoding step fixes: few at first, when little is known, most at the end.
+
+    Depends on nothing but its arguments, so every shape of a decoding is known before it starts.
+
+    Args:
+        positions: N, the number of masked positions.
+        steps: M, the most steps to take.
+        k: Steepness of the exponential schedule.
+
+    Returns:
+        At most ``steps`` counts that add up to ``positions``.
+    """
+    counts: list[int] = []
+    fixed = 0
+    for step in range(steps):
+        last = step == steps - 1
+        target = positions if last else math.ceil(positions * math.expm1(k * step / steps) / math.expm1(k))
+        count = max(positions // 16, 1, min(max(target - fixed, 0), positions - fixed))
+        count = min(count, positions - fixed)
+        counts.append(count)
+        fixed += count
+        if fixed == positions:
+            break
+    return counts
+
+
+def sample(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Sample one token a position by inverting the cumulative distribution.
+
+    One uniform number a position is all the randomness used, so the numbers can be drawn on the CPU and mean
+    the same on every device. The codebook is searched in two levels, which avoids a cumulative sum over all of it.
+
+    Args:
+        logits: ``[B, n, K]``.
+        uniform: ``[B, n]`` in [0, 1).
+
+    Returns:
+        The sampled indices int64 ``[B, n]`` and the largest probability ``[B, n]``.
+    """
+    size = logits.shape[-1]
+    group = 1 << (math.isqrt(size - 1).bit_length() if size > 1 else 0)
+    weights = torch.exp(logits - logits.amax(-1, keepdim=True))  # the largest is 1
+    grouped = torch.nn.functional.pad(weights, (0, -size % group)).unflatten(-1, (-1, group))  # [B, n, G, g]
+    sums = grouped.sum(-1).cumsum(-1)  # [B, n, G]
+    total = sums[..., -1:]
+    threshold = uniform.unsqueeze(-1) * total  # [B, n, 1]
+    outer = (sums <= threshold).sum(-1, keepdim=True).clamp_max(sums.shape[-1] - 1)  # [B, n, 1]
+    below = torch.where(outer > 0, sums.gather(-1, (outer - 1).clamp_min(0)), 0.0)
+    within = grouped.gather(-2, outer.unsqueeze(-1).expand(*outer.shape, group)).squeeze(-2).cumsum(-1)  # [B, n, g]
+    inner = (within <= threshold - below).sum(-1, keepdim=True).clamp_max(group - 1)
+    index = (outer * group + inner).squeeze(-1).clamp_max(size - 1)
+    return index, total.squeeze(-1).reciprocal()
+
+
+def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The likeliest token of each position ``[B, n]`` and its probability ``[B, n]``, from logits ``[B, n, K]``."""
+    largest, index = logits.max(-1)
+    return index, torch.exp(largest - logits.logsumexp(-1))
+
+
+def draw_uniform(
+    batch: int, steps: int, positions: int, generator: Generator | Sequence[Generator] | None, device: torch.device
+) -> Tensor:
+    """The random numbers of one decoding, ``[B, M, N]`` in [0, 1), always drawn on the CPU.
+
+    With one generator for each batch element, an element's numbers do not depend on the others.
+    """
+    if generator is None or isinstance(generator, Generator):
+        numbers = torch.rand(batch, steps, positions, generator=generator)
+    else:
+        numbers = torch.stack([torch.rand(steps, positions, generator=own) for own in generator])
+    return numbers.to(device)
+
+
+@torch.inference_mode()
+def maskgit_decode(
+    dynamics: Dynamics,
+    quantizer: Quantizer,
+    context_latents: Tensor,
+    conditioning: Tensor | None = None,
+    horizon: int = 1,
+    steps: int = 10,
+    temperature: float = 0.0,
+    generator: Generator | Sequence[Generator] | None = None,
+) -> Tensor:
+    """Generate the latents of the next ``horizon`` frames.
+
+    The context passes through the model once; every step then computes the new frames alone, and logits only
+    where tokens are still masked.
+
+    Args:
+        dynamics: The model.
+        quantizer: The video tokenizer's quantizer.
+        context_latents: ``[B, Tc, P, L]`` float in [-1, 1].
+        conditioning: Action latents ``[B, Tc+H-1, A]`` (entry t acts on frame t+1), or None.
+        horizon: H, frames to generate at once.
+        steps: M, decoding steps.
+        temperature: 0 takes the likeliest token; above 0 tokens are sampled from the logits divided by it.
+        generator: CPU generator of the random numbers, or one for each batch element. None: torch's own.
+
+    Returns:
+        The latents ``[B, Tc+H, P, L]``: the context, then the new frames.
+
+    Raises:
+        ParameterError: A number is out of its range, or a shape does not fit the model.
+    """
+    if horizon < 1 or steps < 1 or not temperature >= 0:
+        raise ParameterError(
+            f"horizon is {horizon}, steps {steps} and temperature {temperature}; "
+            "horizon and steps must be at least 1, temperature at least 0."
+        )
+    if context_latents.ndim != 4 or context_latents.shape[2:] != (dynamics.config.grid**2, quantizer.latent_dim):
+        raise ParameterError(
+            f"The context's latents have shape {list(context_latents.shape)}; "
+            f"this model takes [B, T, {dynamics.config.grid**2}, {quantizer.latent_dim}]."
+        )
+    batch, _, patches, width = context_latents.shape
+    past, films = dynamics.context(context_latents, conditioning, horizon)
+    counts = unmask_counts(horizon * patches, steps)
+    masked = torch.arange(horizon * patches, device=context_latents.device).expand(batch, -1)  # [B, n], ascending
+    latents = dynamics.mask_token.expand(batch, 1, horizon * patches, width).flatten(1, 2).to(context_latents.dtype)
+    uniform = None
+    if temperature > 0:
+        uniform = draw_uniform(batch, len(counts), horizon * patches, generator, context_latents.device)
+
+    for step, count in enumerate(counts):
+        hidden, _ = dynamics.hidden(latents.unflatten(1, (horizon, patches)), films, past)  # [B, H, P, E]
+        hidden = hidden.flatten(1, 2)  # [B, N, E]
+        if step:
+            hidden = hidden.gather(1, masked.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))  # [B, n, E]
+        logits = dynamics.output_mlp(hidden).float()  # [B, n, K]
+        if uniform is None:
+            index, confidence = greedy(logits)
+        else:
+            index, confidence = sample(logits / temperature, uniform[:, step].gather(1, masked))
+        order = confidence.argsort(dim=-1, descending=True, stable=True)  # [B, n]
+        surest = order[:, :count]
+        fixed = masked.gather(1, surest)  # [B, count]
+        values = quantizer.indices_to_latents(index.gather(1, surest))  # [B, count, L]
+        latents = latents.scatter(1, fixed.unsqueeze(-1).expand(-1, -1, width), values.to(latents.dtype))
+        masked = masked.gather(1, order[:, count:].sort(-1).values)
+    return torch.cat((context_latents, latents.unflatten(1, (horizon, patches))), 1)

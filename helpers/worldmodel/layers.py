@@ -1,0 +1,332 @@
+"""The space-time transformer all three models are made of.
+
+Parameter names are the published ones. Shape letters: B batch, T frames, P patches of a frame, E embed_dim,
+A action_dim, h heads, d = E/h.
+
+A frame attends to its own patches (spatial attention) and, at each patch position, to that position in
+earlier frames (temporal attention, causal). So a frame never depends on later ones, and what earlier frames
+contribute is only their temporal keys and values, the *past*. Whoever computes new frames behind the same
+context again and again (MaskGIT decoding does) keeps the past and pays for the new frames alone.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Film(NamedTuple):
+    """What conditioning does to one norm: ``y = norm(x) * scale + shift``."""
+
+    scale: Tensor  # [B, T, 1, E], 1 + gamma
+    shift: Tensor  # [B, T, 1, E], beta
+
+    def frames(self, start: int, stop: int) -> "Film":
+        """The part for frames ``start`` to ``stop - 1``."""
+        return Film(self.scale[:, start:stop], self.shift[:, start:stop])
+
+
+BlockFilms = tuple[Film | None, Film | None, Film | None]
+"""For the norms after spatial attention, temporal attention and FFN of one block."""
+
+
+class KeysValues(NamedTuple):
+    """The temporal keys and values of some frames in one block."""
+
+    keys: Tensor  # [B, T, P, E]
+    values: Tensor  # [B, T, P, E]
+
+    def first(self, frames: int) -> "KeysValues":
+        """Those of the first ``frames`` frames."""
+        return KeysValues(self.keys[:, :frames], self.values[:, :frames])
+
+
+Past = list[KeysValues]
+"""One entry a block."""
+
+
+def sincos(length: int, width: int) -> Tensor:
+    """1-D positional encoding ``[length, width]``: even columns sin, odd columns cos of pos / 10000**(2i/width)."""
+    position = torch.arange(length, dtype=torch.float32)[:, None]
+    frequency = 10000 ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
+    angle = position * frequency
+    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1)[:, :width]
+
+
+def temporal_width(embed_dim: int) -> int:
+    """How many of the last columns carry the frame's index; the columns before carry the patch's place."""
+    return embed_dim // 3 // 2 * 2
+
+
+def spatial_encoding(rows: int, columns: int, embed_dim: int) -> Tensor:
+    """``[P, E]`` for a row-major grid: x-encoding of the column, y-encoding of the row, zeros."""
+    spatial = embed_dim - temporal_width(embed_dim)
+    x_width = spatial // 2 // 2 * 2
+    y_width = spatial - x_width
+    encoding = torch.zeros(rows, columns, embed_dim)
+    encoding[:, :, :x_width] = sincos(columns, x_width)[None, :, :]
+    encoding[:, :, x_width:spatial] = sincos(rows, y_width)[:, None, :]
+    return encoding.flatten(0, 1)
+
+
+def to_patches(frames: Tensor, size: int) -> Tensor:
+    """``[B, T, 3, H, W]`` -> ``[B, T, P, 3*S*S]``, channel order (c, p1, p2), patches row-major."""
+    batch, time, channels, height, width = frames.shape
+    grid = frames.reshape(batch, time, channels, height // size, size, width // size, size)
+    return grid.permute(0, 1, 3, 5, 2, 4, 6).reshape(batch, time, -1, channels * size * size)
+
+
+def from_patches(patches: Tensor, size: int, rows: int) -> Tensor:
+    """The inverse of `to_patches`: ``[B, T, P, 3*S*S]`` -> ``[B, T, 3, H, W]`` with ``rows`` rows of patches."""
+    batch, time, count, _ = patches.shape
+    grid = patches.reshape(batch, time, rows, count // rows, 3, size, size)
+    return grid.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, time, 3, rows * size, -1)
+
+
+class RMSNorm(nn.Module):
+    """Holds the gain under the published name ``rms.weight``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, 1e-5)
+
+
+class Norm(nn.Module):
+    """RMS norm in an unconditioned model; layer norm without parameters, then FiLM, in a conditioned one.
+
+    FiLM: Perez et al., "FiLM: Visual Reasoning with a General Conditioning Layer" (2018).
+    """
+
+    def __init__(self, embed_dim: int, conditioning_dim: int | None) -> None:
+        super().__init__()
+        self.embed_dim = embed_dim
+        if conditioning_dim is None:
+            self.rms = RMSNorm(embed_dim)
+        else:
+            self.to_gamma_beta = nn.Sequential(nn.SiLU(), nn.Linear(conditioning_dim, 2 * embed_dim))
+
+    def film(self, conditioning: Tensor, frames: int) -> Film:
+        """The modulation of ``frames`` frames by ``conditioning`` ``[B, T or T-1, A]``.
+
+        With one entry fewer than there are frames, entry t acts on frame t+1 and frame 0 is not modulated.
+        """
+        gamma_beta = self.to_gamma_beta(conditioning)  # [B, T or T-1, 2E]
+        if conditioning.shape[1] == frames - 1:
+            gamma_beta = F.pad(gamma_beta, (0, 0, 1, 0))
+        gamma, beta = gamma_beta.unsqueeze(2).chunk(2, dim=-1)  # [B, T, 1, E] each
+        return Film(1 + gamma, beta)
+
+    def forward(self, x: Tensor, film: Film | None) -> Tensor:
+        if hasattr(self, "rms"):
+            return self.rms(x)
+        normed = F.layer_norm(x, (self.embed_dim,), eps=1e-5)
+        return normed if film is None else torch.addcmul(film.shift, normed, film.scale)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with the projections both kinds share; post-norm: ``norm(x + attn(x))``."""
+
+    def __init__(self, embed_dim: int, num_heads: int, conditioning_dim: int | None) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.q_proj = nn.Linear(embed_dim, embed_dim)
+        self.k_proj = nn.Linear(embed_dim, embed_dim)
+        self.v_proj = nn.Linear(embed_dim, embed_dim)
+        self.out_proj = nn.Linear(embed_dim, embed_dim)
+        self.norm = Norm(embed_dim, conditioning_dim)
+
+    def heads(self, x: Tensor) -> Tensor:
+        """``[..., E]`` -> ``[..., h, d]``."""
+        return x.unflatten(-1, (self.num_heads, self.head_dim))
+
+
+class SpatialAttention(Attention):
+    """Every patch of a frame attends to all patches of that frame."""
+
+    def forward(self, x: Tensor, film: Film | None) -> Tensor:
+        frames = x.flatten(0, 1)  # [B*T, P, E]
+        queries, keys, values = (
+            self.heads(proj(frames)).transpose(1, 2)  # [B*T, h, P, d]
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        attended = F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).reshape(x.shape)
+        return self.norm(x + self.out_proj(attended), film)
+
+
+class TemporalAttention(Attention):
+    """Every patch attends to its own position in this frame and the frames before it."""
+
+    def forward(self, x: Tensor, film: Film | None, past: KeysValues | None) -> tuple[Tensor, KeysValues]:
+        queries, keys, values = self.q_proj(x), self.k_proj(x), self.v_proj(x)  # [B, T, P, E]
+        new = KeysValues(keys, values)
+        if past is not None:
+            keys = torch.cat((past.keys, keys), 1)  # [B, Tpast+T, P, E]
+            values = torch.cat((past.values, values), 1)
+        attended = self._one_frame(queries, keys, values) if x.shape[1] == 1 else self._frames(queries, keys, values)
+        return self.norm(x + self.out_proj(attended), film), new
+
+    def _one_frame(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """One query a patch position: a few products are cheaper than thousands of tiny matrix products."""
+        scores = (self.heads(queries) * self.heads(keys)).sum(-1) * self.head_dim**-0.5  # [B, Tk, P, h]
+        weights = scores.softmax(1).unsqueeze(-1)  # [B, Tk, P, h, 1]
+        return (weights * self.heads(values)).sum(1, keepdim=True).flatten(-2)  # [B, 1, P, E]
+
+    def _frames(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        frames, known = queries.shape[1], keys.shape[1]
+        mask = torch.ones(frames, known, dtype=torch.bool, device=queries.device).tril(known - frames)
+        by_position = (self.heads(part).permute(0, 2, 3, 1, 4) for part in (queries, keys, values))  # [B, P, h, T, d]
+        attended = F.scaled_dot_product_attention(*by_position, attn_mask=mask)  # [B, P, h, T, d]
+        return attended.permute(0, 3, 1, 2, 4).flatten(-2)  # [B, T, P, E]
+
+
+class SwiGLU(nn.Module):
+    """``w_o(silu(w_v x) * (w_g x))``. Source: Shazeer, "GLU Variants Improve Transformer" (2020)."""
+
+    def __init__(self, embed_dim: int, width: int) -> None:
+        super().__init__()
+        self.w_v = nn.Linear(embed_dim, width)
+        self.w_g = nn.Linear(embed_dim, width)
+        self.w_o = nn.Linear(width, embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w_o(F.silu(self.w_v(x)) * self.w_g(x))
+
+
+class FeedForward(SwiGLU):
+    """SwiGLU with its residual and norm."""
+
+    def __init__(self, embed_dim: int, width: int, conditioning_dim: int | None) -> None:
+        super().__init__(embed_dim, width)
+        self.norm = Norm(embed_dim, conditioning_dim)
+
+    def forward(self, x: Tensor, film: Film | None = None) -> Tensor:
+        return self.norm(x + super().forward(x), film)
+
+
+class MixtureOfExperts(nn.Module):
+    """Each token takes the softmax-weighted sum of its top-k experts.
+
+    All experts are computed and the others weighted zero: shapes then never depend on the data.
+    """
+
+    def __init__(self, embed_dim: int, width: int, conditioning_dim: int | None, experts: int, top_k: int) -> None:
+        super().__init__()
+        self.top_k = top_k
+        self.router = nn.Linear(embed_dim, experts, bias=False)
+        self.experts = nn.ModuleList(SwiGLU(embed_dim, width) for _ in range(experts))
+        self.norm = Norm(embed_dim, conditioning_dim)
+
+    def forward(self, x: Tensor, film: Film | None = None) -> Tensor:
+        scores, chosen = self.router(x).topk(self.top_k, dim=-1)  # [B, T, P, k]
+        weights = torch.zeros(*x.shape[:-1], len(self.experts), dtype=scores.dtype, device=x.device)
+        weights = weights.scatter(-1, chosen, scores.softmax(-1))  # [B, T, P, n]
+        mixed = sum(weights[..., i, None] * expert(x) for i, expert in enumerate(self.experts))
+        return self.norm(x + mixed, film)
+
+
+class Block(nn.Module):
+    """Spatial attention, temporal attention, FFN."""
+
+    def __init__(
+        self, embed_dim: int, num_heads: int, ffn_width: int, conditioning_dim: int | None, experts: int, top_k: int
+    ) -> None:
+        super().__init__()
+        self.spatial_attn = SpatialAttention(embed_dim, num_heads, conditioning_dim)
+        self.temporal_attn = TemporalAttention(embed_dim, num_heads, conditioning_dim)
+        self.ffn: nn.Module = (
+            MixtureOfExperts(embed_dim, ffn_width, conditioning_dim, experts, top_k)
+            if experts
+            else FeedForward(embed_dim, ffn_width, conditioning_dim)
+        )
+
+    def forward(self, x: Tensor, films: BlockFilms, past: KeysValues | None) -> tuple[Tensor, KeysValues]:
+        x = self.spatial_attn(x, films[0])
+        x, new = self.temporal_attn(x, films[1], past)
+        return self.ffn(x, films[2]), new
+
+
+class Transformer(nn.Module):
+    """A stack of blocks behind the temporal encoding.
+
+    Args:
+        embed_dim: E.
+        num_heads: h, a divisor of E.
+        ffn_width: F, the inner width of the FFN: floor(2*hidden_dim/3) in a published checkpoint.
+        num_blocks: Number of blocks.
+        conditioning_dim: A of the actions that condition every norm; None for an unconditioned model.
+        experts: Experts of the MoE FFN; 0 for the plain FFN.
+        top_k: Experts a token uses.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        ffn_width: int,
+        num_blocks: int,
+        conditioning_dim: int | None = None,
+        experts: int = 0,
+        top_k: int = 2,
+    ) -> None:
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.blocks = nn.ModuleList(
+            Block(embed_dim, num_heads, ffn_width, conditioning_dim, experts, top_k) for _ in range(num_blocks)
+        )
+
+    def films(self, conditioning: Tensor | None, frames: int) -> list[BlockFilms]:
+        """Every norm's modulation for a window of ``frames`` frames; computed once, whatever is decoded from it.
+
+        Args:
+            conditioning: Action latents ``[B, frames or frames-1, A]``, or None for no modulation.
+        """
+        if conditioning is None:
+            return [(None, None, None)] * len(self.blocks)
+        return [
+            tuple(part.norm.film(conditioning, frames) for part in (block.spatial_attn, block.temporal_attn, block.ffn))
+            for block in self.blocks
+        ]
+
+    def forward(self, x: Tensor, films: list[BlockFilms], past: Past | None = None) -> tuple[Tensor, Past]:
+        """Transform frames that follow ``past``.
+
+        Args:
+            x: Embedded patches ``[B, T, P, E]``.
+            films: From `films`, for these T frames.
+            past: Temporal keys and values of the frames before these; None where these are the first.
+
+        Returns:
+            The transformed patches ``[B, T, P, E]`` and these frames' own keys and values.
+        """
+        start = past[0].keys.shape[1] if past else 0
+        width = temporal_width(self.embed_dim)
+        encoding = sincos(start + x.shape[1], width)[start:].to(x)  # [T, Et]
+        x = x + F.pad(encoding, (self.embed_dim - width, 0))[:, None]
+        new: Past = []
+        for index, block in enumerate(self.blocks):
+            x, keys_values = block(x, films[index], past[index] if past else None)
+            new.append(keys_values)
+        return x, new
+
+
+def slice_films(films: list[BlockFilms], start: int, stop: int) -> list[BlockFilms]:
+    """The modulations of frames ``start`` to ``stop - 1`` of a window."""
+    return [tuple(film and film.frames(start, stop) for film in block) for block in films]
+
+
+class PatchEmbed(nn.Module):
+    """Frames to embedded patches; the published weight is that of a 1x1 convolution."""
+
+    def __init__(self, patch_size: int, embed_dim: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(3 * patch_size**2, embed_dim, 1)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """``[B, T, 3, H, W]`` -> ``[B, T, P, E]``, before the spatial encoding."""
+        return F.linear(to_patches(frames, self.patch_size), self.proj.weight.flatten(1), self.proj.bias)

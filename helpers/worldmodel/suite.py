@@ -1,0 +1,161 @@
+"""A suite: the three models that make one world, loaded together and proved to belong together."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from helpers.errors import ActionError, DeviceError, SuiteError
+from helpers.worldmodel.checkpoint import KINDS, Checkpoint, Kind, build_model, read_checkpoint
+from helpers.worldmodel.models import Dynamics, LatentActions, VideoTokenizer
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The three models of one world.
+
+    Args:
+        video_tokenizer: Frames <-> tokens.
+        latent_actions: Clips -> action latents.
+        dynamics: Tokens and actions -> next tokens.
+        device: Where all their parameters are.
+        paths: The checkpoint each was read from.
+    """
+
+    video_tokenizer: VideoTokenizer
+    latent_actions: LatentActions
+    dynamics: Dynamics
+    device: torch.device
+    paths: dict[Kind, Path]
+
+    @property
+    def frame_size(self) -> int:
+        """Pixels of a frame's side."""
+        return self.video_tokenizer.config.frame_size
+
+    @property
+    def n_actions(self) -> int:
+        """Action ids run from 0 to one less than this."""
+        return self.latent_actions.n_actions
+
+    def action_latents(self, actions: Tensor) -> Tensor:
+        """Action ids int64 ``[...]`` -> action latents float32 ``[..., A]`` on the suite's device.
+
+        Raises:
+            ActionError: An id is not one of the suite's.
+        """
+        outside = actions[(actions < 0) | (actions >= self.n_actions)]
+        if outside.numel():
+            raise ActionError(
+                f"{int(outside.flatten()[0])} is not an action id of this suite.", fix=f"Use 0 to {self.n_actions - 1}."
+            )
+        return self.latent_actions.quantizer.indices_to_latents(actions.to(self.device))
+
+    def infer_actions(self, frames: Tensor) -> Tensor:
+        """Which actions led from frame to frame: ``[B, T, 3, H, W]`` in [-1, 1] -> ids int64 ``[B, T-1]``."""
+        with torch.inference_mode():
+            latents = self.latent_actions.encode(frames.to(self.device))
+        return self.latent_actions.quantizer.latents_to_indices(latents)
+
+    def parameter_count(self) -> int:
+        """Parameters of the three models together."""
+        models = (self.video_tokenizer, self.latent_actions, self.dynamics)
+        return sum(parameter.numel() for model in models for parameter in model.parameters())
+
+
+def load_suite(
+    *,
+    video_tokenizer: str | Path,
+    latent_actions: str | Path,
+    dynamics: str | Path,
+    device: str | torch.device = "cpu",
+) -> Suite:
+    """Load the three checkpoints of a suite, each a single file or a directory.
+
+    Args:
+        video_tokenizer: Path of the video tokenizer's checkpoint.
+        latent_actions: Path of the latent action model's checkpoint.
+        dynamics: Path of the dynamics model's checkpoint.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, or ``"auto"``: cuda where it works, else cpu.
+
+    Raises:
+        CheckpointError: A checkpoint cannot be used; the message names file and key.
+        SuiteError: They do not belong together; the message names both files and the value they disagree on.
+        DeviceError: The device cannot be used.
+    """
+    where = resolve_device(device)
+    paths: dict[Kind, str | Path] = {
+        "video_tokenizer": video_tokenizer,
+        "latent_actions": latent_actions,
+        "dynamics": dynamics,
+    }
+    checkpoints = {kind: read_checkpoint(paths[kind], kind) for kind in KINDS}
+    frame_size = _agree_on_frame_size(list(checkpoints.values()))
+    models = {kind: build_model(checkpoint, frame_size, where) for kind, checkpoint in checkpoints.items()}
+    suite = Suite(
+        cast(VideoTokenizer, models["video_tokenizer"]),
+        cast(LatentActions, models["latent_actions"]),
+        cast(Dynamics, models["dynamics"]),
+        where,
+        {kind: checkpoint.path for kind, checkpoint in checkpoints.items()},
+    )
+    _check_agreement(suite)
+    return suite
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device meant by ``device``, proved usable.
+
+    Raises:
+        DeviceError: There is no such device, or it is not there; never falls back silently.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        where = torch.device(device)
+    except RuntimeError as error:
+        raise DeviceError(f"{device!r} is not a device.", fix='Use "auto", "cpu", "cuda", "cuda:1" or "mps".') from error
+    if where.type == "cuda" and not torch.cuda.is_available():
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
+        raise DeviceError(
+            f"device is {str(device)!r} and CUDA is not available (torch {torch.__version__}, {built}).",
+            fix='Run 02_torch to see why, or use device="cpu".',
+        )
+    if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"There is no {where}: this machine has {torch.cuda.device_count()} CUDA device(s).", fix='Use "cuda:0".')
+    if where.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError('device is "mps" and this machine has no Metal GPU.', fix='Use device="cpu".')
+    if where.type not in ("cpu", "cuda", "mps"):
+        raise DeviceError(f"device {str(device)!r} is not supported.", fix='Use "auto", "cpu", "cuda" or "mps".')
+    return where
+
+
+def _agree_on_frame_size(checkpoints: list[Checkpoint]) -> int:
+    """No tensor shows the frame's size, so those configs that state it must agree; 128 if none does."""
+    stated = {checkpoint.path: checkpoint.config["frame_size"] for checkpoint in checkpoints if "frame_size" in checkpoint.config}
+    if len(set(stated.values())) > 1:
+        listing = ", ".join(f"{path} says {size}" for path, size in stated.items())
+        raise SuiteError(f"The checkpoints disagree on frame_size: {listing}.", fix="Use three checkpoints of one suite.")
+    size = next(iter(stated.values()), 128)
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 4096:
+        raise SuiteError(f"The configs say frame_size is {size!r}; it must be a whole number of pixels.", fix="Use the configs they were trained with.")
+    return size
+
+
+def _check_agreement(suite: Suite) -> None:
+    """Values that the parts share must be equal. The dynamics model's patch size shows in its config alone."""
+    tokenizer, actions, dynamics = suite.video_tokenizer.config, suite.latent_actions.config, suite.dynamics.config
+    shared = [
+        ("patch_size", "video_tokenizer", tokenizer.patch_size, "dynamics", dynamics.patch_size),
+        ("latent_dim", "video_tokenizer", tokenizer.latent_dim, "dynamics", dynamics.latent_dim),
+        ("num_bins", "video_tokenizer", tokenizer.num_bins, "dynamics", dynamics.num_bins),
+        ("action_dim", "latent_actions", actions.action_dim, "dynamics", dynamics.action_dim or actions.action_dim),
+    ]
+    for name, one, value, other, other_value in shared:
+        if value != other_value:
+            raise SuiteError(
+                f"{suite.paths[one]} and {suite.paths[other]} disagree on {name}: {value} and {other_value}.",
+                fix="Use three checkpoints of one suite.",
+            )
