@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from helpers import hub
 from helpers.dataset import FrameDataset, lively_starts
-from helpers.errors import AssetError
+from helpers.errors import AssetError, DatasetError
 from helpers.file_kind import impostor
 from helpers.hub import RemoteFile, sha256_of
 from helpers.report import Check, write_json
@@ -67,6 +67,9 @@ class SuitePaths:
         """Each part's name with its path."""
         return ((field.name, getattr(self, field.name)) for field in fields(self))
 
+    def __str__(self) -> str:
+        return "\n".join(f"{part:<16} {path}" for part, path in self.items())
+
 
 def prepare_assets(
     dataset: str,
@@ -87,8 +90,11 @@ def prepare_assets(
         dataset: A world's name, such as ``"demo"`` or ``"sonic"``.
         download: Whether the network may be used.
         endpoint: Address of a hub or mirror; empty for HF_ENDPOINT or the hub itself.
-        video_tokenizer_path, latent_actions_path, dynamics_path, use_latest_checkpoints, root:
-            As in `find_suite`.
+        video_tokenizer_path: As in `find_suite`.
+        latent_actions_path: As in `find_suite`.
+        dynamics_path: As in `find_suite`.
+        use_latest_checkpoints: As in `find_suite`.
+        root: The folder that holds ``data/`` and ``results/``.
 
     Returns:
         The paths, and the checks: how the files came to be here, then `describe_assets`' row for each.
@@ -130,8 +136,10 @@ def find_suite(
     Args:
         name: A world's name.
         root: The folder that holds ``data/`` and ``results/``.
-        video_tokenizer_path, latent_actions_path, dynamics_path: A .pth or a checkpoint directory; a relative
-            path counts from ``root``. Empty to search.
+        video_tokenizer_path: A .pth or a checkpoint directory; a relative path counts from ``root``. Empty
+            to search.
+        latent_actions_path: Likewise.
+        dynamics_path: Likewise.
         use_latest_checkpoints: Take the newest checkpoints, whichever world they were trained on.
 
     Raises:
@@ -214,17 +222,27 @@ def recorded_checksums(chosen: World, root: Path = ROOT) -> dict[Path, str]:
     return {root / entry["path"]: entry["sha256"] for entry in _read_record(chosen, root).values()}
 
 
-def preview_batch(chosen: World, dataset: Path, clips: int = 3, length: int = 8) -> "Image.Image":
-    """A picture of a batch: the liveliest clips of a dataset, one a row, as the models see them in time.
+def preview_batch(
+    chosen: World, dataset: Path, clips: int = 3, length: int = 8
+) -> tuple["Image.Image | None", Check]:
+    """A picture of a batch, one lively clip a row, cut as the models see it; and what the dataset holds.
 
-    Raises:
-        DatasetError: The dataset is damaged or has no clip of this length.
+    Returns:
+        The picture, None if there is none to show, and the check ``batch``, which then says why.
     """
-    with FrameDataset(dataset, chosen.skip, chosen.first_frame) as data:
-        rows = [
-            (f"from row {start}", data.clip(start, length)) for start in lively_starts(data, length, clips)
-        ]
-    return contact_sheet(rows, [f"frame {number}" for number in range(length)])
+    try:
+        with FrameDataset(dataset, chosen.skip, chosen.first_frame) as data:
+            rows = [
+                (f"row {start}", data.clip(start, length)) for start in lively_starts(data, length, clips)
+            ]
+            height, width = data.frame_size
+            actions = "with" if data.has_true_actions else "without"
+            holds = f"{len(data):,} usable frames of {height}x{width}, {actions} true actions"
+    except DatasetError as error:
+        return None, Check("batch", "fail", error.what, error.fix)
+    every = f"every {chosen.skip}th row" if chosen.skip > 1 else "every row"
+    picture = contact_sheet(rows, [f"frame {number}" for number in range(length)])
+    return picture, Check("batch", "ok", f"{holds}; {len(rows)} clips of {length} frames shown, {every}")
 
 
 def fetch_suite(
@@ -375,6 +393,7 @@ def _record_entry(path: Path, file: RemoteFile, root: Path) -> dict[str, Any]:
         "size": file.size,
         "sha256": file.sha256 or sha256_of(path),
         "source": file.source,
+        "commit": file.commit,
     }
 
 

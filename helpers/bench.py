@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -32,18 +33,24 @@ class Comparison:
 
 
 def sonic_shapes(frame_size: int = 64) -> Suite:
-    """A suite of the published SONIC suite's shapes with random weights: speed does not depend on what they are."""
+    """A suite of the published SONIC suite's shapes; random weights, which speed does not depend on."""
     torch.manual_seed(0)
-    config = dict(frame_size=frame_size, patch_size=4, embed_dim=128, num_heads=8, ffn_width=170, num_blocks=4, action_dim=4)
-    models = [kind(ModelConfig(**config)).eval().requires_grad_(False) for kind in (VideoTokenizer, LatentActions, Dynamics)]
+    config = ModelConfig(frame_size, 4, 128, 8, ffn_width=170, num_blocks=4, action_dim=4)
+    models = VideoTokenizer(config), LatentActions(config), Dynamics(config)
+    for model in models:
+        model.eval().requires_grad_(False)
     return Suite(*models, torch.device("cpu"), {})
 
 
-def straight_decode(suite: Suite, context_latents: Tensor, conditioning: Tensor | None, horizon: int, steps: int) -> Tensor:
+def straight_decode(
+    suite: Suite, context_latents: Tensor, conditioning: Tensor | None, horizon: int, steps: int
+) -> Tensor:
     """Greedy MaskGIT decoding with nothing saved; arguments and result as in `maskgit_decode`."""
     batch, known, patches, width = context_latents.shape
     positions = horizon * patches
-    latents = torch.cat((context_latents, suite.dynamics.mask_token.expand(batch, horizon, patches, width)), 1)
+    latents = torch.cat(
+        (context_latents, suite.dynamics.mask_token.expand(batch, horizon, patches, width)), 1
+    )
     masked = torch.ones(batch, positions, dtype=torch.bool)
     for count in unmask_counts(positions, steps):
         logits = suite.dynamics(latents, conditioning)[:, known:].flatten(1, 2)  # [B, N, K]
@@ -59,7 +66,7 @@ def straight_decode(suite: Suite, context_latents: Tensor, conditioning: Tensor 
 
 @torch.inference_mode()
 def straight_step(suite: Suite, window: Tensor, actions: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """One frame behind ``window`` ``[B, Tc, 3, H, W]`` under ``actions`` ``[B, Tc]``: its frame and its latents."""
+    """The frame behind ``window`` ``[B, Tc, 3, H, W]`` under ``actions`` ``[B, Tc]``, and its latents."""
     context = suite.video_tokenizer.encode(window)
     latents = straight_decode(suite, context, suite.action_latents(actions), 1, steps)
     return suite.video_tokenizer.detokenize(latents)[:, -1:], latents[:, -1:]
@@ -79,7 +86,9 @@ def compare(suite: Suite, context_window: int, steps: int, pairs: int) -> Compar
         return session.tokens
 
     def straight() -> Tensor:
-        return suite.video_tokenizer.quantizer.latents_to_indices(straight_step(suite, window, actions, steps)[1])
+        return suite.video_tokenizer.quantizer.latents_to_indices(
+            straight_step(suite, window, actions, steps)[1]
+        )
 
     same = torch.equal(engine(), straight())
     timings = [(clock(engine), clock(straight)) for _ in range(pairs)]
@@ -91,11 +100,15 @@ def compare(suite: Suite, context_window: int, steps: int, pairs: int) -> Compar
     )
 
 
-def rollout_seconds(suite: Suite, context: Tensor, feedback: Feedback, temperature: float, steps: int, frames: int) -> float:
+def rollout_seconds(
+    suite: Suite, context: Tensor, feedback: Feedback, temperature: float, steps: int, frames: int
+) -> float:
     """Median seconds a frame of a rollout from ``context`` ``[1, Tc, 3, H, W]`` under changing actions."""
-    session = Session(suite, context, context.shape[1], steps=steps, temperature=temperature, feedback=feedback)
+    session = Session(
+        suite, context, context.shape[1], steps=steps, temperature=temperature, feedback=feedback
+    )
     session.step(0)
-    return statistics.median(clock(lambda index=index: session.step(index % suite.n_actions)) for index in range(frames))
+    return statistics.median(clock(partial(session.step, index % suite.n_actions)) for index in range(frames))
 
 
 def clock(call: Callable[[], object]) -> float:
@@ -106,6 +119,7 @@ def clock(call: Callable[[], object]) -> float:
 
 
 def main() -> None:
+    """Print the comparison for the SONIC shapes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pairs", type=int, default=9, help="interleaved pairs to time")
     parser.add_argument("--steps", type=int, default=10, help="decoding steps a frame")

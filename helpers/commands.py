@@ -34,7 +34,12 @@ _ADVICE = (
     ),
     (
         ("CERTIFICATE_VERIFY_FAILED", "SSLError"),
-        "The connection's certificate is not trusted: behind a company proxy, set PIP_CERT to its certificate.",
+        "The connection's certificate is not trusted: behind a proxy that re-signs it, set PIP_CERT.",
+    ),
+    (
+        ("(host='download.pytorch.org'",),
+        "download.pytorch.org was not reached: check the network or the proxy (HTTPS_PROXY) and run the same "
+        "command again, or take the CPU build: python runbook.py setup --torch-lock cpu.",
     ),
     (
         ("Temporary failure in name", "getaddrinfo", "Connection", "ReadTimeout", "timed out", "ProxyError"),
@@ -49,7 +54,7 @@ _ADVICE = (
 
 
 def child_environment() -> dict[str, str]:
-    """The environment every child gets: UTF-8 everywhere, and nothing that leads to another Python's packages."""
+    """The environment every child gets: UTF-8, and nothing that leads to another Python's packages."""
     cleared = {"PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "JUPYTER_PATH", "__PYVENV_LAUNCHER__"}
     kept = {name: value for name, value in os.environ.items() if name.upper() not in cleared}
     return kept | {
@@ -62,12 +67,11 @@ def child_environment() -> dict[str, str]:
 
 
 def printable(command: Sequence[str], windows: bool = sys.platform == "win32") -> str:
-    """The command as one line that can be pasted: into PowerShell on Windows, into a POSIX shell elsewhere."""
+    """The command as one line to paste: into PowerShell on Windows, into a POSIX shell elsewhere."""
     if not windows:
         return shlex.join(command)
-    words = [
-        "'" + word.replace("'", "''") + "'" if set(word) & set(" '&()$;,`@{}") else word for word in command
-    ]
+    special = set(" '&()$;,`@{}")
+    words = ["'" + word.replace("'", "''") + "'" if special & set(word) else word for word in command]
     # PowerShell takes a quoted first word for a text, not for a program, unless & calls it.
     return ("& " if words[0].startswith("'") else "") + " ".join(words)
 

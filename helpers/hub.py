@@ -16,6 +16,7 @@ from typing import Any
 from helpers.errors import AssetError
 from helpers.file_kind import impostor
 
+_TIMEOUT_SECONDS = 10
 _NO_NETWORK_NEEDED = 'The embedded world needs no network: dataset = "demo".'
 
 
@@ -26,6 +27,7 @@ class RemoteFile:
     Args:
         repo: ``"owner/name"``.
         repo_type: ``"model"`` or ``"dataset"``.
+        commit: The repository's commit it was listed at, in hex: it is downloaded from the same one.
         path: Path inside the repository.
         size: Bytes.
         sha256: SHA-256 of the content, in hex; empty for small files that are not kept in LFS.
@@ -34,6 +36,7 @@ class RemoteFile:
 
     repo: str
     repo_type: str
+    commit: str
     path: str
     size: int
     sha256: str
@@ -64,10 +67,19 @@ def list_files(repo: str, repo_type: str, endpoint: str = "") -> list[RemoteFile
     with _explained(repo, endpoint):
         from huggingface_hub import RepoFile
 
-        listing = list(_api(endpoint).list_repo_tree(repo, recursive=True, repo_type=repo_type))
+        api = _api(endpoint)
+        # Asked first because, unlike the listing, it is not retried for half a minute without a network.
+        commit = api.repo_info(repo, repo_type=repo_type, revision="main", timeout=_TIMEOUT_SECONDS).sha
+        listing = api.list_repo_tree(repo, recursive=True, repo_type=repo_type, revision=commit)
         return [
             RemoteFile(
-                repo, repo_type, item.path, item.size, item.lfs.sha256 if item.lfs else "", item.blob_id
+                repo=repo,
+                repo_type=repo_type,
+                commit=commit,
+                path=item.path,
+                size=item.size,
+                sha256=item.lfs.sha256 if item.lfs else "",
+                git_oid=item.blob_id,
             )
             for item in listing
             if isinstance(item, RepoFile)
@@ -84,9 +96,10 @@ def download(file: RemoteFile, folder: Path, endpoint: str = "") -> Path:
         AssetError: It cannot be fetched, or what came is not what the repository lists; what came is deleted.
     """
     with _explained(file.source, endpoint):
-        path = Path(
-            _api(endpoint).hf_hub_download(file.repo, file.path, repo_type=file.repo_type, local_dir=folder)
+        downloaded = _api(endpoint).hf_hub_download(
+            file.repo, file.path, repo_type=file.repo_type, revision=file.commit, local_dir=folder
         )
+    path = Path(downloaded)
     try:
         verify(path, file)
     except AssetError:
@@ -166,9 +179,10 @@ def _explained(subject: str, endpoint: str) -> Iterator[None]:
 
 
 def _sentence(error: BaseException, subject: str, endpoint: str) -> AssetError:
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    import httpx2
+    from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, OfflineModeIsEnabled
 
-    hub = endpoint or "the Hugging Face hub"
+    hub = endpoint or "the Hugging Face hub (huggingface.co)"
     chain = list(_chain(error))
     responses = [link.response for link in chain if isinstance(link, HfHubHTTPError)]
     status = responses[0].status_code if responses else 0
@@ -202,22 +216,21 @@ def _sentence(error: BaseException, subject: str, endpoint: str) -> AssetError:
         return AssetError(
             f"The disk filled up while {subject} was fetched.", fix="Free some disk and run it again."
         )
-    if _unreachable(chain):
+    if any(isinstance(link, httpx2.TransportError) for link in chain):
         return AssetError(
             f"{hub} could not be reached for {subject} ({_last_words(chain)}).",
             fix="Check the connection and any proxy (HTTPS_PROXY), or give a mirror's address as endpoint. "
             + _NO_NETWORK_NEEDED,
         )
+    if any(isinstance(link, (FileMetadataError, ValueError)) for link in chain):
+        return AssetError(
+            f"{hub} did not answer as a hub does for {subject}: a login page or a proxy may be in between.",
+            fix=f"Open {hub} in a browser, or give another endpoint. {_NO_NETWORK_NEEDED}",
+        )
     return AssetError(
         f"{subject} could not be fetched from {hub}: {_last_words(chain)}.",
         fix=f"Run it again; check that the endpoint is a Hugging Face hub. {_NO_NETWORK_NEEDED}",
     )
-
-
-def _unreachable(chain: list[BaseException]) -> bool:
-    import httpx2
-
-    return any(isinstance(link, httpx2.TransportError) for link in chain)
 
 
 def _last_words(chain: list[BaseException]) -> str:

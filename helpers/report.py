@@ -70,7 +70,8 @@ class Verdict:
             + "</tr>"
             for check in self.checks
         )
-        head = "".join(f'<th style="text-align:left">{name}</th>' for name in ("check", "status", "observed", "what to do"))
+        titles = ("check", "status", "observed", "what to do")
+        head = "".join(f'<th style="text-align:left">{title}</th>' for title in titles)
         return f"<b>{html.escape(self.step)}: {_MARK[self.status]}</b><table><tr>{head}</tr>{rows}</table>"
 
 

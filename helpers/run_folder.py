@@ -6,7 +6,7 @@ from pathlib import Path
 from helpers.errors import OutputError
 
 ROOT = Path(__file__).resolve().parent.parent
-"""The repository's root: ``data/``, ``results/`` and ``outputs/`` lie under it, wherever a kernel was started."""
+"""The repository's root: ``data/``, ``results/`` and ``outputs/`` lie under it, wherever a kernel starts."""
 
 
 def open_run(label: str, run_dir: str | Path = "", outputs: Path = ROOT / "outputs") -> Path:
@@ -24,7 +24,10 @@ def open_run(label: str, run_dir: str | Path = "", outputs: Path = ROOT / "outpu
     Raises:
         OutputError: The folder cannot be made or written to.
     """
-    path = Path(run_dir).expanduser().absolute() if run_dir else _unused(outputs, f"{time.strftime('%Y%m%d_%H%M%S')}_{label.lower()}")
+    if run_dir:
+        path = Path(run_dir).expanduser().absolute()
+    else:
+        path = _unused(outputs, f"{time.strftime('%Y%m%d_%H%M%S')}_{label.lower()}")
     probe = path / ".writable"
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -7,12 +7,10 @@ choice comes from a table, and the result is proved with a kernel in a fresh pro
 Standard library only: it works before anything is installed.
 """
 
-import csv
+import html
 import json
-import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -21,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from helpers.commands import child_environment, printable, run_step
-from helpers.errors import ParameterError, RunbookError, TorchBuildError
+from helpers.errors import ParameterError, TorchBuildError
+from helpers.gpu import Gpu, detect_gpus
 from helpers.report import Check
 
 TESTED = "2.13.0"
@@ -30,10 +29,10 @@ TESTED = "2.13.0"
 INDEX = "https://download.pytorch.org/whl"
 
 # ---------------------------------------------------------------------------------------------------
-# The table. Capabilities: TORCH_CUDA_ARCH_LIST of the release builds (pytorch/.ci/manywheel/build_cuda.sh
-# and .ci/pytorch/windows/cuda*.bat at each release's tag) for x86-64 Linux and Windows. Python: the wheels'
-# tags on the package index. Driver floors: CUDA's release notes, table "minimum required driver for CUDA
-# minor version compatibility".
+# The table, for x86-64 Linux and Windows, as gathered on 2026-11-23. Capabilities: the release compatibility
+# matrix in pytorch's RELEASE.md and the TORCH_CUDA_ARCH_LIST of .ci/manywheel/build_cuda.sh. Python: the tags
+# of the wheels on pypi.org. Driver floors: NVIDIA's CUDA release notes, minimum driver for minor version
+# compatibility.
 _CU126 = ("5.0", "6.0", "7.0", "7.5", "8.0", "8.6", "9.0")
 _FROM_VOLTA = ("7.0", "7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
 _FROM_TURING = ("7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
@@ -73,8 +72,8 @@ _DRIVER_FLOORS = {
 # code beside Blackwell's, for machines with both. Nothing under 2.10 is tried: see _CVE.
 _AUTO = ((TESTED, "cu126"), (TESTED, "cu130"), ("2.11.0", "cu128"), ("2.10.0", "cu128"))
 _CVE = (
-    "torch {0} has CVE-2026-24747 (a crafted checkpoint can corrupt memory even under weights_only=True; fixed "
-    "in 2.10.0). Here it means: open only verified checkpoints, as this project's loader does, and no others."
+    "torch {0} has CVE-2026-24747 (a crafted checkpoint can corrupt memory even under weights_only=True; "
+    "fixed in 2.10.0). Here it means: open no checkpoint of unknown origin with it, only the suites' own."
 )
 # ---------------------------------------------------------------------------------------------------
 
@@ -118,25 +117,6 @@ class Candidate:
     tag: str
     fits: bool
     why: str
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One NVIDIA GPU as ``nvidia-smi`` reports it; None where it reports nothing usable.
-
-    Args:
-        name: Such as ``"NVIDIA GeForce RTX 3060 Ti"``.
-        driver: Driver version, such as ``"560.94"``.
-        capability: Compute capability, such as ``"8.6"``.
-        memory_mib: Total memory in MiB.
-        uuid: Such as ``"GPU-2f1c…"``.
-    """
-
-    name: str
-    driver: str | None
-    capability: str | None
-    memory_mib: int | None
-    uuid: str | None
 
 
 @dataclass(frozen=True)
@@ -325,14 +305,10 @@ def _refusal(machine: _Machine, order: Sequence[tuple[str, str]], lock: str) -> 
     able = [tag for release, tag in releases if _code_for(best, release.tags.get(tag, ()))]
     if not able:
         other = [version for version, tag in _AUTO if _code_for(best, _tags(version).get(tag, ()))]
-        hint = (
-            f'Choose torch_lock="auto", which knows builds for it, {instead}'
-            if other and lock != "auto"
-            else ""
-        )
+        first = 'Choose torch_lock="auto", which knows a build for it,' if other else "Use another GPU,"
         return TorchBuildError(
             f"No build of torch ({lock}) has code for a GPU of compute capability {best}.",
-            fix=hint or f"Use another GPU, {instead}",
+            fix=f"{first} {instead}",
         )
     floor = min((_floor(machine.os, tag) for tag in able), key=_version)
     return TorchBuildError(
@@ -373,74 +349,6 @@ def _version(text: str) -> tuple[int, ...]:
     return numbers if len(numbers) > 1 else (*numbers, 0)
 
 
-# --- this machine ----------------------------------------------------------------------------------
-
-
-def detect_gpus() -> list[Gpu]:
-    """The NVIDIA GPUs of this machine; an empty list where there is none, or no working driver."""
-    return read_nvidia_smi()[0]
-
-
-def read_nvidia_smi() -> tuple[list[Gpu], str]:
-    """Ask ``nvidia-smi`` for the GPUs.
-
-    Returns:
-        The GPUs, and what was wrong in words where there are none (no ``nvidia-smi``, no driver answering).
-    """
-    program = find_nvidia_smi()
-    if program is None:
-        return [], "nvidia-smi was not found, so there is no NVIDIA driver"
-    problem = ""
-    # Drivers before 510 refuse the whole query for the sake of compute_cap, so it is asked for first and then not.
-    for fields in (_FIELDS, tuple(field for field in _FIELDS if field != "compute_cap")):
-        command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, encoding="utf-8", errors="replace", timeout=30, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return [], f"{program} gave no answer ({error})"
-        gpus = parse_nvidia_smi(done.stdout, fields) if done.returncode == 0 else []
-        if gpus:
-            return gpus, ""
-        problem = f"nvidia-smi: {(done.stdout + done.stderr).strip()[:200] or 'no output'}"
-    return [], problem
-
-
-_FIELDS = ("name", "driver_version", "compute_cap", "memory.total", "uuid")
-
-
-def parse_nvidia_smi(text: str, fields: Sequence[str] = _FIELDS) -> list[Gpu]:
-    """The GPUs in what ``nvidia-smi --query-gpu=… --format=csv,noheader,nounits`` printed.
-
-    Lines that are not of that form (messages, warnings) are left out; values such as ``[N/A]`` become None.
-    """
-    gpus = []
-    for row in csv.reader(text.splitlines(), skipinitialspace=True):
-        if len(row) != len(fields):
-            continue
-        value = dict(zip(fields, (cell.strip() for cell in row), strict=True))
-        numbers = {key: value.get(key, "") for key in ("driver_version", "compute_cap", "memory.total")}
-        driver, capability, memory = (
-            text if re.fullmatch(r"\d+(\.\d+)*", text) else None for text in numbers.values()
-        )
-        uuid = value["uuid"] if value["uuid"].startswith(("GPU-", "MIG-")) else None
-        gpus.append(Gpu(value["name"], driver, capability, int(float(memory)) if memory else None, uuid))
-    return gpus
-
-
-def find_nvidia_smi() -> str | None:
-    """The path of ``nvidia-smi``: on PATH, or where Windows and WSL drivers put it."""
-    windows = Path(os.environ.get("SystemRoot", r"C:\Windows"))
-    programs = Path(os.environ.get("ProgramW6432", r"C:\Program Files"))
-    places = [
-        windows / "System32" / "nvidia-smi.exe",
-        programs / "NVIDIA Corporation" / "NVSMI" / "nvidia-smi.exe",
-        Path("/usr/lib/wsl/lib/nvidia-smi"),
-    ]
-    return shutil.which("nvidia-smi") or next((str(place) for place in places if place.is_file()), None)
-
-
 def this_machine(gpus: Sequence[Gpu] | None = None) -> dict[str, Any]:
     """This machine as the arguments of :func:`choose`: ``choose(**this_machine(), lock="auto")``.
 
@@ -467,29 +375,17 @@ def install_line(build: TorchBuild, python: str = sys.executable) -> str:
     return printable(install_command(build, python))
 
 
-def install(build: TorchBuild, log: Path, python: str = sys.executable) -> None:
-    """Install a build, its progress printed.
-
-    Args:
-        build: What to install.
-        log: File that pip's output is added to.
-        python: The Python whose environment it goes into.
-
-    Raises:
-        SetupError: pip failed; the message holds the command and the end of its output.
-    """
-    run_step(f"Installing {build.requirement}", install_command(build, python), log, show=print)
-
-
 # Integers this small multiply exactly in any floating point format, TF32 included, so equal means equal.
 _PROBE = """
+import html
 import json
 report = {}
 try:
     import torch
     report.update(version=torch.__version__, cuda=torch.version.cuda, available=torch.cuda.is_available())
     small = (torch.arange(64 * 64) % 7).float().reshape(64, 64)
-    product = [[sum(a * b for a, b in zip(row, column)) for column in small.T.tolist()] for row in small.tolist()]
+    rows, columns = small.tolist(), small.T.tolist()
+    product = [[sum(a * b for a, b in zip(row, column)) for column in columns] for row in rows]
     if not torch.equal(small @ small, torch.tensor(product)):
         raise RuntimeError("a matrix product on the CPU came out wrong")
     report.update(kernel="cpu")
@@ -540,47 +436,117 @@ def verify(python: str = sys.executable) -> TorchReport:
     return TorchReport(**(found | {"architectures": tuple(found.get("architectures", ()))}))
 
 
-def check_torch(lock: str = "auto") -> list[Check]:
-    """Look at this machine and its torch, and judge them; see :func:`judge`."""
-    gpus = detect_gpus()
-    try:
-        wanted: TorchBuild | RunbookError = choose(**this_machine(gpus), lock=lock)
-    except TorchBuildError as error:
-        wanted = error
-    return judge(gpus, wanted, verify())
-
-
-def judge(gpus: Sequence[Gpu], wanted: TorchBuild | RunbookError, found: TorchReport) -> list[Check]:
-    """Judge an installed torch against the machine.
+@dataclass(frozen=True)
+class Choice:
+    """What was weighed for this machine and what came of it; shown as a table in a notebook.
 
     Args:
         gpus: The machine's GPUs.
-        wanted: The build that fits, or the error that says why none does.
+        rows: The builds that were weighed, best first.
+        outcome: The build that fits, or the error that says why none does.
+    """
+
+    gpus: tuple[Gpu, ...]
+    rows: tuple[Candidate, ...]
+    outcome: TorchBuild | TorchBuildError
+
+    @property
+    def _conclusion(self) -> tuple[str, str]:
+        """The outcome in words, and the line to run; empty where no build fits."""
+        if isinstance(self.outcome, TorchBuild):
+            return self.outcome.reason, install_line(self.outcome)
+        return str(self.outcome), ""
+
+    def __str__(self) -> str:
+        rows = [
+            f"torch {row.torch} {row.tag}: {'fits' if row.fits else 'no'}. {row.why}" for row in self.rows
+        ]
+        return "\n".join([*rows, *self._conclusion])
+
+    def _repr_html_(self) -> str:
+        lines = [("torch", "build", "fits", "why or why not")]
+        lines += [(row.torch, row.tag, "✅" if row.fits else "❌", row.why) for row in self.rows]
+        style = "text-align:left;white-space:normal"
+        rows = ("".join(f'<td style="{style}">{html.escape(cell)}</td>' for cell in line) for line in lines)
+        table = "".join(f"<tr>{row}</tr>" for row in rows)
+        reason, command = map(html.escape, self._conclusion)
+        return f"<table>{table}</table><p>{reason}</p><pre>{command}</pre>"
+
+
+def weigh(lock: str = "auto") -> Choice:
+    """Weigh the builds for this machine; a machine that none fits is reported in the choice, not raised.
+
+    Args:
+        lock: As :func:`choose` takes it.
+
+    Raises:
+        ParameterError: The lock is of no known form.
+    """
+    gpus = detect_gpus()
+    machine = this_machine(gpus)
+    rows = tuple(candidates(**machine, lock=lock))
+    try:
+        return Choice(tuple(gpus), rows, choose(**machine, lock=lock))
+    except TorchBuildError as error:
+        return Choice(tuple(gpus), rows, error)
+
+
+def install_if(wanted: bool, choice: Choice, log: Path) -> None:
+    """Install the chosen build into this Python's environment if it is wanted, its progress printed.
+
+    Args:
+        wanted: Whether to install; nothing happens otherwise.
+        choice: What :func:`weigh` chose.
+        log: File that pip's output is added to.
+
+    Raises:
+        TorchBuildError: No build fits.
+        SetupError: pip failed; the message holds the command and the end of its output.
+    """
+    if not wanted:
+        return
+    if isinstance(choice.outcome, TorchBuildError):
+        raise choice.outcome
+    build = choice.outcome
+    run_step(f"Installing {build.requirement}", install_command(build), log, show=print)
+
+
+def check_torch(choice: Choice) -> list[Check]:
+    """Let the installed torch compute in a fresh process and judge it; see :func:`judge`."""
+    return judge(choice, verify())
+
+
+def judge(choice: Choice, found: TorchReport) -> list[Check]:
+    """Judge an installed torch against the machine.
+
+    Args:
+        choice: The machine's GPUs and the build that fits it.
         found: What :func:`verify` reported.
 
     Returns:
         The checks ``torch_choice``, ``torch_installed``, ``torch_gpu`` and ``torch_kernel``.
     """
-    if isinstance(wanted, TorchBuild):
-        mend = f"Close every notebook's kernel and run: {install_line(wanted)}"
-        choice = Check("torch_choice", "ok", f"{wanted.requirement}. {wanted.reason}")
+    if isinstance(choice.outcome, TorchBuild):
+        mend = f"Close every notebook's kernel and run: {install_line(choice.outcome)}"
+        seen = f"{choice.outcome.requirement}. {choice.outcome.reason}"
+        checks = [Check("torch_choice", "ok", seen)]
     else:
-        mend = wanted.fix
-        choice = Check("torch_choice", "warn", wanted.what, wanted.fix)
+        mend = choice.outcome.fix
+        checks = [Check("torch_choice", "warn", choice.outcome.what, mend)]
     if found.version is None:
         missing = found.error or "torch is not installed"
-        return [choice, Check("torch_installed", "fail", missing, mend)]
+        return [*checks, Check("torch_installed", "fail", missing, mend)]
     kind = f"CUDA {found.cuda}" if found.cuda else "CPU build"
-    checks = [choice, Check("torch_installed", "ok", f"torch {found.version} ({kind})")]
-    if not gpus:
+    checks.append(Check("torch_installed", "ok", f"torch {found.version} ({kind})"))
+    if not choice.gpus:
         checks.append(Check("torch_gpu", "ok", "no NVIDIA GPU here: everything runs on the CPU"))
     elif found.available:
-        checks.append(
-            Check("torch_gpu", "ok", f"is_available=True: {found.device}, capability {found.capability}")
-        )
+        checks.append(Check("torch_gpu", "ok", f"is_available=True: {found.device}, {found.capability}"))
     else:
         why = "this is a CPU build" if found.cuda is None else "torch cannot use the driver"
-        seen = f"is_available=False although there is {gpus[0].name}: {why}; everything runs on the CPU"
+        seen = (
+            f"is_available=False although there is {choice.gpus[0].name}: {why}; everything runs on the CPU"
+        )
         checks.append(Check("torch_gpu", "warn", seen, mend))
     if found.kernel:
         checks.append(Check("torch_kernel", "ok", f"a matrix product on {found.kernel} is exact"))

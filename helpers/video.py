@@ -52,7 +52,7 @@ def upscale(frames: np.ndarray, scale: int) -> np.ndarray:
 
 
 def write_pngs(frames: np.ndarray, folder: Path, scale: int = 1) -> list[Path]:
-    """Write every frame as ``folder/frame_0000.png``, ``frame_0001.png``…
+    """Write every frame as a file: ``folder/frame_0000.png`` and so on.
 
     Args:
         frames: uint8 ``[T, H, W, 3]``.

@@ -26,6 +26,7 @@ class HubDouble:
         altered: Bytes to send for a path instead of its own; listing and headers stay those of the file.
         refuse: HTTP status to answer to every request whose address contains the key.
         requests: Every request so far: ``"GET /api/models/…"``.
+        tokens: The Authorization header of each request, None where it has none.
     """
 
     def __init__(self) -> None:
@@ -33,6 +34,7 @@ class HubDouble:
         self.altered: dict[str, bytes] = {}
         self.refuse: dict[str, int] = {}
         self.requests: list[str] = []
+        self.tokens: list[str | None] = []
         hub = self
 
         class Handler(_Handler):
@@ -49,7 +51,9 @@ class HubDouble:
     def downloads(self) -> list[str]:
         """The names of the files whose content was asked for, in order."""
         return [
-            each.rpartition("/")[2] for each in self.requests if each.startswith("GET") and "/resolve/" in each
+            each.rpartition("/")[2]
+            for each in self.requests
+            if each.startswith("GET") and "/resolve/" in each
         ]
 
     def __enter__(self) -> "HubDouble":
@@ -94,6 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, with_body: bool) -> None:
         address = unquote(urlsplit(self.path).path)
         self.double.requests.append(f"{self.command} {address}")
+        self.double.tokens.append(self.headers.get("Authorization"))
         for part, status in self.double.refuse.items():
             if part in address:
                 return self._send(status, b"", {}, with_body)
@@ -139,6 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
+        # A kept-alive connection would outlive the server.
+        self.send_header("Connection", "close")
         self.end_headers()
         if with_body:
             self.wfile.write(body)

@@ -1,8 +1,8 @@
 """The engine: tensors and checkpoints. It knows nothing of notebooks, run folders, widgets or the hub.
 
-    suite = load_suite(video_tokenizer=..., latent_actions=..., dynamics=..., device="cpu")
-    session = Session(suite, context_frames)
-    frame = session.step(3)
+>>> suite = load_suite(video_tokenizer=..., latent_actions=..., dynamics=..., device="cpu")
+>>> session = Session(suite, context_frames)
+>>> frame = session.step(3)
 """
 
 from helpers.worldmodel.decode import maskgit_decode

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers.errors import CheckpointError
+from helpers.file_kind import impostor
 from helpers.worldmodel.models import Dynamics, LatentActions, ModelConfig, VideoTokenizer
 
 Kind = Literal["video_tokenizer", "latent_actions", "dynamics"]
@@ -33,6 +34,9 @@ _TELLTALE: dict[Kind, str] = {
 }
 _WEIGHT_KEYS = ("model", "state_dict", "model_state_dict")
 _PREFIXES = ("_orig_mod.", "module.")
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_LARGEST_SETTING = 1024  # pixels, heads, experts: far above any real model, far below what exhausts memory
+_LARGEST_CODEBOOK = 2**31
 _FETCH_AGAIN = "Fetch the file again (notebook 04_assets), or check the path."
 
 
@@ -47,8 +51,8 @@ class _Inert:
 
 
 # The classes of the published project that directory checkpoints hold in their config.
-_STAND_INS = [
-    (_Inert, f"utils.config.{name}") for name in ("DeviceType", "DistributedConfig", "FSDPMixedPrecisionConfig")
+_FOREIGN = [
+    f"utils.config.{name}" for name in ("DeviceType", "DistributedConfig", "FSDPMixedPrecisionConfig")
 ]
 
 
@@ -68,6 +72,22 @@ class Checkpoint:
     weights: dict[str, Tensor]
     config: dict[str, Any]
 
+    def whole_number(self, key: str, default: int) -> int:
+        """What the config says of ``key``, or ``default`` where it is silent.
+
+        Raises:
+            CheckpointError: It is no whole number that a model could be built from.
+        """
+        value = self.config.get(key, default)
+        if type(value) is not int or not 1 <= value <= _LARGEST_SETTING:
+            shown = repr(value) if len(repr(value)) < 80 else f"a {type(value).__name__}"
+            raise CheckpointError(
+                f"{self.path}: its config says {key} is {shown}; "
+                f"it must be a whole number from 1 to {_LARGEST_SETTING}.",
+                fix="Use the config it was trained with.",
+            )
+        return value
+
 
 def read_checkpoint(path: str | Path, kind: Kind) -> Checkpoint:
     """Read and check the checkpoint at ``path``, a file or directory, for the slot ``kind``.
@@ -78,78 +98,130 @@ def read_checkpoint(path: str | Path, kind: Kind) -> Checkpoint:
     path = Path(path)
     if path.is_dir():
         weights_file, state_file = path / "model_state_dict.pt", path / "state.pt"
+        if not weights_file.exists():
+            raise CheckpointError(
+                f"{path} is a directory without model_state_dict.pt.",
+                fix="Give a directory that holds one, or the path of a .pth file.",
+            )
         weights = _find_weights(_load(weights_file), weights_file)
         state = _load(state_file) if state_file.exists() else {}
     else:
         state = _load(path)
         weights = _find_weights(state, path)
-    config = state.get("config") if isinstance(state, dict) else None
-    weights = {_strip_prefixes(key): tensor for key, tensor in weights.items()}
+    config = state.get("config") if isinstance(state, Mapping) else None
     found = _tell_kind(weights)
     if found != kind:
         what = f"a {found} checkpoint" if found else "not a checkpoint of a TinyWorlds suite"
-        raise CheckpointError(f"{path} is {what}; it was given as {kind}.", fix=f"Give a {kind} checkpoint here.")
+        raise CheckpointError(
+            f"{path} is {what}; it was given as {kind}.", fix=f"Give a {kind} checkpoint here."
+        )
     _check_values(weights, path)
-    weights = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in weights.items()}
+    weights = {
+        key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in weights.items()
+    }
     return Checkpoint(path, kind, weights, dict(config) if isinstance(config, Mapping) else {})
 
 
 def _load(path: Path) -> Any:
-    """What `torch.load` finds in one file, unpickled by its restricted unpickler alone."""
+    """What `torch.load` finds in one file, unpickled by its restricted unpickler alone.
+
+    No message repeats torch's own: for a refused file it advises to load it with all checks off.
+    """
     _check_is_archive(path)
     try:
-        with torch.serialization.safe_globals(_STAND_INS):
+        with torch.serialization.safe_globals([(_Inert, name) for name in _FOREIGN]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(_describe_refusal(path, _STAND_INS), fix="Use a checkpoint from a source you trust.") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint ({error}).", fix=_FETCH_AGAIN) from error
+        raise CheckpointError(
+            f"{path} {_describe_refusal(path)}; nothing was run and it was refused.",
+            fix="Use a checkpoint from a source you trust.",
+        ) from error
+    except Exception as error:  # a damaged pickle can end in any of them
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}).", fix=_FETCH_AGAIN
+        ) from error
 
 
-def _describe_refusal(path: Path, known: list[tuple[type, str]]) -> str:
-    foreign = set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - {name for _, name in known}
+def _describe_refusal(path: Path) -> str:
+    try:
+        foreign = set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - set(_FOREIGN)
+    except Exception:  # it reads the same damaged pickle
+        foreign = set()
     if foreign:
-        return f"{path} wants to run code ({', '.join(sorted(foreign))}); nothing was run and it was refused."
-    return f"{path} holds something other than tensors and plain values; nothing was run and it was refused."
+        return f"wants to run code ({', '.join(sorted(foreign))})"
+    return "holds something other than tensors and plain values"
 
 
 def _check_is_archive(path: Path) -> None:
-    """Say what a file is that is no intact zip archive: torch's own words for these cases mislead."""
+    """Say what a file is that is no intact archive of `torch.save`: torch's words for these cases mislead."""
     try:
+        if found := impostor(path):
+            raise CheckpointError(f"{path} is {found}, not a checkpoint.", fix=_FETCH_AGAIN)
         with path.open("rb") as file:
-            head = file.read(64)
+            magic = file.read(2)
+        size = path.stat().st_size
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist.", fix=_FETCH_AGAIN) from error
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}).", fix="Check its permissions.") from error
-    if not head:
-        raise CheckpointError(f"{path} is empty.", fix=_FETCH_AGAIN)
-    if head.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path} is a Git LFS pointer, not the file it points to.", fix=_FETCH_AGAIN)
-    if head.lstrip()[:1] == b"<":
-        raise CheckpointError(f"{path} is a web page, not a checkpoint.", fix=_FETCH_AGAIN)
-    if not head.startswith(b"PK"):
-        raise CheckpointError(f"{path} is not a checkpoint: torch.save writes zip archives, this is none.", fix=_FETCH_AGAIN)
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}).", fix="Check its permissions."
+        ) from error
+    if magic != b"PK":
+        raise CheckpointError(
+            f"{path} is not a checkpoint: torch.save has written zip archives since torch 1.6, this is none.",
+            fix=_FETCH_AGAIN,
+        )
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
+            complaint = _complain_of_members(archive.infolist(), size)
+            damaged = None if complaint else archive.testzip()
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path} is truncated or damaged ({error}).", fix=_FETCH_AGAIN) from error
+    if complaint:
+        raise CheckpointError(f"{path} is a zip archive, but no checkpoint: {complaint}.", fix=_FETCH_AGAIN)
     if damaged:
         raise CheckpointError(f"{path} is damaged: the checksum of {damaged} is wrong.", fix=_FETCH_AGAIN)
 
 
+def _complain_of_members(members: list[zipfile.ZipInfo], size: int) -> str:
+    """Why an archive of ``size`` bytes cannot be one that `torch.save` wrote; ``""`` if it can.
+
+    `torch.save` does not compress, so members that are larger than their archive are a zip bomb; and of two
+    members of one name we might check the one and torch read the other.
+    """
+    names = [member.filename.lower() for member in members]
+    if not any(name.endswith("/data.pkl") for name in names):
+        return "it has no data.pkl"
+    if any(name.endswith("/constants.pkl") for name in names):
+        return "it holds a TorchScript program, which is code"
+    if len(set(names)) < len(names):
+        return "two of its members have the same name"
+    claimed = sum(member.file_size for member in members)
+    return f"its members claim {claimed} bytes of a file of {size}" if claimed > size else ""
+
+
 def _find_weights(loaded: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in what a file held, under any of the names it goes by."""
-    candidates = [loaded[key] for key in _WEIGHT_KEYS if key in loaded] if isinstance(loaded, Mapping) else []
-    for candidate in [*candidates, loaded]:
-        if isinstance(candidate, Mapping) and candidate and all(isinstance(value, Tensor) for value in candidate.values()):
-            return {str(key): value for key, value in candidate.items()}
-    held = f"the keys {sorted(map(str, loaded))[:8]}" if isinstance(loaded, Mapping) else f"a {type(loaded).__name__}"
-    raise CheckpointError(
-        f"{path} holds no weights under {', '.join(_WEIGHT_KEYS)} or bare; it holds {held}.",
-        fix="Give a checkpoint saved by the published project.",
-    )
+    """The state dict in what a file held, under any of the names it goes by, prefixes stripped."""
+    held = loaded if isinstance(loaded, Mapping) else {}
+    for candidate in [*(held.get(key) for key in _WEIGHT_KEYS), held]:
+        if isinstance(candidate, Mapping) and any(isinstance(value, Tensor) for value in candidate.values()):
+            break
+    else:
+        what = f"the keys {sorted(map(str, held))[:8]}" if held else f"a {type(loaded).__name__}"
+        raise CheckpointError(
+            f"{path} holds no weights under {', '.join(_WEIGHT_KEYS)} or bare; it holds {what}.",
+            fix="Give a checkpoint saved by the published project.",
+        )
+    weights: dict[str, Tensor] = {}
+    for key, value in candidate.items():
+        name = _strip_prefixes(str(key))
+        if not isinstance(value, Tensor) or name in weights:
+            what = "occurs twice" if name in weights else f"is a {type(value).__name__}, not a tensor"
+            raise CheckpointError(
+                f"{path}: {name} {what}.", fix="Give a checkpoint saved by the published project."
+            )
+        weights[name] = value
+    return weights
 
 
 def _strip_prefixes(key: str) -> str:
@@ -165,13 +237,26 @@ def _tell_kind(weights: Mapping[str, Tensor]) -> Kind | None:
 
 def _check_values(weights: Mapping[str, Tensor], path: Path) -> None:
     for key, tensor in weights.items():
-        if tensor.layout != torch.strided or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
-            raise CheckpointError(f"{path}: {key} claims the shape {list(tensor.shape)} and stores less.", fix=_FETCH_AGAIN)
+        if tensor.dtype not in (*_FLOATS, torch.int64) or tensor.layout != torch.strided or tensor.is_meta:
+            raise CheckpointError(
+                f"{path}: {key} is a {tensor.dtype} tensor on {tensor.device} with layout {tensor.layout}; "
+                "models are built from plain floats.",
+                fix="Give a checkpoint saved by the published project.",
+            )
+        if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+            raise CheckpointError(
+                f"{path}: {key} claims the shape {list(tensor.shape)} and stores less.", fix=_FETCH_AGAIN
+            )
         if not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{path}: {key} holds NaN or infinite values.", fix="This training run diverged; use an earlier step.")
+            raise CheckpointError(
+                f"{path}: {key} holds NaN or infinite values.",
+                fix="This training run diverged; use an earlier step.",
+            )
 
 
-def build_model(checkpoint: Checkpoint, frame_size: int, device: torch.device) -> VideoTokenizer | LatentActions | Dynamics:
+def build_model(
+    checkpoint: Checkpoint, frame_size: int, device: torch.device
+) -> VideoTokenizer | LatentActions | Dynamics:
     """The model a checkpoint describes, with its weights, in evaluation mode on ``device``.
 
     Args:
@@ -180,7 +265,7 @@ def build_model(checkpoint: Checkpoint, frame_size: int, device: torch.device) -
         device: Where to put it.
 
     Raises:
-        CheckpointError: A tensor is missing, left over, or of a shape that fits no model; the message names it.
+        CheckpointError: A tensor is missing, left over, or fits no model; the message names it.
     """
     config = model_config(checkpoint, frame_size)
     model: VideoTokenizer | LatentActions | Dynamics
@@ -196,15 +281,17 @@ def build_model(checkpoint: Checkpoint, frame_size: int, device: torch.device) -
 
 
 def _check_keys(model: nn.Module, checkpoint: Checkpoint) -> None:
-    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    found = {key: tuple(value.shape) for key, value in checkpoint.weights.items()}
+    expected, found = model.state_dict(), checkpoint.weights
     complaints = [f"{key} is missing" for key in expected.keys() - found.keys()]
     complaints += [f"{key} belongs to no part of the model" for key in found.keys() - expected.keys()]
-    complaints += [
-        f"{key} has shape {list(found[key])} where {list(shape)} is needed"
-        for key, shape in expected.items()
-        if found.get(key, shape) != shape
-    ]
+    for key in expected.keys() & found.keys():
+        if expected[key].shape != found[key].shape:
+            shapes = f"{list(found[key].shape)} where {list(expected[key].shape)} is needed"
+            complaints.append(f"{key} has shape {shapes}")
+        elif expected[key].dtype != found[key].dtype:
+            complaints.append(f"{key} holds {found[key].dtype} where {expected[key].dtype} is needed")
+        elif key == "quantizer.basis" and not torch.equal(expected[key], found[key]):
+            complaints.append(f"{key} is {found[key].tolist()} where {expected[key].tolist()} is needed")
     if complaints:
         more = f" (and {len(complaints) - 3} more)" if len(complaints) > 3 else ""
         raise CheckpointError(
@@ -219,72 +306,87 @@ def model_config(checkpoint: Checkpoint, frame_size: int) -> ModelConfig:
     Raises:
         CheckpointError: The shapes or the config's values are those of no model.
     """
-    weights, config, kind = checkpoint.weights, checkpoint.config, checkpoint.kind
+    weights, kind = checkpoint.weights, checkpoint.kind
     stack = "transformer" if kind == "dynamics" else "encoder.transformer"
     first = f"{stack}.blocks.0"
 
     def shape(key: str, dimensions: int) -> tuple[int, ...]:
         tensor = weights.get(key)
-        if tensor is None or tensor.ndim != dimensions:
+        if tensor is None or tensor.ndim != dimensions or not tensor.numel():
             found = "is missing" if tensor is None else f"has shape {list(tensor.shape)}"
-            raise CheckpointError(f"{checkpoint.path}: {key} {found}; {kind} needs it with {dimensions} dimensions.", fix=_FETCH_AGAIN)
-        return tuple(tensor.shape)
-
-    embed_dim = shape(f"{first}.spatial_attn.q_proj.weight", 2)[0]
-    experts = len({key for key in weights if key.startswith(f"{first}.ffn.experts.") and key.endswith(".w_v.weight")})
-    ffn_width = shape(f"{first}.ffn.{'experts.0.' if experts else ''}w_v.weight", 2)[0]
-    num_blocks = len({key for key in weights if key.startswith(f"{stack}.blocks.") and key.endswith(".spatial_attn.q_proj.weight")})
-    latent_dim, num_bins, action_dim = 6, 4, None
-    if kind == "dynamics":
-        patch_size = _whole_number(config, "patch_size", 8, checkpoint)
-        latent_dim = shape("latent_embed.weight", 2)[1]
-        codebook_size = shape("output_mlp.weight", 2)[0]
-        num_bins = round(codebook_size ** (1 / latent_dim))
-        film = weights.get(f"{first}.spatial_attn.norm.to_gamma_beta.1.weight")
-        action_dim = None if film is None else film.shape[1]
-        if num_bins**latent_dim != codebook_size:
             raise CheckpointError(
-                f"{checkpoint.path}: output_mlp.weight has {codebook_size} outputs, which is no power of {latent_dim} "
-                "(latent_dim, from latent_embed.weight).",
+                f"{checkpoint.path}: {key} {found}; a {kind} needs it, with {dimensions} dimensions.",
                 fix=_FETCH_AGAIN,
             )
+        return tuple(tensor.shape)
+
+    def count(start: str, end: str) -> int:
+        return sum(key.startswith(start) and key.endswith(end) for key in weights)
+
+    embed_dim = shape(f"{first}.spatial_attn.q_proj.weight", 2)[0]
+    experts = count(f"{first}.ffn.experts.", ".w_v.weight")
+    latent_dim, num_bins, action_dim = 6, 4, None
+    if kind == "dynamics":
+        patch_size = checkpoint.whole_number("patch_size", 8)
+        latent_dim = shape("latent_embed.weight", 2)[1]
+        num_bins = _root(shape("output_mlp.weight", 2)[0], latent_dim, checkpoint)
+        film = f"{first}.spatial_attn.norm.to_gamma_beta.1.weight"
+        action_dim = shape(film, 2)[1] if film in weights else None
     else:
         patch_size = round((shape("encoder.patch_embed.proj.weight", 4)[1] / 3) ** 0.5)
         if kind == "latent_actions":
             action_dim = shape("encoder.action_head.3.weight", 2)[0]
         else:
             latent_dim = shape("encoder.latent_head.1.weight", 2)[0]
-            basis = weights.get("quantizer.basis")
+            basis = shape("quantizer.basis", 1)
             num_bins = (
-                int(basis[1]) if basis is not None and basis.numel() > 1 else _whole_number(config, "num_bins", 4, checkpoint)
+                int(weights["quantizer.basis"][1]) if basis[0] > 1 else checkpoint.whole_number("num_bins", 4)
             )
-    built = ModelConfig(
+    config = ModelConfig(
         frame_size=frame_size,
         patch_size=patch_size,
         embed_dim=embed_dim,
-        num_heads=_whole_number(config, "num_heads", 8, checkpoint),
-        ffn_width=ffn_width,
-        num_blocks=num_blocks,
+        num_heads=checkpoint.whole_number("num_heads", 8),
+        ffn_width=shape(f"{first}.ffn.{'experts.0.' if experts else ''}w_v.weight", 2)[0],
+        num_blocks=count(f"{stack}.blocks.", ".spatial_attn.q_proj.weight"),
         latent_dim=latent_dim,
         num_bins=num_bins,
         action_dim=action_dim,
         num_experts=experts,
-        top_k_experts=min(_whole_number(config, "top_k_experts", 2, checkpoint), experts) if experts else 2,
+        top_k_experts=min(checkpoint.whole_number("top_k_experts", 2), experts) if experts else 2,
     )
-    if built.embed_dim % built.num_heads or built.frame_size % built.patch_size:
+    _check_config(config, checkpoint)
+    return config
+
+
+def _root(codebook_size: int, latent_dim: int, checkpoint: Checkpoint) -> int:
+    """D, from K = D**L."""
+    num_bins = round(codebook_size ** (1 / latent_dim))
+    if num_bins**latent_dim != codebook_size:
         raise CheckpointError(
-            f"{checkpoint.path}: embed_dim {built.embed_dim} is no multiple of num_heads {built.num_heads}, or "
-            f"frame_size {built.frame_size} none of patch_size {built.patch_size}.",
+            f"{checkpoint.path}: output_mlp.weight has {codebook_size} outputs, which is no whole number "
+            f"to the power of {latent_dim} (latent_dim, from latent_embed.weight).",
+            fix=_FETCH_AGAIN,
+        )
+    return num_bins
+
+
+def _check_config(config: ModelConfig, checkpoint: Checkpoint) -> None:
+    complaint = ""
+    if config.embed_dim % config.num_heads:
+        complaint = f"embed_dim {config.embed_dim} is no multiple of num_heads {config.num_heads}"
+    elif not config.patch_size or config.frame_size % config.patch_size:
+        complaint = f"frame_size {config.frame_size} is no multiple of patch_size {config.patch_size}"
+    elif config.num_bins < 2 or not _fits(config.num_bins, config.latent_dim):
+        complaint = f"num_bins {config.num_bins} and latent_dim {config.latent_dim} make no codebook"
+    elif not _fits(2, config.action_dim or 1):
+        complaint = f"action_dim {config.action_dim} makes no codebook"
+    if complaint:
+        raise CheckpointError(
+            f"{checkpoint.path}: {complaint}.",
             fix="Its config does not fit its weights; use the config it was trained with.",
         )
-    return built
 
 
-def _whole_number(config: Mapping[str, Any], key: str, default: int, checkpoint: Checkpoint) -> int:
-    value = config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise CheckpointError(
-            f"{checkpoint.path}: its config says {key} is {value!r}; it must be a whole number of at least 1.",
-            fix="Use the config it was trained with.",
-        )
-    return value
+def _fits(num_bins: int, dimensions: int) -> bool:
+    return dimensions < 32 and num_bins**dimensions <= _LARGEST_CODEBOOK

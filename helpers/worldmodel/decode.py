@@ -1,12 +1,13 @@
-"""MaskGIT decoding: all patches of the next frames start masked and are fixed over a few steps, surest first.
+"""MaskGIT decoding: all patches of the next frames start masked and are fixed in a few steps, surest first.
 
-Source: Chang et al., "MaskGIT: Masked Generative Image Transformer" (2022), with the published suite's schedule.
+Source: Chang et al., "MaskGIT: Masked Generative Image Transformer" (2022), with the suite's own schedule.
 """
 
 import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from helpers.errors import ParameterError
@@ -41,14 +42,15 @@ def unmask_counts(positions: int, steps: int, k: float = 5.0) -> list[int]:
     return counts
 
 
-def sample(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+def sample(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """Sample one token a position by inverting the cumulative distribution.
 
     One uniform number a position is all the randomness used, so the numbers can be drawn on the CPU and mean
-    the same on every device. The codebook is searched in two levels, which avoids a cumulative sum over all of it.
+    the same on every device. The codebook is searched in two levels, which avoids a cumulative sum over it.
 
     Args:
         logits: ``[B, n, K]``.
+        temperature: What the logits are divided by; above 0.
         uniform: ``[B, n]`` in [0, 1).
 
     Returns:
@@ -56,27 +58,40 @@ def sample(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """
     size = logits.shape[-1]
     group = 1 << (math.isqrt(size - 1).bit_length() if size > 1 else 0)
-    weights = torch.exp(logits - logits.amax(-1, keepdim=True))  # the largest is 1
-    grouped = torch.nn.functional.pad(weights, (0, -size % group)).unflatten(-1, (-1, group))  # [B, n, G, g]
+    coldest = torch.finfo(torch.float32).tiny  # below it the division would make 0/0 of the largest logit
+    gaps = logits - logits.amax(-1, keepdim=True)
+    weights = torch.exp(gaps / max(temperature, coldest))  # [B, n, K], the largest is 1
+    grouped = F.pad(weights, (0, -size % group)).unflatten(-1, (-1, group))  # [B, n, G, g]
     sums = grouped.sum(-1).cumsum(-1)  # [B, n, G]
     total = sums[..., -1:]
     threshold = uniform.unsqueeze(-1) * total  # [B, n, 1]
-    outer = (sums <= threshold).sum(-1, keepdim=True).clamp_max(sums.shape[-1] - 1)  # [B, n, 1]
+    outer = _first_above(sums, threshold)  # [B, n, 1]
     below = torch.where(outer > 0, sums.gather(-1, (outer - 1).clamp_min(0)), 0.0)
-    within = grouped.gather(-2, outer.unsqueeze(-1).expand(*outer.shape, group)).squeeze(-2).cumsum(-1)  # [B, n, g]
-    inner = (within <= threshold - below).sum(-1, keepdim=True).clamp_max(group - 1)
-    index = (outer * group + inner).squeeze(-1).clamp_max(size - 1)
-    return index, total.squeeze(-1).reciprocal()
+    chosen = grouped.gather(-2, outer.unsqueeze(-1).expand(*outer.shape, group)).squeeze(-2)  # [B, n, g]
+    inner = _first_above(chosen.cumsum(-1), threshold - below)
+    return (outer * group + inner).squeeze(-1), total.squeeze(-1).reciprocal()
+
+
+def _first_above(cumulative: Tensor, threshold: Tensor) -> Tensor:
+    """Where ``cumulative`` ``[..., n]`` first exceeds ``threshold`` ``[..., 1]`` or reaches its end.
+
+    A threshold that rounding has lifted to the end falls on the last entry that weighs anything.
+    """
+    return ((cumulative <= threshold) & (cumulative < cumulative[..., -1:])).sum(-1, keepdim=True)
 
 
 def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The likeliest token of each position ``[B, n]`` and its probability ``[B, n]``, from logits ``[B, n, K]``."""
+    """From logits ``[B, n, K]`` each position's likeliest token ``[B, n]`` and its probability ``[B, n]``."""
     largest, index = logits.max(-1)
     return index, torch.exp(largest - logits.logsumexp(-1))
 
 
 def draw_uniform(
-    batch: int, steps: int, positions: int, generator: Generator | Sequence[Generator] | None, device: torch.device
+    batch: int,
+    steps: int,
+    positions: int,
+    generator: Generator | Sequence[Generator] | None,
+    device: torch.device,
 ) -> Tensor:
     """The random numbers of one decoding, ``[B, M, N]`` in [0, 1), always drawn on the CPU.
 
@@ -87,6 +102,36 @@ def draw_uniform(
     else:
         numbers = torch.stack([torch.rand(steps, positions, generator=own) for own in generator])
     return numbers.to(device)
+
+
+def check_numbers(horizon: int, steps: int, temperature: float) -> None:
+    """Raise a `ParameterError` unless these are numbers that `maskgit_decode` takes."""
+    for name, value in (("horizon", horizon), ("steps", steps)):
+        if type(value) is not int or value < 1:
+            raise ParameterError(f"{name} is {value!r}.", fix="Use a whole number of at least 1.")
+    if type(temperature) not in (int, float) or not 0 <= temperature < math.inf:
+        raise ParameterError(f"temperature is {temperature!r}.", fix="Use 0, or a number above it to sample.")
+
+
+def _check_shapes(
+    dynamics: Dynamics,
+    quantizer: Quantizer,
+    context_latents: Tensor,
+    conditioning: Tensor | None,
+    generator: Generator | Sequence[Generator] | None,
+) -> None:
+    """Raise a `ParameterError` for what would otherwise fail inside a model, or be broadcast by mistake."""
+    shape, wanted = list(context_latents.shape), [dynamics.config.grid**2, quantizer.latent_dim]
+    if len(shape) != 4 or shape[2:] != wanted or not shape[1]:
+        raise ParameterError(
+            f"The context's latents have shape {shape}; this model takes [B, T, {wanted[0]}, {wanted[1]}]."
+        )
+    if conditioning is not None and list(conditioning.shape[:1]) != shape[:1]:
+        raise ParameterError(
+            f"The conditioning has shape {list(conditioning.shape)} for a batch of {shape[0]}."
+        )
+    if isinstance(generator, Sequence) and len(generator) != shape[0]:
+        raise ParameterError(f"{len(generator)} generators were given for a batch of {shape[0]}.")
 
 
 @torch.inference_mode()
@@ -121,24 +166,17 @@ def maskgit_decode(
     Raises:
         ParameterError: A number is out of its range, or a shape does not fit the model.
     """
-    if horizon < 1 or steps < 1 or not temperature >= 0:
-        raise ParameterError(
-            f"horizon is {horizon}, steps {steps} and temperature {temperature}; "
-            "horizon and steps must be at least 1, temperature at least 0."
-        )
-    if context_latents.ndim != 4 or context_latents.shape[2:] != (dynamics.config.grid**2, quantizer.latent_dim):
-        raise ParameterError(
-            f"The context's latents have shape {list(context_latents.shape)}; "
-            f"this model takes [B, T, {dynamics.config.grid**2}, {quantizer.latent_dim}]."
-        )
+    check_numbers(horizon, steps, temperature)
+    _check_shapes(dynamics, quantizer, context_latents, conditioning, generator)
     batch, _, patches, width = context_latents.shape
     past, films = dynamics.context(context_latents, conditioning, horizon)
     counts = unmask_counts(horizon * patches, steps)
-    masked = torch.arange(horizon * patches, device=context_latents.device).expand(batch, -1)  # [B, n], ascending
-    latents = dynamics.mask_token.expand(batch, 1, horizon * patches, width).flatten(1, 2).to(context_latents.dtype)
+    positions = horizon * patches  # N
+    masked = torch.arange(positions, device=context_latents.device).expand(batch, -1)  # [B, n], ascending
+    latents = dynamics.mask_token[0].expand(batch, positions, width).to(context_latents.dtype)
     uniform = None
     if temperature > 0:
-        uniform = draw_uniform(batch, len(counts), horizon * patches, generator, context_latents.device)
+        uniform = draw_uniform(batch, len(counts), positions, generator, context_latents.device)
 
     for step, count in enumerate(counts):
         hidden, _ = dynamics.hidden(latents.unflatten(1, (horizon, patches)), films, past)  # [B, H, P, E]
@@ -149,7 +187,7 @@ def maskgit_decode(
         if uniform is None:
             index, confidence = greedy(logits)
         else:
-            index, confidence = sample(logits / temperature, uniform[:, step].gather(1, masked))
+            index, confidence = sample(logits, temperature, uniform[:, step].gather(1, masked))
         order = confidence.argsort(dim=-1, descending=True, stable=True)  # [B, n]
         surest = order[:, :count]
         fixed = masked.gather(1, surest)  # [B, count]

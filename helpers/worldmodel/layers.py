@@ -9,7 +9,8 @@ contribute is only their temporal keys and values, the *past*. Whoever computes 
 context again and again (MaskGIT decoding does) keeps the past and pays for the new frames alone.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ class Film(NamedTuple):
         return Film(self.scale[:, start:stop], self.shift[:, start:stop])
 
 
-BlockFilms = tuple[Film | None, Film | None, Film | None]
+BlockFilms = tuple[Film | None, ...]
 """For the norms after spatial attention, temporal attention and FFN of one block."""
 
 
@@ -47,7 +48,7 @@ Past = list[KeysValues]
 
 
 def sincos(length: int, width: int) -> Tensor:
-    """1-D positional encoding ``[length, width]``: even columns sin, odd columns cos of pos / 10000**(2i/width)."""
+    """1-D encoding ``[length, width]``: sin and cos of pos / 10000**(2i/width) in columns 2i and 2i+1."""
     position = torch.arange(length, dtype=torch.float32)[:, None]
     frequency = 10000 ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
     angle = position * frequency
@@ -78,7 +79,7 @@ def to_patches(frames: Tensor, size: int) -> Tensor:
 
 
 def from_patches(patches: Tensor, size: int, rows: int) -> Tensor:
-    """The inverse of `to_patches`: ``[B, T, P, 3*S*S]`` -> ``[B, T, 3, H, W]`` with ``rows`` rows of patches."""
+    """The inverse of `to_patches`, to ``[B, T, 3, H, W]`` with ``rows`` rows of patches."""
     batch, time, count, _ = patches.shape
     grid = patches.reshape(batch, time, rows, count // rows, 3, size, size)
     return grid.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, time, 3, rows * size, -1)
@@ -92,6 +93,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[..., E]`` -> ``[..., E]``."""
         return F.rms_norm(x, self.weight.shape, self.weight, 1e-5)
 
 
@@ -121,6 +123,7 @@ class Norm(nn.Module):
         return Film(1 + gamma, beta)
 
     def forward(self, x: Tensor, film: Film | None) -> Tensor:
+        """``[B, T, P, E]`` -> ``[B, T, P, E]``; ``film`` is that of these T frames, None for none."""
         if hasattr(self, "rms"):
             return self.rms(x)
         normed = F.layer_norm(x, (self.embed_dim,), eps=1e-5)
@@ -149,6 +152,7 @@ class SpatialAttention(Attention):
     """Every patch of a frame attends to all patches of that frame."""
 
     def forward(self, x: Tensor, film: Film | None) -> Tensor:
+        """``[B, T, P, E]`` -> ``[B, T, P, E]``."""
         frames = x.flatten(0, 1)  # [B*T, P, E]
         queries, keys, values = (
             self.heads(proj(frames)).transpose(1, 2)  # [B*T, h, P, d]
@@ -162,12 +166,15 @@ class TemporalAttention(Attention):
     """Every patch attends to its own position in this frame and the frames before it."""
 
     def forward(self, x: Tensor, film: Film | None, past: KeysValues | None) -> tuple[Tensor, KeysValues]:
+        """``[B, T, P, E]`` -> the same shape, and the keys and values of these T frames."""
         queries, keys, values = self.q_proj(x), self.k_proj(x), self.v_proj(x)  # [B, T, P, E]
         new = KeysValues(keys, values)
         if past is not None:
             keys = torch.cat((past.keys, keys), 1)  # [B, Tpast+T, P, E]
             values = torch.cat((past.values, values), 1)
-        attended = self._one_frame(queries, keys, values) if x.shape[1] == 1 else self._frames(queries, keys, values)
+        attended = (
+            self._one_frame(queries, keys, values) if x.shape[1] == 1 else self._frames(queries, keys, values)
+        )
         return self.norm(x + self.out_proj(attended), film), new
 
     def _one_frame(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -179,8 +186,11 @@ class TemporalAttention(Attention):
     def _frames(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         frames, known = queries.shape[1], keys.shape[1]
         mask = torch.ones(frames, known, dtype=torch.bool, device=queries.device).tril(known - frames)
-        by_position = (self.heads(part).permute(0, 2, 3, 1, 4) for part in (queries, keys, values))  # [B, P, h, T, d]
-        attended = F.scaled_dot_product_attention(*by_position, attn_mask=mask)  # [B, P, h, T, d]
+        queries, keys, values = (
+            self.heads(part).permute(0, 2, 3, 1, 4)  # [B, P, h, T, d]
+            for part in (queries, keys, values)
+        )
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         return attended.permute(0, 3, 1, 2, 4).flatten(-2)  # [B, T, P, E]
 
 
@@ -194,6 +204,7 @@ class SwiGLU(nn.Module):
         self.w_o = nn.Linear(width, embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[..., E]`` -> ``[..., E]``."""
         return self.w_o(F.silu(self.w_v(x)) * self.w_g(x))
 
 
@@ -205,6 +216,7 @@ class FeedForward(SwiGLU):
         self.norm = Norm(embed_dim, conditioning_dim)
 
     def forward(self, x: Tensor, film: Film | None = None) -> Tensor:
+        """``[B, T, P, E]`` -> ``[B, T, P, E]``."""
         return self.norm(x + super().forward(x), film)
 
 
@@ -214,7 +226,9 @@ class MixtureOfExperts(nn.Module):
     All experts are computed and the others weighted zero: shapes then never depend on the data.
     """
 
-    def __init__(self, embed_dim: int, width: int, conditioning_dim: int | None, experts: int, top_k: int) -> None:
+    def __init__(
+        self, embed_dim: int, width: int, conditioning_dim: int | None, experts: int, top_k: int
+    ) -> None:
         super().__init__()
         self.top_k = top_k
         self.router = nn.Linear(embed_dim, experts, bias=False)
@@ -222,6 +236,7 @@ class MixtureOfExperts(nn.Module):
         self.norm = Norm(embed_dim, conditioning_dim)
 
     def forward(self, x: Tensor, film: Film | None = None) -> Tensor:
+        """``[B, T, P, E]`` -> ``[B, T, P, E]``."""
         scores, chosen = self.router(x).topk(self.top_k, dim=-1)  # [B, T, P, k]
         weights = torch.zeros(*x.shape[:-1], len(self.experts), dtype=scores.dtype, device=x.device)
         weights = weights.scatter(-1, chosen, scores.softmax(-1))  # [B, T, P, n]
@@ -233,18 +248,30 @@ class Block(nn.Module):
     """Spatial attention, temporal attention, FFN."""
 
     def __init__(
-        self, embed_dim: int, num_heads: int, ffn_width: int, conditioning_dim: int | None, experts: int, top_k: int
+        self,
+        embed_dim: int,
+        num_heads: int,
+        ffn_width: int,
+        conditioning_dim: int | None,
+        experts: int,
+        top_k: int,
     ) -> None:
         super().__init__()
         self.spatial_attn = SpatialAttention(embed_dim, num_heads, conditioning_dim)
         self.temporal_attn = TemporalAttention(embed_dim, num_heads, conditioning_dim)
-        self.ffn: nn.Module = (
+        self.ffn = (
             MixtureOfExperts(embed_dim, ffn_width, conditioning_dim, experts, top_k)
             if experts
             else FeedForward(embed_dim, ffn_width, conditioning_dim)
         )
 
+    def films(self, conditioning: Tensor, frames: int) -> BlockFilms:
+        """The three norms' modulations of a window of ``frames`` frames."""
+        parts = (self.spatial_attn, self.temporal_attn, self.ffn)
+        return tuple(part.norm.film(conditioning, frames) for part in parts)
+
     def forward(self, x: Tensor, films: BlockFilms, past: KeysValues | None) -> tuple[Tensor, KeysValues]:
+        """``[B, T, P, E]`` -> the same shape, and the keys and values of these T frames."""
         x = self.spatial_attn(x, films[0])
         x, new = self.temporal_attn(x, films[1], past)
         return self.ffn(x, films[2]), new
@@ -276,21 +303,20 @@ class Transformer(nn.Module):
         super().__init__()
         self.embed_dim = embed_dim
         self.blocks = nn.ModuleList(
-            Block(embed_dim, num_heads, ffn_width, conditioning_dim, experts, top_k) for _ in range(num_blocks)
+            Block(embed_dim, num_heads, ffn_width, conditioning_dim, experts, top_k)
+            for _ in range(num_blocks)
         )
 
     def films(self, conditioning: Tensor | None, frames: int) -> list[BlockFilms]:
-        """Every norm's modulation for a window of ``frames`` frames; computed once, whatever is decoded from it.
+        """Every norm's modulation for a window; computed once, whatever is decoded from it.
 
         Args:
-            conditioning: Action latents ``[B, frames or frames-1, A]``, or None for no modulation.
+            conditioning: Action latents ``[B, T or T-1, A]``, or None for no modulation.
+            frames: T, the window's frames.
         """
         if conditioning is None:
             return [(None, None, None)] * len(self.blocks)
-        return [
-            tuple(part.norm.film(conditioning, frames) for part in (block.spatial_attn, block.temporal_attn, block.ffn))
-            for block in self.blocks
-        ]
+        return [block.films(conditioning, frames) for block in cast(Iterable[Block], self.blocks)]
 
     def forward(self, x: Tensor, films: list[BlockFilms], past: Past | None = None) -> tuple[Tensor, Past]:
         """Transform frames that follow ``past``.
@@ -328,5 +354,6 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3 * patch_size**2, embed_dim, 1)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """``[B, T, 3, H, W]`` -> ``[B, T, P, E]``, before the spatial encoding."""
-        return F.linear(to_patches(frames, self.patch_size), self.proj.weight.flatten(1), self.proj.bias)
+        """``[B, T, 3, H, W]`` of any float type -> ``[B, T, P, E]``, before the spatial encoding."""
+        patches = to_patches(frames, self.patch_size).to(self.proj.weight.dtype)
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)

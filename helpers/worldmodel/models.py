@@ -24,11 +24,11 @@ from helpers.worldmodel.quantizer import Quantizer
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What one checkpoint's model is built from. Field names are the published config keys where there is one.
+    """What one checkpoint's model is built from. Field names are the published config keys where possible.
 
-    ``ffn_width`` is floor(2*hidden_dim/3); ``action_dim`` is A: log2 of the number of actions in a latent action
-    model, the conditioning's width in a dynamics model (None there: not conditioned), unused in a tokenizer.
-    ``num_experts`` is 0 without MoE.
+    ``ffn_width`` is floor(2*hidden_dim/3); ``num_experts`` is 0 without MoE. ``action_dim`` is A: log2 of the
+    number of actions in a latent action model, the conditioning's width in a dynamics model (None there: not
+    conditioned), unused in a tokenizer.
     """
 
     frame_size: int
@@ -97,9 +97,12 @@ class TokenizerEncoder(_FrameEncoder):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.latent_head = nn.Sequential(nn.LayerNorm(config.embed_dim), nn.Linear(config.embed_dim, config.latent_dim))
+        self.latent_head = nn.Sequential(
+            nn.LayerNorm(config.embed_dim), nn.Linear(config.embed_dim, config.latent_dim)
+        )
 
     def forward(self, frames: Tensor) -> Tensor:
+        """Shapes as above."""
         return self.latent_head(self.encode(frames))
 
 
@@ -112,6 +115,7 @@ class PixelHead(nn.Module):
         self.to_pixels = nn.Conv2d(config.embed_dim, 3 * config.patch_size**2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[B, T, P, E]`` -> ``[B, T, 3, H, W]``."""
         patches = F.linear(x, self.to_pixels.weight.flatten(1), self.to_pixels.bias)  # [B, T, P, N]
         return from_patches(patches, self.patch_size, self.rows)
 
@@ -129,6 +133,7 @@ class TokenizerDecoder(nn.Module):
         self.register_buffer("encoding", config.encoding(), persistent=False)
 
     def forward(self, latents: Tensor) -> Tensor:
+        """Shapes as above."""
         embedded = self.latent_embed(latents) + self.encoding  # [B, T, P, E]
         return self.frame_head(self.transformer(embedded, self.transformer.films(None, latents.shape[1]))[0])
 
@@ -153,7 +158,7 @@ class VideoTokenizer(nn.Module):
         return self.quantizer(self.encoder(frames))
 
     def tokenize(self, frames: Tensor) -> Tensor:
-        """Frames float ``[B, T, 3, H, W]`` in [-1, 1] -> token indices int64 ``[B, T, P]``; raises as `encode`."""
+        """Frames as `encode` takes them -> token indices int64 ``[B, T, P]``."""
         return self.quantizer.latents_to_indices(self.encode(frames))
 
     def detokenize(self, latents: Tensor) -> Tensor:
@@ -166,7 +171,7 @@ class VideoTokenizer(nn.Module):
 
 
 class ActionEncoder(_FrameEncoder):
-    """Frames ``[B, T, 3, H, W]`` -> pre-quantised actions ``[B, T-1, A]``, one for each pair of neighbours."""
+    """Frames ``[B, T, 3, H, W]`` -> pre-quantised actions ``[B, T-1, A]``, one a pair of neighbours."""
 
     def __init__(self, config: ModelConfig, action_dim: int) -> None:
         super().__init__(config)
@@ -179,12 +184,13 @@ class ActionEncoder(_FrameEncoder):
         )
 
     def forward(self, frames: Tensor) -> Tensor:
+        """Shapes as above."""
         pooled = self.encode(frames).mean(2)  # [B, T, E]
         return self.action_head(torch.cat((pooled[:, :-1], pooled[:, 1:]), -1))
 
 
 class ActionDecoder(nn.Module):
-    """Training only: predicts frames 1..T-1 from frames 0..T-2 and the actions between, so that actions mean something."""
+    """Training only: predicts each frame from those before and the actions, so that actions mean changes."""
 
     encoding: Tensor
 
@@ -195,12 +201,15 @@ class ActionDecoder(nn.Module):
         self.mask_token = nn.Parameter(torch.randn(1, 1, 1, config.embed_dim) * 0.02)
         self.patch_embed = PatchEmbed(config.patch_size, config.embed_dim)
         self.transformer = config.transformer(action_dim)
-        self.frame_head = nn.Sequential(nn.LayerNorm(config.embed_dim), nn.Linear(config.embed_dim, pixels), nn.Tanh())
+        self.frame_head = nn.Sequential(
+            nn.LayerNorm(config.embed_dim), nn.Linear(config.embed_dim, pixels), nn.Tanh()
+        )
         self.register_buffer("encoding", config.encoding(), persistent=False)
 
     def forward(self, frames: Tensor, actions: Tensor, masked: bool = False) -> Tensor:
-        """Frames ``[B, T, 3, H, W]`` and action latents ``[B, T-1, A]`` -> frames 1..T-1 ``[B, T-1, 3, H, W]`` in [-1, 1].
+        """Predict frames 1..T-1, ``[B, T-1, 3, H, W]`` in [-1, 1].
 
+        Takes frames ``[B, T, 3, H, W]`` in [-1, 1] and the action latents ``[B, T-1, A]`` between them.
         With ``masked`` only frame 0 is shown and the later ones are mask tokens, as in training.
         """
         embedded = self.patch_embed(frames[:, :-1])  # [B, T-1, P, E]
@@ -233,7 +242,9 @@ class LatentActions(nn.Module):
         """
         check_frames(frames, self.config)
         if frames.shape[1] < 2:
-            raise ParameterError("An action lies between two frames; this clip has one.", fix="Pass at least two frames.")
+            raise ParameterError(
+                "An action lies between two frames; this clip has one.", fix="Pass at least two frames."
+            )
         return self.quantizer(self.encoder(frames))
 
 
@@ -256,7 +267,7 @@ class Dynamics(nn.Module):
 
         Args:
             latents: Float ``[B, T, P, L]``; masked patches hold ``mask_token``.
-            conditioning: Action latents ``[B, T-1, A]`` (entry t acts on frame t+1) or ``[B, T, A]``, or None.
+            conditioning: Action latents ``[B, T-1, A]`` (entry t acts on frame t+1), ``[B, T, A]``, or None.
 
         Returns:
             Float ``[B, T, P, K]``.
@@ -275,13 +286,16 @@ class Dynamics(nn.Module):
             or conditioning.shape[1] not in (frames - 1, frames)
             or conditioning.shape[2] != self.config.action_dim
         ):
-            wanted = f"[B, {frames - 1} or {frames}, {self.config.action_dim}]" if self.config.action_dim else "None"
+            wanted = f"[B, {frames - 1} or {frames}, {self.config.action_dim}]"
             raise ParameterError(
-                f"The conditioning has shape {list(conditioning.shape)}; for {frames} frames this model takes {wanted}."
+                f"The conditioning has shape {list(conditioning.shape)}; for {frames} frames this model "
+                f"takes {wanted if self.config.action_dim else 'None'}."
             )
         return self.transformer.films(conditioning, frames)
 
-    def hidden(self, latents: Tensor, films: list[BlockFilms], past: Past | None = None) -> tuple[Tensor, Past]:
+    def hidden(
+        self, latents: Tensor, films: list[BlockFilms], past: Past | None = None
+    ) -> tuple[Tensor, Past]:
         """What `output_mlp` turns into logits, for frames that follow ``past``.
 
         Args:
@@ -294,7 +308,9 @@ class Dynamics(nn.Module):
         """
         return self.transformer(self.latent_embed(latents) + self.encoding, films, past)
 
-    def context(self, latents: Tensor, conditioning: Tensor | None, horizon: int) -> tuple[Past, list[BlockFilms]]:
+    def context(
+        self, latents: Tensor, conditioning: Tensor | None, horizon: int
+    ) -> tuple[Past, list[BlockFilms]]:
         """All that the frames to come need to know of the context.
 
         Args:

@@ -1,6 +1,6 @@
 """Finite scalar quantisation: every latent dimension is rounded to one of D levels in [-1, 1].
 
-Source: Mentzer et al., "Finite Scalar Quantization: VQ-VAE Made Simple" (2023), in the form the published suite uses.
+Source: Mentzer et al., "Finite Scalar Quantization: VQ-VAE Made Simple" (2023), as published.
 """
 
 import torch
@@ -48,10 +48,16 @@ class Quantizer(nn.Module):
             ParameterError: An index is outside the codebook. Checked on the CPU only: on a GPU the check
                 would stall the stream, and the engine's own indices cannot leave the codebook.
         """
-        if not indices.is_cuda and indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < self.codebook_size:
+        if (
+            not indices.is_cuda
+            and indices.numel()
+            and not 0 <= int(indices.min()) <= int(indices.max()) < self.codebook_size
+        ):
             raise ParameterError(
                 f"Token indices run from {int(indices.min())} to {int(indices.max())}; "
                 f"this codebook has 0 to {self.codebook_size - 1}."
             )
-        digits = torch.div(indices.unsqueeze(-1), self.basis, rounding_mode="floor") % self.num_bins  # [..., L]
+        digits = (
+            torch.div(indices.unsqueeze(-1), self.basis, rounding_mode="floor") % self.num_bins
+        )  # [..., L]
         return 2 * digits.float() / (self.num_bins - 1) - 1

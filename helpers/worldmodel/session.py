@@ -1,4 +1,4 @@
-"""The one stepping engine: every notebook, player, batch run and regression plays a world through a `Session`."""
+"""The one stepping engine: notebooks, players, batch runs and regressions play worlds through a `Session`."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from helpers.errors import ActionError, ParameterError
-from helpers.worldmodel.decode import maskgit_decode
+from helpers.worldmodel.decode import check_numbers, maskgit_decode
 from helpers.worldmodel.models import check_frames
 from helpers.worldmodel.suite import Suite
 
 Feedback = Literal["pixels", "tokens"]
 _UNKNOWN = -1
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class Session:
@@ -47,17 +48,21 @@ class Session:
         feedback: Feedback = "pixels",
     ) -> None:
         check_frames(context, suite.video_tokenizer.config)
-        if not 1 <= context_window <= context.shape[1]:
+        check_numbers(horizon, steps, temperature)
+        if type(context_window) is not int or not 1 <= context_window <= context.shape[1]:
             raise ParameterError(
-                f"context_window is {context_window} and the context has {context.shape[1]} frame(s).",
+                f"context_window is {context_window!r} and the context has {context.shape[1]} frame(s).",
                 fix="Use at least 1, and give at least that many frames.",
             )
         if feedback not in ("pixels", "tokens"):
             raise ParameterError(f"feedback is {feedback!r}.", fix='Use "pixels" or "tokens".')
         batch = context.shape[0]
         seeds = [seed + element for element in range(batch)] if isinstance(seed, int) else list(seed)
-        if len(seeds) != batch:
-            raise ParameterError(f"{len(seeds)} seeds were given for a batch of {batch}.", fix="Give one seed, or one each.")
+        if len(seeds) != batch or not all(type(own) is int and 0 <= own < 2**63 for own in seeds):
+            raise ParameterError(
+                f"seed is {seed!r} for a batch of {batch}.",
+                fix="Give one whole number from 0 to 2**63 - 1, or one for each batch element.",
+            )
         self.suite = suite
         self.context_window = context_window
         self.horizon = horizon
@@ -65,8 +70,9 @@ class Session:
         self.temperature = temperature
         self.feedback = feedback
         self._generators = [torch.Generator().manual_seed(own) for own in seeds]
-        self._frames: list[Tensor] = list(context.to(suite.device, torch.float32).split(1, dim=1))
-        self._actions: list[Tensor] = [torch.full((batch,), _UNKNOWN)] * (context.shape[1] - 1)
+        self._frames: list[Tensor] = list(context.to(suite.device, torch.float32, copy=True).split(1, dim=1))
+        self._unknown = torch.full((batch,), _UNKNOWN)
+        self._actions: list[Tensor] = [self._unknown] * (context.shape[1] - 1)
         self._latents: list[Tensor] = []
 
     @property
@@ -77,12 +83,14 @@ class Session:
     @property
     def actions(self) -> Tensor:
         """Which action led to each frame but the first: int64 ``[B, T-1]``, -1 where none was chosen."""
-        return torch.stack(self._actions, 1) if self._actions else torch.empty((self._frames[0].shape[0], 0), dtype=torch.int64)
+        return torch.stack([self._unknown, *self._actions], 1)[:, 1:]
 
     @property
     def tokens(self) -> Tensor:
         """The tokens of every frame generated so far: int64 ``[B, generated frames, P]``."""
-        return self.suite.video_tokenizer.quantizer.latents_to_indices(torch.cat(self._latents, 1))
+        config, quantizer = self.suite.video_tokenizer.config, self.suite.video_tokenizer.quantizer
+        none = self._frames[0].new_empty(len(self._unknown), 0, config.grid**2, config.latent_dim)
+        return quantizer.latents_to_indices(torch.cat([none, *self._latents], 1))
 
     @torch.inference_mode()
     def step(self, actions: int | Tensor | None, context: Tensor | None = None) -> Tensor:
@@ -90,20 +98,24 @@ class Session:
 
         Args:
             actions: The action to take: one id, ids int64 ``[B]``, or None to go on without conditioning.
-            context: Frames float ``[B, context_window, 3, H, W]`` to see instead of the last ones (teacher forcing).
+            context: Frames float ``[B, context_window, 3, H, W]`` in [-1, 1] to see instead of the last ones
+                (teacher forcing).
 
         Returns:
             The new frames, float ``[B, H, 3, H, W]``, unclamped.
 
         Raises:
             ActionError: An id is not one of the suite's, or there are not as many as batch elements.
-            ParameterError: ``context`` has another shape than the window.
+            ParameterError: ``context`` has another shape or type than the window.
         """
         window = torch.cat(self._frames[-self.context_window :], 1)  # [B, Tc, 3, H, W]
         chosen = self._chosen(actions)
         if context is not None:
-            if context.shape != window.shape:
-                raise ParameterError(f"The context has shape {list(context.shape)}; this session sees {list(window.shape)}.")
+            if context.shape != window.shape or not context.is_floating_point():
+                raise ParameterError(
+                    f"The context has shape {list(context.shape)} and type {context.dtype}; "
+                    f"this session sees float frames {list(window.shape)} in [-1, 1]."
+                )
             window = context.to(window)
         tokenizer = self.suite.video_tokenizer
         latents = maskgit_decode(
@@ -117,24 +129,29 @@ class Session:
             self._generators,
         )  # [B, Tc+H, P, L]
         new = tokenizer.detokenize(latents)[:, -self.horizon :]  # [B, H, 3, H, W]
-        self._frames += new.split(1, dim=1)
+        self._frames += new.clone().split(1, dim=1)
         self._latents += latents[:, -self.horizon :].split(1, dim=1)
-        self._actions += [torch.full_like(self._unknown(), _UNKNOWN) if chosen is None else chosen] * self.horizon
+        self._actions += [self._unknown if chosen is None else chosen] * self.horizon
         return new
-
-    def _unknown(self) -> Tensor:
-        return torch.full((self._frames[0].shape[0],), _UNKNOWN)
 
     def _chosen(self, actions: int | Tensor | None) -> Tensor | None:
         """The actions as ids int64 ``[B]`` on the CPU, checked before any model runs."""
         if actions is None:
             return None
-        batch = self._frames[0].shape[0]
-        ids = torch.as_tensor(actions).cpu()
-        if ids.dtype == torch.bool or ids.is_floating_point() or ids.shape not in ((), (batch,)):
-            raise ActionError(f"{actions!r} is neither one action id nor one for each of {batch} batch elements.", fix=f"Use 0 to {self.suite.n_actions - 1}.")
+        batch = len(self._unknown)
+        refusal = ActionError(
+            f"{actions!r} is neither one action id nor one for each of {batch} batch elements.",
+            fix=f"Use 0 to {self.suite.n_actions - 1}.",
+        )
+        try:
+            ids = torch.as_tensor(actions)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise refusal from error
+        if ids.dtype not in _INTEGERS or ids.shape not in ((), (batch,)):
+            raise refusal
+        ids = ids.to("cpu", torch.int64, copy=True).expand(batch)
         self.suite.action_latents(ids)
-        return ids.long().expand(batch)
+        return ids
 
     def _window_latents(self, window: Tensor, teacher_forced: bool) -> Tensor:
         """The window's latents ``[B, Tc, P, L]``: tokenised, or kept from when its frames were made."""
@@ -145,7 +162,7 @@ class Session:
         return torch.cat([self.suite.video_tokenizer.encode(window[:, :given]), *kept], 1)
 
     def _conditioning(self, window: Tensor, chosen: Tensor) -> Tensor:
-        """Action latents ``[B, Tc+H-1, A]``: the actions between the window's frames, then the chosen one, held.
+        """Action latents ``[B, Tc+H-1, A]``: those between the window's frames, then the chosen one, held.
 
         Between frames for which nobody chose an action, it is the one that the latent action model infers.
         """

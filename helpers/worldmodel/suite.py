@@ -1,6 +1,6 @@
 """A suite: the three models that make one world, loaded together and proved to belong together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from helpers.errors import ActionError, DeviceError, SuiteError
-from helpers.worldmodel.checkpoint import KINDS, Checkpoint, Kind, build_model, read_checkpoint
+from helpers.worldmodel.checkpoint import (
+    KINDS,
+    Checkpoint,
+    Kind,
+    build_model,
+    model_config,
+    read_checkpoint,
+)
 from helpers.worldmodel.models import Dynamics, LatentActions, VideoTokenizer
 
 
@@ -49,7 +56,8 @@ class Suite:
         outside = actions[(actions < 0) | (actions >= self.n_actions)]
         if outside.numel():
             raise ActionError(
-                f"{int(outside.flatten()[0])} is not an action id of this suite.", fix=f"Use 0 to {self.n_actions - 1}."
+                f"{int(outside.flatten()[0])} is not an action id of this suite.",
+                fix=f"Use 0 to {self.n_actions - 1}.",
             )
         return self.latent_actions.quantizer.indices_to_latents(actions.to(self.device))
 
@@ -93,6 +101,9 @@ def load_suite(
     }
     checkpoints = {kind: read_checkpoint(paths[kind], kind) for kind in KINDS}
     frame_size = _agree_on_frame_size(list(checkpoints.values()))
+    checkpoints["dynamics"] = _with_patch_size(
+        checkpoints["dynamics"], checkpoints["video_tokenizer"], frame_size
+    )
     models = {kind: build_model(checkpoint, frame_size, where) for kind, checkpoint in checkpoints.items()}
     suite = Suite(
         cast(VideoTokenizer, models["video_tokenizer"]),
@@ -112,11 +123,14 @@ def resolve_device(device: str | torch.device) -> torch.device:
         DeviceError: There is no such device, or it is not there; never falls back silently.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        cuda = torch.device("cuda")
+        return cuda if torch.cuda.is_available() and _computes(cuda) else torch.device("cpu")
     try:
         where = torch.device(device)
-    except RuntimeError as error:
-        raise DeviceError(f"{device!r} is not a device.", fix='Use "auto", "cpu", "cuda", "cuda:1" or "mps".') from error
+    except (RuntimeError, TypeError) as error:
+        raise DeviceError(
+            f"{device!r} is not a device.", fix='Use "auto", "cpu", "cuda", "cuda:1" or "mps".'
+        ) from error
     if where.type == "cuda" and not torch.cuda.is_available():
         built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
         raise DeviceError(
@@ -124,37 +138,67 @@ def resolve_device(device: str | torch.device) -> torch.device:
             fix='Run 02_torch to see why, or use device="cpu".',
         )
     if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"There is no {where}: this machine has {torch.cuda.device_count()} CUDA device(s).", fix='Use "cuda:0".')
+        raise DeviceError(
+            f"There is no {where}: this machine has {torch.cuda.device_count()} CUDA device(s).",
+            fix='Use "cuda:0".',
+        )
     if where.type == "mps" and not torch.backends.mps.is_available():
         raise DeviceError('device is "mps" and this machine has no Metal GPU.', fix='Use device="cpu".')
     if where.type not in ("cpu", "cuda", "mps"):
-        raise DeviceError(f"device {str(device)!r} is not supported.", fix='Use "auto", "cpu", "cuda" or "mps".')
+        raise DeviceError(
+            f"device {str(device)!r} is not supported.", fix='Use "auto", "cpu", "cuda" or "mps".'
+        )
+    if not _computes(where):
+        raise DeviceError(
+            f"{where} is there and cannot run the simplest kernel.",
+            fix='Run 02_torch to see why, or use device="cpu".',
+        )
     return where
+
+
+def _computes(device: torch.device) -> bool:
+    """Whether one small kernel runs there: a build for other GPUs finds the device and fails at the first."""
+    try:
+        return int(torch.ones(1, device=device).add(1)) == 2
+    except (RuntimeError, AssertionError):
+        return False
 
 
 def _agree_on_frame_size(checkpoints: list[Checkpoint]) -> int:
     """No tensor shows the frame's size, so those configs that state it must agree; 128 if none does."""
-    stated = {checkpoint.path: checkpoint.config["frame_size"] for checkpoint in checkpoints if "frame_size" in checkpoint.config}
+    stated = {
+        checkpoint.path: checkpoint.whole_number("frame_size", 128)
+        for checkpoint in checkpoints
+        if "frame_size" in checkpoint.config
+    }
     if len(set(stated.values())) > 1:
         listing = ", ".join(f"{path} says {size}" for path, size in stated.items())
-        raise SuiteError(f"The checkpoints disagree on frame_size: {listing}.", fix="Use three checkpoints of one suite.")
-    size = next(iter(stated.values()), 128)
-    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 4096:
-        raise SuiteError(f"The configs say frame_size is {size!r}; it must be a whole number of pixels.", fix="Use the configs they were trained with.")
-    return size
+        raise SuiteError(
+            f"The checkpoints disagree on frame_size: {listing}.", fix="Use three checkpoints of one suite."
+        )
+    return next(iter(stated.values()), 128)
+
+
+def _with_patch_size(dynamics: Checkpoint, tokenizer: Checkpoint, frame_size: int) -> Checkpoint:
+    """A dynamics model's patch size shows in its config alone; if that is silent, it is the tokenizer's."""
+    known = {"patch_size": model_config(tokenizer, frame_size).patch_size}
+    return replace(dynamics, config={**known, **dynamics.config})
+
+
+# What two parts of a suite must have in common.
+_SHARED: list[tuple[str, Kind, Kind]] = [
+    ("patch_size", "video_tokenizer", "latent_actions"),
+    ("patch_size", "video_tokenizer", "dynamics"),
+    ("latent_dim", "video_tokenizer", "dynamics"),
+    ("num_bins", "video_tokenizer", "dynamics"),
+    ("action_dim", "latent_actions", "dynamics"),
+]
 
 
 def _check_agreement(suite: Suite) -> None:
-    """Values that the parts share must be equal. The dynamics model's patch size shows in its config alone."""
-    tokenizer, actions, dynamics = suite.video_tokenizer.config, suite.latent_actions.config, suite.dynamics.config
-    shared = [
-        ("patch_size", "video_tokenizer", tokenizer.patch_size, "dynamics", dynamics.patch_size),
-        ("latent_dim", "video_tokenizer", tokenizer.latent_dim, "dynamics", dynamics.latent_dim),
-        ("num_bins", "video_tokenizer", tokenizer.num_bins, "dynamics", dynamics.num_bins),
-        ("action_dim", "latent_actions", actions.action_dim, "dynamics", dynamics.action_dim or actions.action_dim),
-    ]
-    for name, one, value, other, other_value in shared:
-        if value != other_value:
+    for name, one, other in _SHARED:
+        value, other_value = (getattr(getattr(suite, kind).config, name) for kind in (one, other))
+        if other_value not in (value, None):  # None: a dynamics model that takes no actions
             raise SuiteError(
                 f"{suite.paths[one]} and {suite.paths[other]} disagree on {name}: {value} and {other_value}.",
                 fix="Use three checkpoints of one suite.",

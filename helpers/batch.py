@@ -1,0 +1,289 @@
+"""Headless runs: notebooks 00 to 05 in order through papermill, into one run folder.
+
+``python -m helpers.batch`` is what ``python runbook.py run`` hands over to. It imports nothing beyond the
+standard library until notebooks are executed, so that arguments are checked before anything is installed.
+"""
+
+import argparse
+import ast
+import difflib
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import helpers.errors
+from helpers.errors import ParameterError, RunbookError
+from helpers.run_folder import ROOT, open_run
+
+NOTEBOOKS = ("00_check", "01_env", "02_torch", "03_deps", "04_assets", "05_infer")
+FOLDER = ROOT / "notebooks"
+_RESULTS = ("contact_sheet.png", "frames", "rollout.mp4", "rollout.gif", "run.json", "run.log")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one notebook ended.
+
+    Args:
+        name: The notebook.
+        status: ``"ok"``, ``"warn"`` or ``"fail"``.
+        seconds: How long it took.
+        message: What went wrong, in words; empty unless it failed.
+    """
+
+    name: str
+    status: str
+    seconds: float
+    message: str = ""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of ``python runbook.py run``."""
+    made = argparse.ArgumentParser(
+        prog="runbook.py run", description="Run the notebooks headless, in order, into one new run folder."
+    )
+    made.add_argument("--dataset", default="demo", help="suite to run: demo, sonic, pong, … (default: demo)")
+    made.add_argument(
+        "--only",
+        nargs="+",
+        default=list(NOTEBOOKS),
+        metavar="NOTEBOOK",
+        help="notebooks to run, such as 05_infer",
+    )
+    made.add_argument(
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter of the notebooks, such as -p generation_steps=32; may be repeated",
+    )
+    return made
+
+
+def plan(arguments: argparse.Namespace, folder: Path = FOLDER) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """Turn arguments into the notebooks to run and each one's parameters.
+
+    Args:
+        arguments: What :func:`parser` parsed.
+        folder: Where the notebooks lie.
+
+    Returns:
+        The notebooks' names in order, and for each the parameters that it knows.
+
+    Raises:
+        ParameterError: A notebook does not exist, or a parameter is of no form, of another type, or
+            known to none of the notebooks.
+    """
+    names = sorted({_find_notebook(text, folder) for text in arguments.only})
+    known = {name: parameters_of(folder / f"{name}.ipynb") for name in names}
+    given: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for text in arguments.parameter:
+        name, equals, value = text.partition("=")
+        takers = [notebook for notebook in names if name in known[notebook]]
+        if not equals:
+            raise ParameterError(f"{text!r} is no parameter.", fix="Write -p name=value.")
+        if not takers:
+            everything = sorted(set().union(*known.values()))
+            near = difflib.get_close_matches(name, everything, n=3) or everything
+            raise ParameterError(
+                f"No notebook of this run ({', '.join(names)}) knows a parameter {name!r}.",
+                fix=f"Did you mean {', '.join(near)}?",
+            )
+        for notebook in takers:
+            given[notebook][name] = parse_value(name, value, known[notebook][name])
+    for notebook in names:
+        if "dataset" in known[notebook]:
+            given[notebook].setdefault("dataset", arguments.dataset)
+    return names, given
+
+
+def _find_notebook(text: str, folder: Path) -> str:
+    """The notebook that a name, or the beginning of one such as ``05``, stands for."""
+    wanted = Path(text).name.removesuffix(".ipynb")
+    there = sorted(path.stem for path in folder.glob("*.ipynb"))
+    found = [name for name in there if name == wanted] or [name for name in there if name.startswith(wanted)]
+    if len(found) != 1:
+        raise ParameterError(
+            f"There is no notebook {text!r} in {folder}.", fix=f"There are {', '.join(there) or 'none'}."
+        )
+    return found[0]
+
+
+def parameters_of(notebook: Path) -> dict[str, str]:
+    """The parameters a notebook declares.
+
+    Args:
+        notebook: The file; its first cell tagged ``parameters`` holds lines ``name: type = value``.
+
+    Returns:
+        Annotation by name. Unlike papermill's own inspection, no form of a line is skipped.
+
+    Raises:
+        ParameterError: The file is no notebook.
+    """
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ParameterError(
+            f"{notebook} cannot be read as a notebook ({error}).", fix="Restore the file."
+        ) from error
+    tagged = (cell["source"] for cell in cells if "parameters" in cell["metadata"].get("tags", ()))
+    source = next(tagged, "")
+    tree = ast.parse(source if isinstance(source, str) else "".join(source))
+    return {
+        line.target.id: ast.unparse(line.annotation)
+        for line in tree.body
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+    }
+
+
+def parse_value(name: str, text: str, annotation: str) -> Any:
+    """A parameter's value from the command line.
+
+    Args:
+        name: The parameter, for the message.
+        text: What stands behind ``=``: JSON or a Python literal, so ``true`` and ``True`` are both fine.
+        annotation: The declared type. Where it is ``str``, the text is taken as it is.
+
+    Raises:
+        ParameterError: The text is of another type than declared.
+    """
+    types = {part.strip().split("[")[0] for part in annotation.split("|")}
+    value = _literal(text)
+    if value is None and "None" in types:
+        return None
+    if "str" in types:
+        return text
+    allowed = {"int": (int,), "float": (int, float), "bool": (bool,), "list": (list,), "dict": (dict,)}
+    if types <= {*allowed, "None"}:
+        fits = [kind for kind in types - {"None"} if isinstance(value, allowed[kind])]
+        if not fits or (isinstance(value, bool) and "bool" not in types):
+            raise ParameterError(
+                f"The parameter {name} is {text!r}; it must be of type {annotation}.",
+                fix=f"Write it like -p {name}={_EXAMPLE[sorted(types - {'None'})[0]]}.",
+            )
+    return value
+
+
+_EXAMPLE = {"int": "10", "float": "0.5", "bool": "true", "list": "[0,1,2]", "dict": '{"a":1}'}
+
+
+def _literal(text: str) -> Any:
+    """The value of a JSON text or Python literal; the text itself where it is neither."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError):
+            continue
+    return text
+
+
+def run_notebooks(
+    names: Sequence[str], run_dir: Path, parameters: Mapping[str, Mapping[str, Any]], folder: Path = FOLDER
+) -> list[Outcome]:
+    """Run notebooks one after another, stopping at the first that fails.
+
+    Args:
+        names: The notebooks, without ``.ipynb``.
+        run_dir: The run's folder. The executed notebooks go to its ``notebooks/``, papermill's log to its
+            ``run.log``; each notebook gets it as the parameter ``run_dir``.
+        parameters: Each notebook's parameters by its name.
+        folder: Where the notebooks lie; also the kernels' working folder.
+
+    Returns:
+        The outcomes so far, the failed one last. A line is printed for each.
+    """
+    (run_dir / "notebooks").mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(run_dir / "run.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("papermill")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    outcomes: list[Outcome] = []
+    try:
+        for name in names:
+            if sys.stdout.isatty():
+                print(f"  {name:<10} …", end="\r", flush=True)
+            outcomes.append(_run_one(name, run_dir, parameters.get(name, {}), folder))
+            print(f"  {name:<10} {outcomes[-1].status:<4} {outcomes[-1].seconds:6.1f} s", flush=True)
+            if outcomes[-1].status == "fail":
+                break
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+    return outcomes
+
+
+def _run_one(name: str, run_dir: Path, parameters: Mapping[str, Any], folder: Path) -> Outcome:
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    executed = run_dir / "notebooks" / f"{name}.ipynb"
+    started = time.monotonic()
+    message = ""
+    try:
+        papermill.execute_notebook(
+            _escape(folder / f"{name}.ipynb"),
+            _escape(executed),
+            parameters={**parameters, "run_dir": str(run_dir)},
+            kernel_name="python3",
+            cwd=str(folder),
+            progress_bar=False,
+            # What a kernel says of itself goes past papermill to the terminal: only what kills it matters.
+            extra_arguments=["--IPKernelApp.log_level=50"],
+        )
+    except PapermillExecutionError as error:
+        message = _sentence(error.ename, error.evalue, executed)
+    except Exception as error:
+        # A kernel that cannot start or dies has many exception classes, of several packages.
+        message = _sentence(type(error).__name__, str(error), executed)
+    seconds = time.monotonic() - started
+    verdict = run_dir / f"{name}.json"
+    if not message and not verdict.is_file():
+        message = f"The notebook ended without writing {verdict}."
+    status = "fail" if message else json.loads(verdict.read_text(encoding="utf-8"))["status"]
+    return Outcome(name, status, seconds, message)
+
+
+def _escape(path: Path) -> str:
+    """Papermill passes paths through ``str.format``."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _sentence(kind: str, text: str, executed: Path) -> str:
+    """What went wrong: the project's own errors speak for themselves, others need their traceback."""
+    own = getattr(helpers.errors, kind, None)
+    if isinstance(own, type) and issubclass(own, RunbookError):
+        return text
+    return f"{kind}: {text}" + (f"\nThe traceback is in {executed}." if executed.is_file() else "")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what the arguments ask for; the exit status is 0 unless a notebook failed."""
+    arguments = parser().parse_args(argv)
+    try:
+        names, parameters = plan(arguments)
+        labels = [given["dataset"] for given in parameters.values() if "dataset" in given]
+        run_dir = open_run([*labels, arguments.dataset][0])
+        print(f"Running {', '.join(names)} into {run_dir}", flush=True)
+        outcomes = run_notebooks(names, run_dir, parameters)
+    except RunbookError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if outcomes[-1].message:
+        print(f"\n{outcomes[-1].name} failed: {outcomes[-1].message}", file=sys.stderr)
+    print("\nWhat this run left:")
+    for path in (run_dir / "notebooks", *(run_dir / name for name in _RESULTS)):
+        if path.exists():
+            print(f"  {path}")
+    return 1 if outcomes[-1].status == "fail" else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,190 @@
+"""The model card's numbers: `python runbook.py evaluate`.
+
+Everything is measured on the clips that ship with the repository: levels that no model was trained on. A
+rollout sees four frames of each clip and generates the next sixteen.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from helpers.assets import find_suite
+from helpers.bench import rollout_seconds
+from helpers.dataset import FrameDataset, to_model_frames
+from helpers.worldmodel import Session, Suite, load_suite
+from helpers.worldmodel.session import Feedback
+
+GENERATED = 16
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over clips and the half-width of its 95% confidence interval (normal approximation)."""
+
+    mean: float
+    half_width: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} ± {self.half_width:.2f}"
+
+
+def interval(values: np.ndarray) -> Interval:
+    """The mean of one value a clip, and 1.96 standard errors."""
+    return Interval(float(values.mean()), float(1.96 * values.std(ddof=1) / len(values) ** 0.5))
+
+
+def psnr(frames: Tensor, truth: Tensor) -> np.ndarray:
+    """PSNR in dB of every frame: float ``[B, T, 3, H, W]`` in [-1, 1], clamped as shown -> ``[B, T]``."""
+    error = ((frames.clamp(-1, 1) - truth) / 2).square().mean((2, 3, 4))
+    return (-10 * error.clamp_min(1e-10).log10()).cpu().numpy()
+
+
+def read_clips(path: Path, length: int, limit: int) -> tuple[Tensor, Tensor]:
+    """Each episode's first frames, float ``[B, length, 3, H, W]`` in [-1, 1], actions ``[B, length-1]``."""
+    with FrameDataset(path) as data:
+        episode_length = 32
+        starts = range(0, len(data), episode_length)[:limit]
+        frames = [
+            torch.from_numpy(to_model_frames(data.clip(start, length), data.frame_size[0]))
+            for start in starts
+        ]
+        actions = [torch.from_numpy(data.clip_actions(start, length)) for start in starts]
+    return torch.cat(frames), torch.stack(actions)
+
+
+@torch.inference_mode()
+def reconstruct(suite: Suite, frames: Tensor, window: int = 4) -> np.ndarray:
+    """PSNR of tokenising and detokenising, frame by frame ``[B, T]``, in windows as a session uses them."""
+    windows = frames.unflatten(1, (-1, window)).flatten(0, 1)
+    parts = [suite.video_tokenizer(part) for part in windows.split(32)]
+    return psnr(torch.cat(parts).view_as(frames), frames)
+
+
+def roll(
+    suite: Suite, context: Tensor, actions: Tensor, feedback: Feedback, temperature: float, steps: int
+) -> Tensor:
+    """Generated frames ``[B, T, 3, H, W]`` under ``actions`` ``[B, T]``."""
+    session = Session(
+        suite, context, context.shape[1], steps=steps, temperature=temperature, feedback=feedback
+    )
+    return torch.cat([session.step(actions[:, index]) for index in range(actions.shape[1])], 1)
+
+
+def information(true: np.ndarray, found: np.ndarray) -> tuple[float, float]:
+    """Mutual information of two discrete variables, and the entropy of the first, in bits."""
+    joint, _, _ = np.histogram2d(true, found, bins=(np.arange(true.max() + 2), np.arange(found.max() + 2)))
+    joint /= joint.sum()
+    outer = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
+    known = joint > 0
+    marginal = joint.sum(1)
+    marginal = marginal[marginal > 0]
+    return float((joint[known] * np.log2(joint[known] / outer[known])).sum()), float(
+        -(marginal * np.log2(marginal)).sum()
+    )
+
+
+def evaluate_actions(suite: Suite, frames: Tensor, true: Tensor) -> dict[str, float | list[float]]:
+    """How well the latent action model tells which keys were down."""
+    found = torch.cat([suite.infer_actions(part[:, :5]) for part in frames.split(32)]).cpu()
+    true = true[:, : found.shape[1]]
+    bits = [((found >> bit) & 1) == ((true >> bit) & 1) for bit in range(3)]
+    shared, entropy = information(true.flatten().numpy(), found.flatten().numpy())
+    counts = torch.bincount(found.flatten(), minlength=suite.n_actions)
+    return {
+        "left_right_jump_accuracy": [round(bit.float().mean().item(), 3) for bit in bits],
+        "id_accuracy": round((found == true).float().mean().item(), 3),
+        "information_bits": round(shared, 2),
+        "true_entropy_bits": round(entropy, 2),
+        "largest_share_of_one_id": round((counts.max() / counts.sum()).item(), 3),
+    }
+
+
+def evaluate_rollouts(
+    suite: Suite,
+    frames: Tensor,
+    true: Tensor,
+    window: int,
+    feedback: Feedback,
+    temperature: float,
+    steps: int,
+) -> dict[str, Interval]:
+    """PSNR of rollouts with inferred, true and random actions, and Genie's controllability measure.
+
+    Delta_t PSNR is the PSNR at the t-th generated frame with inferred actions minus that with random ones.
+    Source: Bruce et al., "Genie: Generative Interactive Environments" (2024), section 3.
+    """
+    last = 4 + GENERATED
+    context, truth = frames[:, 4 - window : 4], frames[:, 4:last]
+    inferred = torch.cat([suite.infer_actions(part) for part in frames[:, :last].split(16)]).cpu()[:, 3:]
+    random = torch.from_numpy(np.random.default_rng(0).integers(suite.n_actions, size=tuple(inferred.shape)))
+    scores = {
+        name: psnr(roll(suite, context, actions, feedback, temperature, steps), truth)
+        for name, actions in (("inferred", inferred), ("true", true[:, 3 : last - 1]), ("random", random))
+    }
+    still = psnr(context[:, -1:].expand_as(truth), truth)
+    return {
+        "psnr_frame_1": interval(scores["inferred"][:, 0]),
+        "psnr_frame_4": interval(scores["inferred"][:, 3]),
+        "psnr_frame_16": interval(scores["inferred"][:, 15]),
+        "psnr_frame_4_true_actions": interval(scores["true"][:, 3]),
+        "psnr_frame_4_last_frame_repeated": interval(still[:, 3]),
+        "delta_4_psnr": interval(scores["inferred"][:, 3] - scores["random"][:, 3]),
+        "delta_4_psnr_true_actions": interval(scores["true"][:, 3] - scores["random"][:, 3]),
+    }
+
+
+def main() -> None:
+    """Print every number of the model card."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--clips", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--windows", type=int, nargs="+", default=[4])
+    parser.add_argument("--feedbacks", nargs="+", default=["tokens", "pixels"], choices=["tokens", "pixels"])
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.0, 1.0])
+    parser.add_argument("--save", type=Path, help="write the numbers as JSON, too")
+    options = parser.parse_args()
+    paths = find_suite("demo")
+    suite = load_suite(
+        video_tokenizer=paths.video_tokenizer, latent_actions=paths.latent_actions, dynamics=paths.dynamics
+    )
+    frames, true = read_clips(paths.dataset, 32, options.clips)
+    reconstruction = reconstruct(suite, frames)
+    results: dict[str, object] = {
+        "clips": len(frames),
+        "reconstruction_psnr": asdict(interval(reconstruction.mean(1))),
+        "latent_actions": evaluate_actions(suite, frames, true),
+    }
+    print(f"reconstruction     {interval(reconstruction.mean(1))} dB PSNR over {len(frames)} clips")
+    print(f"latent actions     {results['latent_actions']}")
+    for window, feedback, temperature in itertools.product(
+        options.windows, options.feedbacks, options.temperatures
+    ):
+        measured = evaluate_rollouts(suite, frames, true, window, feedback, temperature, options.steps)
+        seconds = statistics.median(
+            [
+                rollout_seconds(
+                    suite, frames[:1, 4 - window : 4], feedback, temperature, options.steps, GENERATED
+                )
+                for _ in range(3)
+            ]
+        )
+        name = f"context {window}, {feedback} feedback, temperature {temperature:g}, {options.steps} steps"
+        print(f"\n{name}: {1000 * seconds:.0f} ms a frame on {torch.get_num_threads()} threads")
+        for key, value in measured.items():
+            print(f"  {key:<34}{value} dB")
+        results[name] = {key: asdict(value) for key, value in measured.items()} | {
+            "ms_per_frame": round(1000 * seconds, 1)
+        }
+    if options.save:
+        options.save.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

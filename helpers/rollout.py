@@ -1,0 +1,462 @@
+"""A rollout: a world is opened, a clip chosen, and a session stepped, action after action.
+
+The path is `Settings` -> `open_world` -> `choose_clip` -> `roll_out`. Knows worlds' files and the engine.
+Pictures and evidence are `helpers.infer`'s business, playing by hand is `helpers.player`'s.
+"""
+
+import contextlib
+import hashlib
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from helpers.assets import SuitePaths, find_suite, weights_file
+from helpers.dataset import FrameDataset, lively_starts, to_model_frames
+from helpers.errors import ActionError, DatasetError, ParameterError
+from helpers.evidence import GpuTrace
+from helpers.hub import sha256_of
+from helpers.run_folder import ROOT
+from helpers.suites import World, world
+from helpers.video import to_uint8
+from helpers.worldmodel import Session, Suite, load_suite
+from helpers.worldmodel.session import Feedback
+
+log = logging.getLogger("runbook.rollout")
+
+LOOP_STARTS, LOOP_ENDS = "inference loop starts", "inference loop ends"
+"""What the log says, and what the proof looks for."""
+
+ActionSource = Literal["given", "ground truth", "random", "none"]
+LIVELY_CLIPS = 16
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every parameter of 05_infer. Where the published inference config has a name for it, that name.
+
+    Args:
+        dataset: A world, such as ``"demo"`` or ``"SONIC"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+        generation_steps: Steps to take; each generates ``prediction_horizon`` frames.
+        context_window: Frames the models see; as many are given from the clip.
+        fps: Of the video; 0 takes the dataset's own.
+        temperature: 0 decodes greedily; above 0 samples.
+        prediction_horizon: Frames a step generates; an action is held for all of them.
+        teacher_forced: See the true frames, not the generated ones, at every step.
+        use_actions: Random actions.
+        use_gt_actions: The actions the latent action model infers from the true clip; before use_actions.
+        use_interactive_mode: The user's own actions, from ``actions`` or the player; before all others.
+        use_latest_checkpoints: The newest checkpoints under ``results/``, of whichever run.
+        video_tokenizer_path: A checkpoint instead of the suite's own; empty for that.
+        latent_actions_path: Likewise.
+        dynamics_path: Likewise.
+        preload_ratio: Only this share of the dataset's frames, from its start.
+        amp: Compute in bfloat16 where that is faster.
+        tf32: Allow TF32 matrix products on a GPU.
+        compile: Compile the models with torch.compile, which needs a compiler on this machine.
+        seed: Of the clip, the random actions and the sampling.
+        steps: MaskGIT decoding steps a frame.
+        feedback: ``"tokens"`` keeps generated tokens; ``"pixels"`` tokenises generated frames again.
+        actions: Action ids to take, one a step; they come before every other source of actions.
+        start: Row of the dataset to start from; -1 takes a lively clip, chosen by the seed.
+    """
+
+    dataset: str = "demo"
+    device: str = "auto"
+    generation_steps: int = 16
+    context_window: int = 4
+    fps: int = 0
+    temperature: float = 0.0
+    prediction_horizon: int = 1
+    teacher_forced: bool = False
+    use_actions: bool = True
+    use_gt_actions: bool = True
+    use_interactive_mode: bool = False
+    use_latest_checkpoints: bool = False
+    video_tokenizer_path: str = ""
+    latent_actions_path: str = ""
+    dynamics_path: str = ""
+    preload_ratio: float = 1.0
+    amp: bool = False
+    tf32: bool = False
+    compile: bool = False
+    seed: int = 0
+    steps: int = 10
+    feedback: Feedback = "tokens"
+    actions: tuple[int, ...] = ()
+    start: int = -1
+
+    @classmethod
+    def read(cls, namespace: Mapping[str, Any]) -> "Settings":
+        """Settings from the variables of a notebook's parameters cell; other variables are ignored.
+
+        Raises:
+            ParameterError: A value has the wrong type or is out of its range.
+        """
+        values = {each.name: namespace[each.name] for each in fields(cls) if each.name in namespace}
+        for each in fields(cls):
+            value = values.get(each.name, each.default)
+            wanted = type(each.default)
+            fits = isinstance(
+                value, (list, tuple) if wanted is tuple else (int, float) if wanted is float else wanted
+            )
+            if not fits or (isinstance(value, bool) and wanted is not bool):
+                raise ParameterError(
+                    f"{each.name} is {value!r}.",
+                    fix=f"It takes a {wanted.__name__}, such as {each.default!r}.",
+                )
+        settings = cls(**values | {"actions": tuple(values.get("actions", ()))})
+        settings.check()
+        return settings
+
+    def check(self) -> None:
+        """Raise a `ParameterError` for the first number out of its range."""
+        lowest = {
+            "generation_steps": 1,
+            "context_window": 1,
+            "fps": 0,
+            "temperature": 0,
+            "prediction_horizon": 1,
+            "steps": 1,
+            "start": -1,
+        }
+        for name, bound in lowest.items():
+            if not getattr(self, name) >= bound:
+                raise ParameterError(f"{name} is {getattr(self, name)}.", fix=f"It must be at least {bound}.")
+        for action in self.actions:
+            if isinstance(action, bool) or not isinstance(action, int):
+                raise ActionError(
+                    f"actions holds {action!r}.", fix="Use a list of whole numbers, such as [2, 2, 6]."
+                )
+        if self.feedback not in ("pixels", "tokens"):
+            raise ParameterError(f"feedback is {self.feedback!r}.", fix='Use "pixels" or "tokens".')
+        world(self.dataset)
+
+    @property
+    def action_source(self) -> ActionSource:
+        """Where the actions come from, by the published order of precedence; ids given come first."""
+        if self.actions or self.use_interactive_mode:
+            return "given"
+        return "ground truth" if self.use_gt_actions else "random" if self.use_actions else "none"
+
+
+@dataclass(frozen=True)
+class OpenWorld:
+    """A world ready to play.
+
+    Args:
+        world: Its names and numbers.
+        paths: Where its parts lie.
+        suite: The models, loaded.
+        hashes: sha256 of each part's file, by the part's name.
+        load_seconds: How long loading took.
+        notes: What the user should know and need not stop for.
+    """
+
+    world: World
+    paths: SuitePaths
+    suite: Suite
+    hashes: dict[str, str]
+    load_seconds: float
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        suite = self.suite
+        lines = [f"{part:<16}{path}  sha256 {self.hashes[part][:12]}" for part, path in self.paths.items()]
+        size = f"{suite.parameter_count():,} parameters on {suite.device}, {suite.n_actions} actions"
+        return "\n".join([f"{self.world.title}: {size}, loaded in {self.load_seconds:.1f} s", *lines])
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The piece of play a rollout starts from.
+
+    Args:
+        start: Row of the dataset.
+        frames: float32 ``[1, T, 3, H, W]`` in [-1, 1]: the context and, as far as the dataset goes, the rest.
+        true_actions: int64 ``[T-1]`` where the dataset holds them, else None.
+    """
+
+    start: int
+    frames: Tensor
+    true_actions: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What a rollout made.
+
+    Args:
+        given: Frames of context at the front of ``frames``.
+        frames: uint8 ``[T, H, W, 3]``: the context, then the generated frames.
+        truth: uint8 ``[T', H, W, 3]``, T' <= T: what the clip shows; as long as the clip.
+        actions: The action that led to each generated frame; None where there was none.
+        action_source: Where they came from.
+        token_hashes: One a generated frame; equal tokens have equal hashes.
+        seconds: Seconds each step took, the first one's warm-up included.
+        psnr: dB against the truth, one a generated frame, as far as the truth reaches.
+        gpu: Measured on a GPU: ``peak_memory_bytes``, ``event_seconds``; empty on a CPU.
+        trace: What NVML saw of the GPU; None on a CPU.
+        session: What was stepped; a player goes on from it.
+    """
+
+    given: int
+    frames: np.ndarray
+    truth: np.ndarray
+    actions: list[int | None]
+    action_source: ActionSource
+    token_hashes: list[str]
+    seconds: list[float]
+    psnr: list[float]
+    gpu: dict[str, float]
+    trace: GpuTrace | None
+    session: Session
+
+    @property
+    def generated(self) -> int:
+        """How many frames were generated."""
+        return len(self.frames) - self.given
+
+
+def open_world(settings: Settings, root: Path = ROOT) -> OpenWorld:
+    """Find a world's files and load its suite.
+
+    Raises:
+        RunbookError: Of the kind that fits: a file is missing or wrong, or the device cannot be used.
+    """
+    chosen = world(settings.dataset)
+    paths = find_suite(
+        chosen.name,
+        root,
+        settings.video_tokenizer_path,
+        settings.latent_actions_path,
+        settings.dynamics_path,
+        use_latest_checkpoints=settings.use_latest_checkpoints,
+    )
+    began = time.perf_counter()
+    checkpoints = {kind: path for kind, path in paths.items() if kind != "dataset"}
+    suite = load_suite(**checkpoints, device=settings.device)
+    load_seconds = time.perf_counter() - began
+    hashes = {
+        part: sha256_of(weights_file(path) if part != "dataset" else path) for part, path in paths.items()
+    }
+    for part, path in paths.items():
+        log.info("loaded %s %s sha256 %s", part, path, hashes[part])
+    notes = [compile_models(suite)] if settings.compile else []
+    return OpenWorld(chosen, paths, suite, hashes, load_seconds, tuple(note for note in notes if note))
+
+
+def compile_models(suite: Suite) -> str:
+    """Compile the three models in place and try them; the reason, and plain models, where that fails."""
+    transformers = [
+        module
+        for model in (suite.video_tokenizer, suite.dynamics)
+        for module in model.modules()
+        if hasattr(module, "films")
+    ]
+    size = suite.frame_size
+    for module in transformers:
+        module.compile()
+    try:
+        Session(suite, torch.zeros(1, 1, 3, size, size), 1, steps=2).step(0)
+    except Exception as error:  # torch.compile raises whatever its back ends and compilers raise
+        for module in transformers:
+            module.compile(backend="eager")
+        return f"compile was asked for and failed ({type(error).__name__}); the models run as they are"
+    return ""
+
+
+def choose_clip(opened: OpenWorld, settings: Settings) -> Clip:
+    """The clip to start from: the row ``settings.start``, or a lively one chosen by the seed.
+
+    Raises:
+        DatasetError: The dataset is missing, damaged, or too short for what the settings need of the truth.
+    """
+    chosen, wanted = (
+        opened.world,
+        settings.context_window + settings.generation_steps * settings.prediction_horizon,
+    )
+    needs_truth = settings.teacher_forced or settings.action_source == "ground truth"
+    with FrameDataset(opened.paths.dataset, chosen.skip, chosen.first_frame, settings.preload_ratio) as data:
+        length = wanted
+        if not needs_truth:
+            length = longest_clip(data, settings.start, settings.context_window, wanted)
+        if settings.start >= 0:
+            start = settings.start
+        else:
+            lively = lively_starts(data, length, LIVELY_CLIPS)
+            start = lively[settings.seed % len(lively)]
+        pixels = data.clip(start, length)
+        frames = torch.from_numpy(to_model_frames(pixels, opened.suite.frame_size))
+        true_actions = data.clip_actions(start, length)
+    log.info("clip of %d frames from row %d of %s", length, start, opened.paths.dataset)
+    return Clip(start, frames, true_actions)
+
+
+def longest_clip(data: FrameDataset, start: int, shortest: int, wanted: int) -> int:
+    """The most frames, up to ``wanted``, of a clip from ``start`` (-1: from anywhere); at least ``shortest``.
+
+    Raises:
+        DatasetError: Not even ``shortest`` frames fit.
+    """
+
+    def fits(length: int) -> bool:
+        with contextlib.suppress(DatasetError):
+            return start in data.starts(length) if start >= 0 else len(data.starts(length)) > 0
+        return False
+
+    low, high = shortest, wanted
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    data.starts(low)
+    return low
+
+
+def choose_actions(opened: OpenWorld, clip: Clip, settings: Settings) -> list[int | None]:
+    """One action a step, from wherever the settings say.
+
+    Raises:
+        ActionError: An id given is not one of the suite's.
+    """
+    source, suite, horizon = settings.action_source, opened.suite, settings.prediction_horizon
+    if source == "given":
+        for action in settings.actions:
+            suite.action_latents(torch.tensor(action))
+        return list(settings.actions)
+    if source == "none":
+        return [None] * settings.generation_steps
+    if source == "random":
+        return (
+            np.random.default_rng(settings.seed)
+            .integers(suite.n_actions, size=settings.generation_steps)
+            .tolist()
+        )
+    inferred = suite.infer_actions(clip.frames)[0]  # [T-1]
+    first = settings.context_window - 1
+    return inferred[first : first + settings.generation_steps * horizon : horizon].tolist()
+
+
+def open_session(opened: OpenWorld, clip: Clip, settings: Settings) -> Session:
+    """A session at the clip's context, as the settings say."""
+    return Session(
+        opened.suite,
+        clip.frames[:, : settings.context_window],
+        settings.context_window,
+        settings.prediction_horizon,
+        settings.steps,
+        settings.temperature,
+        settings.seed,
+        settings.feedback,
+    )
+
+
+@contextlib.contextmanager
+def precision(settings: Settings, device: torch.device) -> Iterator[None]:
+    """Compute as ``amp`` and ``tf32`` say within the block, and as before after it."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def roll_out(opened: OpenWorld, clip: Clip, settings: Settings) -> Rollout:
+    """Generate the frames, with a progress bar; the GPU, if one is used, is watched meanwhile."""
+    from tqdm.auto import tqdm
+
+    device = opened.suite.device
+    actions = choose_actions(opened, clip, settings)
+    session = open_session(opened, clip, settings)
+    seconds: list[float] = []
+    trace = GpuTrace(uuid=gpu_uuid(device)) if device.type == "cuda" else None
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if device.type == "cuda" else []
+    if events:
+        torch.cuda.reset_peak_memory_stats(device)
+    log.info(
+        f"{LOOP_STARTS}: %d steps of %d frame(s) on %s",
+        len(actions),
+        settings.prediction_horizon,
+        device,
+    )
+    with trace or contextlib.nullcontext(), precision(settings, device):
+        for event in events[:1]:
+            event.record()
+        for index, action in enumerate(tqdm(actions, desc="generating", unit="step")):
+            shown = index * settings.prediction_horizon
+            truth = (
+                clip.frames[:, shown : shown + settings.context_window] if settings.teacher_forced else None
+            )
+            began = time.perf_counter()
+            session.step(action, truth)
+            if events:
+                torch.cuda.synchronize(device)
+            seconds.append(time.perf_counter() - began)
+        for event in events[1:]:
+            event.record()
+            event.synchronize()
+    gpu = {}
+    if events:
+        gpu = {
+            "peak_memory_bytes": float(torch.cuda.max_memory_allocated(device)),
+            "event_seconds": events[0].elapsed_time(events[1]) / 1000,
+        }
+    rollout = describe_rollout(session, clip, settings, seconds, gpu, trace)
+    log.info(f"{LOOP_ENDS}: %d frames in %.2f s", rollout.generated, sum(seconds))
+    return rollout
+
+
+def describe_rollout(
+    session: Session,
+    clip: Clip,
+    settings: Settings,
+    seconds: Sequence[float],
+    gpu: dict[str, float],
+    trace: GpuTrace | None,
+) -> Rollout:
+    """What a session holds, as pixels, hashes and numbers; ``session`` may have been played by hand."""
+    frames = to_uint8(session.frames[0].float().cpu())
+    truth = to_uint8(clip.frames[0])[: len(frames)]
+    given = settings.context_window
+    generated = len(frames) - given
+    tokens = session.tokens[0].cpu().numpy() if generated else np.empty((0, 0), np.int64)
+    chosen = session.actions[0, given - 1 :].tolist()
+    source = settings.action_source
+    comparable = range(given, len(truth)) if source == "ground truth" or settings.teacher_forced else range(0)
+    return Rollout(
+        given=given,
+        frames=frames,
+        truth=truth,
+        actions=[None if action < 0 else int(action) for action in chosen],
+        action_source=source,
+        token_hashes=[hashlib.sha256(row.astype("<i4").tobytes()).hexdigest()[:16] for row in tokens],
+        seconds=list(seconds),
+        psnr=[psnr(frames[index], truth[index]) for index in comparable],
+        gpu=gpu,
+        trace=trace,
+        session=session,
+    )
+
+
+def psnr(image: np.ndarray, truth: np.ndarray) -> float:
+    """Peak signal-to-noise ratio of a uint8 image against the true one, in dB; 100 where they are equal.
+
+    Source: the usual definition, 10 log10(255^2 / mean squared error).
+    """
+    error = float(np.mean((image.astype(np.float64) - truth.astype(np.float64)) ** 2))
+    return 100.0 if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+def gpu_uuid(device: torch.device) -> str:
+    """The UUID by which NVML knows a CUDA device, whatever CUDA_VISIBLE_DEVICES made of its number."""
+    uuid = str(torch.cuda.get_device_properties(device).uuid)
+    return uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"

@@ -1,0 +1,49 @@
+"""What several tests share: environments made in a moment, and a copy of the project elsewhere."""
+
+import shutil
+import site
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.env import venv_python
+from helpers.run_folder import ROOT
+
+AWKWARD = "a folder 世界 {x}"
+"""A space, letters outside ASCII, and braces, which papermill would take for a template."""
+
+
+def make_environment(root: Path) -> Path:
+    """A real ``.venv`` under ``root`` that borrows this environment's packages; returns its Python."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(root / ".venv")], check=True)
+    python = venv_python(root)
+    code = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+    found = subprocess.run(
+        [python, "-X", "utf8", "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
+    # site.py of Python 3.10 to 3.12 reads .pth files in the locale's encoding.
+    encoding = "utf-8" if sys.version_info >= (3, 13) or sys.platform != "win32" else "mbcs"
+    lines = [*site.getsitepackages(), str(root)]
+    Path(found.stdout.strip(), "borrowed.pth").write_text("\n".join(lines) + "\n", encoding=encoding)
+    return python
+
+
+@pytest.fixture
+def borrowed_python(tmp_path) -> Path:
+    """The Python of an environment of its own, with this one's packages."""
+    return make_environment(tmp_path)
+
+
+@pytest.fixture
+def project_copy(tmp_path) -> Path:
+    """What ``runbook.py`` needs, in a folder whose path has a space, Chinese letters and braces."""
+    copy = tmp_path / AWKWARD
+    copy.mkdir()
+    for name in ("runbook.py", "pyproject.toml", "requirements-notorch.txt", "LICENSE"):
+        shutil.copy2(ROOT / name, copy)
+    ignore = shutil.ignore_patterns("__pycache__", "demo", ".ipynb_checkpoints")
+    for name in ("helpers", "notebooks"):
+        shutil.copytree(ROOT / name, copy / name, ignore=ignore)
+    return copy

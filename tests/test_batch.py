@@ -1,0 +1,148 @@
+"""Headless runs: arguments become parameters, real notebooks run, failures are sentences."""
+
+import json
+
+import nbformat
+import papermill
+import pytest
+
+from helpers.batch import FOLDER, parameters_of, parse_value, parser, plan, run_notebooks
+from helpers.errors import ParameterError
+from helpers.run_folder import ROOT
+
+
+def write_notebook(folder, name, *cells, parameters='run_dir: str = ""  # folder for the verdict'):
+    """A notebook whose parameters cell is followed by the given code cells."""
+    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
+    tagged = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    notebook.cells = [tagged, *(nbformat.v4.new_code_cell(cell) for cell in cells)]
+    folder.mkdir(exist_ok=True, parents=True)
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+
+
+CONCLUDE = (
+    "from pathlib import Path\nfrom helpers.report import Check, conclude\n"
+    'conclude({0!r}, [Check("x", {1!r}, "seen", "mend it")], Path(run_dir))'
+)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Notebooks in a folder whose path papermill would take for a template."""
+    # The kernels must find helpers whether or not this checkout is installed.
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return tmp_path / "note books {世界}"
+
+
+def test_each_notebook_gets_the_parameters_it_knows(folder):
+    write_notebook(folder, "00_a", parameters='steps: int = 1\nrun_dir: str = ""')
+    write_notebook(folder, "01_b", parameters='dataset: str = "demo"\nsteps: int = 1')
+
+    arguments = parser().parse_args(["--only", "01_b", "00", "-p", "steps=3", "--dataset", "sonic"])
+
+    assert plan(arguments, folder) == (
+        ["00_a", "01_b"],
+        {"00_a": {"steps": 3}, "01_b": {"steps": 3, "dataset": "sonic"}},
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-p", "generation_step=3"], "generation_steps"),
+        (["-p", "steps"], "-p name=value"),
+        (["-p", "generation_steps=many"], "must be of type int"),
+        (["--only", "07_x"], "There are 00_a"),
+    ],
+)
+def test_wrong_arguments_are_named_with_what_would_be_right(folder, arguments, says):
+    write_notebook(folder, "00_a", parameters="generation_steps: int = 1")
+    only = [] if "--only" in arguments else ["--only", "00_a"]
+
+    with pytest.raises(ParameterError, match=says):
+        plan(parser().parse_args([*only, *arguments]), folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "annotation", "value"),
+    [
+        ("3", "int", 3),
+        ("0.5", "float", 0.5),
+        ("1", "float", 1),
+        ("true", "bool", True),
+        ("False", "bool", False),
+        ("[0, 1, 2]", "list[int]", [0, 1, 2]),
+        ("None", "int | None", None),
+        ("null", "str | None", None),
+        ("2.8", "str", "2.8"),
+        ("C:\\模型 1\\x.pth", "str", "C:\\模型 1\\x.pth"),
+        ("abc", "Any", "abc"),
+    ],
+)
+def test_a_value_is_read_by_its_declared_type(text, annotation, value):
+    assert parse_value("x", text, annotation) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "annotation"), [("x", "int"), ("1.5", "int"), ("true", "int"), ("1", "bool"), ("3", "list[int]")]
+)
+def test_a_value_of_another_type_is_refused(text, annotation):
+    with pytest.raises(ParameterError, match="must be of type"):
+        parse_value("x", text, annotation)
+
+
+def test_a_file_that_is_no_notebook_is_named(tmp_path):
+    (tmp_path / "00_a.ipynb").write_text("<html>", encoding="utf-8")
+
+    with pytest.raises(ParameterError, match=r"00_a\.ipynb"):
+        parameters_of(tmp_path / "00_a.ipynb")
+
+
+def test_papermill_reads_the_same_parameters_from_the_real_notebooks():
+    for notebook in FOLDER.glob("*.ipynb"):
+        inspected = papermill.inspect_notebook(str(notebook))
+
+        assert {name: found["inferred_type_name"] for name, found in inspected.items()} == parameters_of(
+            notebook
+        )
+        assert all(found["help"] for found in inspected.values()), (
+            f"{notebook.name}: a parameter says no meaning"
+        )
+
+
+def test_notebooks_run_in_order_into_one_folder_and_stop_at_the_first_failure(folder, tmp_path, capsys):
+    write_notebook(folder, "00_a", CONCLUDE.format("00_a", "ok"))
+    write_notebook(
+        folder, "01_b", "assert steps == 7", CONCLUDE.format("01_b", "fail"), parameters=WITH_STEPS
+    )
+    write_notebook(folder, "02_c", CONCLUDE.format("02_c", "ok"))
+    run = tmp_path / "a run {x}"
+
+    outcomes = run_notebooks(["00_a", "01_b", "02_c"], run, {"01_b": {"steps": 7}}, folder)
+
+    assert [(outcome.name, outcome.status) for outcome in outcomes] == [("00_a", "ok"), ("01_b", "fail")]
+    assert outcomes[1].message == "01_b failed: x: seen mend it"
+    assert sorted(path.name for path in (run / "notebooks").iterdir()) == ["00_a.ipynb", "01_b.ipynb"]
+    assert json.loads((run / "01_b.json").read_text(encoding="utf-8"))["status"] == "fail"
+    assert "00_a.ipynb" in (run / "run.log").read_text(encoding="utf-8")
+    assert "01_b" in capsys.readouterr().out
+
+
+WITH_STEPS = 'steps: int = 1  # steps\nrun_dir: str = ""  # folder for the verdict'
+
+
+@pytest.mark.parametrize(
+    ("cell", "says"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero\nThe traceback is in "),
+        ("2 + 2", "ended without writing "),
+        ("import os; os._exit(3)", "DeadKernelError"),
+    ],
+)
+def test_a_notebook_that_breaks_is_reported_in_words(folder, tmp_path, cell, says):
+    write_notebook(folder, "00_a", cell)
+
+    (outcome,) = run_notebooks(["00_a"], tmp_path / "run", {}, folder)
+
+    assert outcome.status == "fail" and says in outcome.message

@@ -1,0 +1,94 @@
+"""The six notebooks, executed for real: papermill, a kernel, the embedded world."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from helpers.batch import NOTEBOOKS, main, run_notebooks
+from helpers.rollout import LOOP_ENDS, LOOP_STARTS
+
+SHORT: dict[str, Any] = {"generation_steps": 3, "steps": 2}
+
+
+def infer(run: Path, **parameters: Any) -> tuple[str, str]:
+    """Run 05_infer; its status and what it said where it failed."""
+    (outcome,) = run_notebooks(["05_infer"], run, {"05_infer": SHORT | parameters})
+    return outcome.status, outcome.message
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run of all six, into a folder with a space, letters outside ASCII, and braces."""
+    folder = tmp_path_factory.mktemp("输出 {run} é")
+    # The machine's own torch is what there is to test on: it is looked at, and nothing is installed.
+    parameters = {"05_infer": SHORT, "03_deps": {"install_missing": False}}
+    outcomes = run_notebooks(NOTEBOOKS, folder, parameters)
+    failed = [(outcome.name, outcome.message) for outcome in outcomes if outcome.status == "fail"]
+    assert not failed
+    assert [outcome.name for outcome in outcomes] == list(NOTEBOOKS)
+    return folder
+
+
+def test_every_notebook_leaves_its_verdict(run: Path) -> None:
+    for name in NOTEBOOKS:
+        verdict = json.loads((run / f"{name}.json").read_text(encoding="utf-8"))
+        assert verdict["step"] == name
+        assert verdict["checks"]
+        assert all(check["fix"] for check in verdict["checks"] if check["status"] != "ok")
+
+
+def test_the_run_folder_holds_pictures_a_record_and_a_log(run: Path) -> None:
+    assert len(list((run / "frames").glob("*.png"))) == 7
+    assert (run / "contact_sheet.png").stat().st_size > 10_000
+    assert (run / "rollout.mp4").stat().st_size > 1_000
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert record["parameters"]["dataset"] == "demo"
+    assert len(record["frames"]) == 3
+    log = (run / "run.log").read_text(encoding="utf-8")
+    assert LOOP_STARTS in log and LOOP_ENDS in log
+
+
+def test_the_executed_notebook_shows_the_contact_sheet_and_stays_small(run: Path) -> None:
+    notebook = nbformat.read(run / "notebooks" / "05_infer.ipynb", as_version=4)
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert (run / "notebooks" / "05_infer.ipynb").stat().st_size < 2_000_000
+
+
+def test_the_same_run_again_gives_the_same_tokens(run: Path, tmp_path: Path) -> None:
+    assert infer(tmp_path) == ("ok", "")
+    one, two = (json.loads((folder / "run.json").read_text(encoding="utf-8")) for folder in (run, tmp_path))
+    assert one["frames"] == two["frames"]
+
+
+def test_interactive_mode_without_a_front_end_takes_the_actions_given_and_ends(tmp_path: Path) -> None:
+    assert infer(tmp_path, use_interactive_mode=True, actions=[2, 6, 0, 1]) == ("ok", "")
+    record = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert [frame["action"] for frame in record["frames"]] == [2, 6, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"device": "cuda:99"}, "cuda:99"),
+        ({"actions": [0, 8]}, "8 is not an action id of this suite. Use 0 to 7."),
+        ({"dataset": "tetris"}, "There is no dataset 'tetris'"),
+        ({"generation_steps": 500}, "too short"),
+        ({"dynamics_path": "nowhere.pth"}, "nowhere.pth"),
+    ],
+)
+def test_a_wrong_parameter_stops_the_run_with_a_sentence(
+    parameters: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    status, message = infer(tmp_path, **parameters)
+    assert status == "fail"
+    assert says in message
+    assert "Traceback" not in message
+
+
+def test_the_command_line_refuses_an_unknown_parameter(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-p", "generation_step=3"]) == 2
+    assert "generation_steps" in capsys.readouterr().err

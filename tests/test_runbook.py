@@ -1,0 +1,227 @@
+"""The program to start: what it says, what it recognises, and how it goes on after a failure."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import make_environment
+
+from helpers.commands import advice, child_environment, printable, run_step
+from helpers.errors import SetupError
+from helpers.run_folder import ROOT
+
+
+def start(folder, *arguments, code="", **environment):
+    """Run ``runbook.py`` in a folder, or a line of code that imports it."""
+    command = [sys.executable, *(["-c", code] if code else ["runbook.py"]), *arguments]
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | {"PYTHONUTF8": "1"} | environment,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=120,
+    )
+
+
+def test_help_needs_nothing_but_the_standard_library():
+    done = subprocess.run(
+        [sys.executable, "-S", "runbook.py", "--help"], cwd=ROOT, capture_output=True, encoding="utf-8"
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert all(command in done.stdout for command in ("lab", "test", "setup", "--only"))
+
+
+def test_an_old_python_can_read_the_program_far_enough_to_find_a_fitting_one():
+    ast.parse((ROOT / "runbook.py").read_text(encoding="utf-8"), feature_version=(3, 7))
+
+
+def test_under_a_python_that_does_not_fit_it_starts_again_under_one_that_does():
+    code = "import runbook; runbook.THIS = '3.9'; raise SystemExit(runbook.main(['--help']))"
+    done = start(ROOT, code=code)
+
+    assert done.returncode == 0, done.stderr
+    assert "the only program to start" in done.stdout
+
+
+def test_without_a_fitting_python_one_sentence_says_which_to_install():
+    code = (
+        "import runbook; runbook.THIS = '3.14'; runbook.find_python = lambda: None; "
+        "raise SystemExit(runbook.main(['run']))"
+    )
+    done = start(ROOT, code=code)
+
+    assert done.returncode == 1
+    assert "This is Python 3.14" in done.stderr and "Install Python 3.11" in done.stderr
+
+
+def test_a_name_on_the_path_that_starts_no_python_is_passed_over(tmp_path):
+    code = "import runbook; print(runbook.ask([r'%s'], 'print(1)'))" % (tmp_path / "python3.11")
+
+    assert start(ROOT, code=code).stdout.strip() == "None"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["dance"], "run, lab, test, setup"),
+        (["run", "--only", "99"], "There is no notebook '99'"),
+        (["run", "--only", "00", "-p", "run_dri=x"], "Did you mean run_dir"),
+        (["setup", "--torch-lock", "9.9"], "no known version"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_installed(arguments, says, project_copy):
+    done = start(project_copy, *arguments)
+
+    assert done.returncode in (1, 2)
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (project_copy / ".venv").exists()
+
+
+@pytest.fixture
+def ready_copy(project_copy):
+    """A copy whose environment is complete: made, and stamped as a finished setup stamps it."""
+    make_environment(project_copy)
+    code = (
+        "import runbook; from helpers.env import venv_python; "
+        "version = runbook.environment_version(venv_python(runbook.ROOT)); "
+        "runbook.write_stamp(runbook.fingerprint(version, 'auto'), 'auto')"
+    )
+    done = start(project_copy, code=code)
+    assert done.returncode == 0, done.stderr
+    return project_copy
+
+
+def test_what_is_done_is_skipped_and_notebooks_run_from_an_awkward_folder(ready_copy):
+    done = start(ready_copy, "--only", "00", "01")
+
+    assert done.returncode == 0, done.stderr
+    assert "Setting up" not in done.stdout
+    (run,) = (path for path in (ready_copy / "outputs").iterdir() if path.is_dir())
+    assert sorted(path.name for path in (run / "notebooks").iterdir()) == ["00_check.ipynb", "01_env.ipynb"]
+    verdict = json.loads((run / "01_env.json").read_text(encoding="utf-8"))
+    checks = {check["id"]: check for check in verdict["checks"]}
+    assert checks["environment"]["status"] == "ok" and ".venv" in checks["environment"]["observed"]
+
+
+def test_a_second_start_reaches_the_notebooks_within_five_seconds(ready_copy):
+    started = time.monotonic()
+    command = [sys.executable, "runbook.py", "--only", "00"]
+    with subprocess.Popen(command, cwd=ready_copy, stdout=subprocess.PIPE, encoding="utf-8") as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        seconds = time.monotonic() - started
+        process.communicate(timeout=120)
+
+    assert first.startswith("Running 00_check into ")
+    assert seconds < 5
+    assert process.returncode == 0
+
+
+def test_lab_and_test_hand_their_arguments_over(ready_copy):
+    lab, test = start(ready_copy, "lab", "--version"), start(ready_copy, "test", "--version")
+
+    assert lab.returncode == 0 and lab.stdout.strip()[0].isdigit(), lab.stderr
+    assert test.returncode == 0 and "pytest" in test.stdout + test.stderr
+
+
+def test_a_changed_lock_file_makes_setup_start_again(ready_copy):
+    with (ready_copy / "requirements-notorch.txt").open("a", encoding="utf-8") as file:
+        file.write("no-such-package-for-this-test==1.0\n")
+
+    done = start(ready_copy, "--only", "00", PIP_NO_INDEX="1", HTTPS_PROXY="http://127.0.0.1:9")
+
+    assert done.returncode == 1
+    assert "Setting up" in done.stdout
+    assert "no-such-package-for-this-test" in done.stderr and "pip install -r" in done.stderr
+
+
+def test_a_broken_environment_is_made_anew_and_a_failing_step_says_what_to_try(project_copy):
+    broken = project_copy / ".venv"
+    broken.mkdir()
+    (broken / "pyvenv.cfg").write_text("home = gone\n", encoding="utf-8")
+    (broken / "left over").write_text("", encoding="utf-8")
+    nothing = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(broken), "HTTPS_PROXY": "http://127.0.0.1:9"}
+
+    done = start(project_copy, "setup", "--torch-lock", "cpu", **nothing)
+
+    assert done.returncode == 1
+    assert "made anew" in done.stdout and not (broken / "left over").exists()
+    assert "out of reach" in done.stdout
+    assert "Installing torch failed" in done.stderr and "torch==2.13.0" in done.stderr
+    assert "What to do: " in done.stderr and "Traceback" not in done.stderr
+    assert json.loads((broken / "runbook.json").read_text(encoding="utf-8")) == {
+        "key": "",
+        "torch_lock": "cpu",
+    }
+    assert "No matching distribution" in (project_copy / "outputs" / "setup.log").read_text(encoding="utf-8")
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_sentence(project_copy):
+    (project_copy / "outputs").write_text("a file where the folder should be", encoding="utf-8")
+
+    done = start(project_copy, "setup")
+
+    assert done.returncode == 1
+    assert (
+        "outputs" in done.stderr and "where you may write" in done.stderr and "Traceback" not in done.stderr
+    )
+
+
+def test_a_failed_step_shows_its_command_and_the_end_of_its_output(tmp_path):
+    code = "print('世界'); print('ERROR: No matching distribution found for torch'); raise SystemExit(3)"
+
+    with pytest.raises(SetupError) as caught:
+        run_step("Installing torch", [sys.executable, "-c", code], tmp_path / "setup.log")
+
+    message = str(caught.value)
+    assert "Installing torch failed (exit status 3)" in message and "世界" in message
+    assert "Python 3.11, or another index" in caught.value.fix
+    assert "世界" in (tmp_path / "setup.log").read_text(encoding="utf-8")
+
+
+def test_a_program_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(SetupError, match="cannot be started"):
+        run_step("Making .venv", [str(tmp_path / "python")], tmp_path / "setup.log")
+
+
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [
+        ("OSError: [Errno 28] No space left on device", "Free some disk"),
+        ("PermissionError: [WinError 5] Access is denied", "antivirus"),
+        ("[WinError 4551] An Application Control policy has blocked this file", "antivirus"),
+        ("socket.gaierror: [Errno 11001] getaddrinfo failed", "proxy"),
+        ("HTTPSConnectionPool(host='download.pytorch.org', port=443): Read timed out.", "--torch-lock cpu"),
+        ("ssl.SSLError: CERTIFICATE_VERIFY_FAILED", "PIP_CERT"),
+        ("The virtual environment was not created: ensurepip is not available", "python3-venv"),
+        ("something nobody foresaw", "Read the output"),
+    ],
+)
+def test_known_troubles_of_a_machine_get_advice(output, says):
+    assert says in advice(output)
+
+
+def test_a_command_is_printed_for_the_readers_own_shell():
+    command = [r"C:\Program Files\py\python.exe", "-m", "pip", "install", "it's"]
+
+    assert printable(command, windows=True) == r"& 'C:\Program Files\py\python.exe' -m pip install 'it''s'"
+    assert printable(["python", "-m", "pip"], windows=True) == "python -m pip"
+    assert printable(["/a b/python", "-m"], windows=False) == "'/a b/python' -m"
+
+
+def test_children_get_utf_8_and_no_other_pythons_packages(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    monkeypatch.setenv("JUPYTER_PATH", "elsewhere")
+
+    environment = child_environment()
+
+    assert not {"PYTHONPATH", "PYTHONHOME", "JUPYTER_PATH"} & set(environment)
+    assert environment["PYTHONUTF8"] == environment["PYTHONNOUSERSITE"] == "1"

@@ -1,0 +1,294 @@
+"""Step 2: a matrix of machines and the build each must get, and the judgement of an installed torch."""
+
+import sys
+
+import pytest
+
+from helpers.errors import ParameterError, RunbookError, TorchBuildError
+from helpers.gpu import Gpu, parse_nvidia_smi
+from helpers.torch_build import (
+    Choice,
+    TorchBuild,
+    TorchReport,
+    candidates,
+    choose,
+    install_command,
+    judge,
+    this_machine,
+    verify,
+)
+
+# system, driver, capability, Python, lock -> torch, tag
+SERVED = [
+    # the machine of the plan's author, and its neighbours
+    ("windows", "560.94", "8.6", "3.11", "auto", "2.13.0", "cu126"),
+    ("windows", "560.94", "8.6", "3.10", "auto", "2.13.0", "cu126"),
+    ("windows", "560.94", "8.6", "3.12", "auto", "2.13.0", "cu126"),
+    ("windows", "560.94", "8.6", "3.13", "auto", "2.13.0", "cu126"),
+    ("windows", "560.94", "8.6", "3.11.7", "auto", "2.13.0", "cu126"),
+    ("windows", "528.33", "8.6", "3.11", "auto", "2.13.0", "cu126"),
+    ("windows", "581.29", "8.6", "3.11", "auto", "2.13.0", "cu126"),
+    ("linux", "525.60.13", "8.6", "3.11", "auto", "2.13.0", "cu126"),
+    ("linux", "535.183.01", "8.6", "3.12", "auto", "2.13.0", "cu126"),
+    # older GPUs that cu126 still serves: GTX 980 Ti, GTX 1080, P100, V100, T4, RTX 2080
+    ("windows", "560.94", "5.2", "3.11", "auto", "2.13.0", "cu126"),
+    ("windows", "560.94", "6.1", "3.11", "auto", "2.13.0", "cu126"),
+    ("windows", "581.29", "6.1", "3.11", "auto", "2.13.0", "cu126"),
+    ("linux", "550.54.14", "6.0", "3.10", "auto", "2.13.0", "cu126"),
+    ("linux", "550.54.14", "7.0", "3.11", "auto", "2.13.0", "cu126"),
+    ("linux", "580.65.06", "7.0", "3.11", "auto", "2.13.0", "cu126"),
+    ("linux", "535.183.01", "7.5", "3.11", "auto", "2.13.0", "cu126"),
+    ("windows", "537.13", "7.5", "3.13", "auto", "2.13.0", "cu126"),
+    # A100, RTX 4090 (8.9 runs 8.6 code), H100
+    ("linux", "550.54.14", "8.0", "3.11", "auto", "2.13.0", "cu126"),
+    ("windows", "566.36", "8.9", "3.11", "auto", "2.13.0", "cu126"),
+    ("linux", "560.35.03", "8.9", "3.12", "auto", "2.13.0", "cu126"),
+    ("linux", "570.86.15", "9.0", "3.11", "auto", "2.13.0", "cu126"),
+    # Blackwell: no cu126 build has code for it
+    ("windows", "572.16", "12.0", "3.11", "auto", "2.11.0", "cu128"),
+    ("windows", "579.99", "12.0", "3.11", "auto", "2.11.0", "cu128"),
+    ("windows", "580", "12.0", "3.11", "auto", "2.13.0", "cu130"),
+    ("windows", "581.29", "12.0", "3.11", "auto", "2.13.0", "cu130"),
+    ("linux", "570.86.15", "12.0", "3.10", "auto", "2.11.0", "cu128"),
+    ("linux", "580.65.06", "12.0", "3.13", "auto", "2.13.0", "cu130"),
+    ("linux", "570.86.15", "10.0", "3.11", "auto", "2.11.0", "cu128"),
+    ("linux", "580.65.06", "10.0", "3.11", "auto", "2.13.0", "cu130"),
+    ("linux", "580.65.06", "10.3", "3.11", "auto", "2.13.0", "cu130"),
+    # no GPU, and macOS
+    ("windows", None, None, "3.11", "auto", "2.13.0", "cpu"),
+    ("linux", None, None, "3.10", "auto", "2.13.0", "cpu"),
+    ("linux", None, None, "3.13", "2.8.0", "2.8.0", "cpu"),
+    ("macos", None, None, "3.11", "auto", "2.13.0", "cpu"),
+    # two GPUs: one build for both where there is one, else the stronger GPU
+    ("windows", "560.94", ["8.6", "6.1"], "3.11", "auto", "2.13.0", "cu126"),
+    ("windows", "572.16", "8.6,12.0", "3.11", "auto", "2.11.0", "cu128"),
+    ("linux", "580.65.06", ["8.6", "12.0"], "3.11", "auto", "2.13.0", "cu130"),
+    ("linux", "580.65.06", ["7.0", "12.0"], "3.11", "auto", "2.10.0", "cu128"),
+    ("windows", "581.29", ["6.1", "12.0"], "3.11", "auto", "2.13.0", "cu130"),
+    ("linux", "550.54.14", ["3.5", "8.0"], "3.11", "auto", "2.13.0", "cu126"),
+    # locks: the plan's version and its order, other versions, one exact build, the CPU build
+    ("windows", "560.94", "8.6", "3.11", "2.8.0", "2.8.0", "cu126"),
+    ("windows", "572.16", "12.0", "3.11", "2.8.0", "2.8.0", "cu128"),
+    ("linux", "535.183.01", "7.0", "3.9", "2.8.0", "2.8.0", "cu126"),
+    ("windows", "560.94", "8.6", "3.11", "2.8.0+cu129", "2.8.0", "cu129"),
+    ("windows", "560.94", "8.6", "3.11", "2.11.0", "2.11.0", "cu126"),
+    ("windows", "572.16", "12.0", "3.11", "2.10.0", "2.10.0", "cu128"),
+    ("windows", "581.29", "12.0", "3.11", "2.12.1", "2.12.1", "cu130"),
+    ("windows", "560.94", "8.6", "3.11", "cpu", "2.13.0", "cpu"),
+    ("windows", "391.35", "3.5", "3.11", "cpu", "2.13.0", "cpu"),
+]
+
+# system, driver, capability, Python, lock -> what the message must say
+REFUSED = [
+    ("windows", "527.41", "8.6", "3.11", "auto", "528.33"),
+    ("windows", "472.12", "6.1", "3.11", "auto", "528.33"),
+    ("linux", "525.53", "8.6", "3.11", "auto", "525.60.13"),
+    ("linux", "470.256.02", "7.0", "3.12", "auto", "525.60.13"),
+    ("windows", "572.16", "12.0", "3.11", "2.13.0", "580"),
+    ("windows", None, "8.6", "3.11", "auto", "528.33"),
+    ("windows", "470.05", None, "3.11", "auto", "528.33"),
+    ("windows", "474.30", "3.5", "3.11", "auto", "no code|No build .* 3.5"),
+    ("linux", "550.54.14", "3.7", "3.11", "auto", "CPU build"),
+    ("windows", "560.94", "12.0", "3.11", "2.8.0+cu126", 'torch_lock="auto"'),
+    ("windows", "560.94", "8.6", "3.9", "auto", "Python 3.9"),
+    ("windows", None, None, "3.14", "2.8.0", "3.9 to 3.13"),
+]
+
+
+@pytest.mark.parametrize(("system", "driver", "capability", "python", "lock", "torch", "tag"), SERVED)
+def test_a_machine_gets_the_build_that_has_code_for_it(system, driver, capability, python, lock, torch, tag):
+    build = choose(os=system, driver=driver, capability=capability, python=python, lock=lock)
+
+    assert (build.torch, build.tag) == (torch, tag)
+    assert build.reason
+    assert build.index_url == f"https://download.pytorch.org/whl/{tag}"
+
+
+@pytest.mark.parametrize(("system", "driver", "capability", "python", "lock", "says"), REFUSED)
+def test_a_machine_that_no_build_fits_is_told_what_to_change(system, driver, capability, python, lock, says):
+    with pytest.raises(TorchBuildError, match=says) as caught:
+        choose(os=system, driver=driver, capability=capability, python=python, lock=lock)
+
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"os": "beos"},
+        {"driver": "newest"},
+        {"capability": "sm_86"},
+        {"python": "three"},
+        {"lock": "2.8.7"},
+        {"lock": "2.13.0+cu128"},
+    ],
+)
+def test_an_argument_of_no_known_form_is_named(wrong):
+    arguments = {"os": "windows", "driver": "560.94", "capability": "8.6", "python": "3.11", "lock": "auto"}
+
+    with pytest.raises(ParameterError, match=next(iter(wrong.values())).partition("+")[0]):
+        choose(**(arguments | wrong))
+
+
+def test_the_plans_lock_says_what_its_security_defect_means_and_newer_versions_do_not():
+    machine = {"os": "windows", "driver": "560.94", "capability": "8.6", "python": "3.11"}
+
+    assert "CVE-2026-24747" in choose(**machine, lock="2.8.0").reason
+    assert "CVE-2026-24747" in choose(**machine, lock="2.9.1").reason
+    assert "CVE" not in choose(**machine, lock="2.10.0").reason
+
+
+def test_the_reason_names_a_gpu_that_stays_unused():
+    build = choose(os="windows", driver="581.29", capability=["6.1", "12.0"], python="3.11")
+
+    assert "6.1 stay unused" in build.reason
+
+
+def test_the_plans_lock_is_weighed_in_the_plans_order():
+    rows = candidates(os="windows", driver="572.16", capability="12.0", python="3.11", lock="2.8.0")
+
+    assert [(row.tag, row.fits) for row in rows] == [("cu126", False), ("cu128", True), ("cu129", True)]
+    assert "no code for capability 12.0" in rows[0].why
+
+
+def test_pip_is_asked_for_the_exact_build_because_it_ignores_the_tag_of_an_installed_one():
+    build = choose(os="windows", driver="560.94", capability="8.6", python="3.11")
+
+    assert build.pip_args() == [
+        "torch==2.13.0+cu126",
+        "--index-url",
+        "https://download.pytorch.org/whl/cu126",
+    ]
+    assert install_command(build, r"C:\py\python.exe")[:4] == [r"C:\py\python.exe", "-m", "pip", "install"]
+
+
+def test_macos_wheels_carry_no_tag():
+    assert choose(os="macos", driver=None, capability=None, python="3.11").requirement == "torch==2.13.0"
+
+
+def test_two_gpus_are_read_from_nvidia_smi():
+    text = (
+        "NVIDIA GeForce RTX 3060 Ti, 560.94, 8.6, 8192, GPU-11111111-2222-3333-4444-555555555555\n"
+        "NVIDIA GeForce GTX 1080, 560.94, 6.1, 8192, GPU-99999999-2222-3333-4444-555555555555\n"
+    )
+
+    first, second = parse_nvidia_smi(text)
+
+    assert first == Gpu(
+        "NVIDIA GeForce RTX 3060 Ti", "560.94", "8.6", 8192, "GPU-11111111-2222-3333-4444-555555555555"
+    )
+    assert second.capability == "6.1"
+    assert this_machine([first, second])["capability"] == ["8.6", "6.1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "expected"),
+    [
+        (
+            "NVIDIA GeForce GTX 970, 471.41, 4096, GPU-1\r\n",
+            ("name", "driver_version", "memory.total", "uuid"),
+            [Gpu("NVIDIA GeForce GTX 970", "471.41", None, 4096, "GPU-1")],
+        ),
+        (
+            "NVIDIA A100, 550.54.14, [N/A], [Not Supported], MIG-1",
+            ("name", "driver_version", "compute_cap", "memory.total", "uuid"),
+            [Gpu("NVIDIA A100", "550.54.14", None, None, "MIG-1")],
+        ),
+        ("No devices were found\n", ("name", "driver_version", "compute_cap", "memory.total", "uuid"), []),
+        (
+            "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.",
+            ("name", "uuid"),
+            [],
+        ),
+        ("\x00\x00,garbage\n,,,\n", ("name", "driver_version", "compute_cap", "memory.total", "uuid"), []),
+        ("", ("name",), []),
+    ],
+)
+def test_what_nvidia_smi_prints_on_odd_machines_is_read_without_a_crash(text, fields, expected):
+    assert parse_nvidia_smi(text, fields) == expected
+
+
+def test_the_installed_torch_computes_in_a_fresh_process():
+    found = verify()
+
+    assert found.error == ""
+    assert found.kernel == ("cuda" if found.available else "cpu")
+    assert found.version
+
+
+def test_a_python_without_torch_is_reported_and_not_raised(tmp_path):
+    assert "no answer" in verify(str(tmp_path / "python")).error
+
+
+GPU = Gpu("NVIDIA GeForce RTX 5090", "581.29", "12.0", 32607, "GPU-1")
+BUILD = TorchBuild("2.13.0", "cu130", "It fits.")
+REFUSAL = TorchBuildError("No build fits.", fix="Use the CPU build.")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "outcome", "found", "statuses"),
+    [
+        # no GPU: a CPU build is all there is to have
+        (
+            (),
+            TorchBuild("2.13.0", "cpu", ""),
+            TorchReport("2.13.0+cpu", kernel="cpu"),
+            {"torch_gpu": "ok", "torch_kernel": "ok"},
+        ),
+        # a CPU build over a GPU: the run can go on, and the reader is told
+        ((GPU,), BUILD, TorchReport("2.13.0+cpu", kernel="cpu"), {"torch_gpu": "warn"}),
+        ((GPU,), REFUSAL, TorchReport("2.13.0+cpu", kernel="cpu"), {"torch_choice": "warn"}),
+        # all is well
+        (
+            (GPU,),
+            BUILD,
+            TorchReport("2.13.0+cu130", "13.0", True, GPU.name, "12.0", ("sm_120",), "cuda"),
+            {"torch_gpu": "ok", "torch_kernel": "ok"},
+        ),
+        # is_available is True, and the build has no code for the GPU
+        (
+            (GPU,),
+            BUILD,
+            TorchReport(
+                "2.8.0+cu126",
+                "12.6",
+                True,
+                GPU.name,
+                "12.0",
+                ("sm_90",),
+                "",
+                "AcceleratorError: no kernel image",
+            ),
+            {"torch_gpu": "ok", "torch_kernel": "fail"},
+        ),
+        # the driver does not answer
+        ((GPU,), BUILD, TorchReport("2.13.0+cu130", "13.0", kernel="cpu"), {"torch_gpu": "warn"}),
+        ((), BUILD, TorchReport(error="No module named 'torch'"), {"torch_installed": "fail"}),
+    ],
+)
+def test_an_installed_torch_is_judged_against_the_machine(gpus, outcome, found, statuses):
+    checks = {check.id: check for check in judge(Choice(gpus, (), outcome), found)}
+
+    assert {name: checks[name].status for name in statuses} == statuses
+    assert all(check.fix for check in checks.values() if check.status != "ok")
+
+
+def test_a_wrong_build_is_mended_by_the_exact_line_to_run():
+    checks = judge(Choice((GPU,), (), BUILD), TorchReport("2.13.0+cpu", kernel="cpu"))
+
+    fix = next(check.fix for check in checks if check.id == "torch_gpu")
+    assert "torch==2.13.0+cu130 --index-url https://download.pytorch.org/whl/cu130" in fix
+    assert sys.executable in fix.replace("'", "")
+
+
+def test_the_choice_is_shown_as_a_table_with_the_line_to_run():
+    rows = tuple(candidates(os="windows", driver="581.29", capability="12.0", python="3.11"))
+    shown = Choice((GPU,), rows, BUILD)
+
+    assert shown._repr_html_().count("<tr>") == len(rows) + 1
+    assert "pip install torch==2.13.0+cu130" in shown._repr_html_()
+    assert "no code for capability 12.0" in str(shown)
+
+
+def test_every_refusal_is_of_the_projects_family():
+    assert issubclass(TorchBuildError, RunbookError) and issubclass(ParameterError, RunbookError)
