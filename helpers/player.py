@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable
 
 import ipywidgets as widgets
-import numpy as np
 from PIL import Image
 
 from helpers.errors import RunbookError
@@ -168,17 +167,14 @@ class Player:
 
     def _show(self) -> None:
         frames = to_uint8(self._session.frames[0, -STRIP:].float().cpu())  # [<=STRIP, H, W, 3]
-        taken = self._session.actions[0].tolist()[-len(frames) :]
+        taken = self._session.actions[0].repeat_interleave(self._session.horizon).tolist()[-len(frames) :]
         taken = [-1] * (len(frames) - len(taken)) + taken
         captions = ["given" if action < 0 else str(action) for action in taken]
         self.image.value = _png(Image.fromarray(upscale(frames[-1:], self._scale)[0]))
         self.strip.value = _png(contact_sheet([("", frames)], captions, scale=1, columns=STRIP))
         count = self._session.frames.shape[1] - self._settings.context_window
-        self.message.value = (
-            f"{count} frame(s), last step {np.round(1000 * self._seconds[-1])} ms"
-            if self._seconds
-            else "ready"
-        )
+        last = f", last step {1000 * self._seconds[-1]:.0f} ms" if self._seconds else ""
+        self.message.value = f"{count} frame(s){last}"
 
 
 def _png(image: Image.Image) -> bytes:

@@ -75,16 +75,13 @@ class Verdict:
         return f"<b>{html.escape(self.step)}: {_MARK[self.status]}</b><table><tr>{head}</tr>{rows}</table>"
 
 
-def conclude(step: str, checks: Iterable[Check], run_dir: Path) -> Verdict:
+def conclude(step: str, checks: Iterable[Check], run_dir: Path) -> None:
     """End a step: show its verdict, write ``<run_dir>/<step>.json``, stop on a failed check.
 
     Args:
         step: The notebook's name, such as ``"00_check"``.
         checks: What the step looked at.
         run_dir: The run's folder; it must exist.
-
-    Returns:
-        The verdict.
 
     Raises:
         VerdictError: A check failed; the message names each one and its fix. The table is shown and
@@ -99,7 +96,6 @@ def conclude(step: str, checks: Iterable[Check], run_dir: Path) -> Verdict:
             f"{step} failed: " + "; ".join(f"{check.id}: {check.observed}" for check in failed),
             fix=" ".join(dict.fromkeys(check.fix for check in failed)),
         )
-    return verdict
 
 
 def show(verdict: Verdict) -> None:

@@ -429,7 +429,7 @@ def describe_rollout(
     given = settings.context_window
     generated = len(frames) - given
     tokens = session.tokens[0].cpu().numpy() if generated else np.empty((0, 0), np.int64)
-    chosen = session.actions[0, given - 1 :].tolist()
+    chosen = session.actions[0].repeat_interleave(session.horizon).tolist()
     source = settings.action_source
     comparable = range(given, len(truth)) if source == "ground truth" or settings.teacher_forced else range(0)
     return Rollout(

@@ -29,10 +29,9 @@ TESTED = "2.13.0"
 INDEX = "https://download.pytorch.org/whl"
 
 # ---------------------------------------------------------------------------------------------------
-# The table, for x86-64 Linux and Windows, as gathered on 2026-11-23. Capabilities: the release compatibility
-# matrix in pytorch's RELEASE.md and the TORCH_CUDA_ARCH_LIST of .ci/manywheel/build_cuda.sh. Python: the tags
-# of the wheels on pypi.org. Driver floors: NVIDIA's CUDA release notes, minimum driver for minor version
-# compatibility.
+# The table, for x86-64 Linux and Windows, as gathered on 2026-11-23. Capabilities: what the official wheels
+# are built for, by pytorch's release notes and issue threads. Python: the tags of the wheels on pypi.org.
+# Driver floors: NVIDIA's minimum drivers for CUDA 12.x and 13.x.
 _CU126 = ("5.0", "6.0", "7.0", "7.5", "8.0", "8.6", "9.0")
 _FROM_VOLTA = ("7.0", "7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
 _FROM_TURING = ("7.5", "8.0", "8.6", "9.0", "10.0", "12.0")

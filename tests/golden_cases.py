@@ -18,6 +18,7 @@ from helpers.worldmodel.models import Dynamics, LatentActions, ModelConfig, Vide
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = ("small_pth", "small_dir")
+torch.set_num_threads(1)  # the models are so small that threads cost more than they save
 KINDS = ("video_tokenizer", "latent_actions", "dynamics")
 
 
@@ -76,7 +77,7 @@ def random_suite(seed: int = 0, config: ModelConfig = SMALL, conditioned: bool =
 
 
 def spread_out(encoder: nn.Module, last: nn.Linear, frames: Tensor) -> None:
-    """Scale and shift an encoder's last layer so that its outputs for ``frames`` have mean 0 and deviation 1."""
+    """Give an encoder's outputs for ``frames`` mean 0 and deviation 1, by its last layer."""
     outputs = encoder(frames).flatten(0, -2)
     last.weight /= outputs.std(0)[:, None]
     last.bias.copy_((last.bias - outputs.mean(0)) / outputs.std(0))

@@ -114,13 +114,24 @@ def evaluate_rollouts(
     feedback: Feedback,
     temperature: float,
     steps: int,
+    generated: int = GENERATED,
 ) -> dict[str, Interval]:
     """PSNR of rollouts with inferred, true and random actions, and Genie's controllability measure.
 
     Delta_t PSNR is the PSNR at the t-th generated frame with inferred actions minus that with random ones.
     Source: Bruce et al., "Genie: Generative Interactive Environments" (2024), section 3.
+
+    Args:
+        suite: The models.
+        frames: ``[B, T, 3, H, W]`` in [-1, 1]; the fifth is the first to be generated.
+        true: The true actions ``[B, T-1]``.
+        window: Frames the models see, up to 4.
+        feedback: As in `Session`.
+        temperature: As in `Session`.
+        steps: As in `Session`.
+        generated: Frames to generate, at least 4.
     """
-    last = 4 + GENERATED
+    last = 4 + generated
     context, truth = frames[:, 4 - window : 4], frames[:, 4:last]
     inferred = torch.cat([suite.infer_actions(part) for part in frames[:, :last].split(16)]).cpu()[:, 3:]
     random = torch.from_numpy(np.random.default_rng(0).integers(suite.n_actions, size=tuple(inferred.shape)))
@@ -129,10 +140,9 @@ def evaluate_rollouts(
         for name, actions in (("inferred", inferred), ("true", true[:, 3 : last - 1]), ("random", random))
     }
     still = psnr(context[:, -1:].expand_as(truth), truth)
+    frame = {1: 0, 4: 3, generated: generated - 1}
     return {
-        "psnr_frame_1": interval(scores["inferred"][:, 0]),
-        "psnr_frame_4": interval(scores["inferred"][:, 3]),
-        "psnr_frame_16": interval(scores["inferred"][:, 15]),
+        **{f"psnr_frame_{number}": interval(scores["inferred"][:, index]) for number, index in frame.items()},
         "psnr_frame_4_true_actions": interval(scores["true"][:, 3]),
         "psnr_frame_4_last_frame_repeated": interval(still[:, 3]),
         "delta_4_psnr": interval(scores["inferred"][:, 3] - scores["random"][:, 3]),

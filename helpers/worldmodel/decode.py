@@ -14,6 +14,9 @@ from helpers.errors import ParameterError
 from helpers.worldmodel.models import Dynamics
 from helpers.worldmodel.quantizer import Quantizer
 
+# 256 rows of 4096 logits are 4 MB: the CPU's fastest size. A GPU has no such limit and wants few launches.
+_ROWS = 256
+
 
 def unmask_counts(positions: int, steps: int, k: float = 5.0) -> list[int]:
     """How many positions each decoding step fixes: few at first, when little is known, most at the end.
@@ -59,9 +62,11 @@ def sample(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor,
     size = logits.shape[-1]
     group = 1 << (math.isqrt(size - 1).bit_length() if size > 1 else 0)
     coldest = torch.finfo(torch.float32).tiny  # below it the division would make 0/0 of the largest logit
-    gaps = logits - logits.amax(-1, keepdim=True)
-    weights = torch.exp(gaps / max(temperature, coldest))  # [B, n, K], the largest is 1
-    grouped = F.pad(weights, (0, -size % group)).unflatten(-1, (-1, group))  # [B, n, G, g]
+    gaps = torch.sub(logits, logits.amax(-1, keepdim=True))
+    weights = gaps.div_(max(temperature, coldest)).exp_()  # [B, n, K], the largest is 1
+    if size % group:
+        weights = F.pad(weights, (0, -size % group))
+    grouped = weights.unflatten(-1, (-1, group))  # [B, n, G, g]
     sums = grouped.sum(-1).cumsum(-1)  # [B, n, G]
     total = sums[..., -1:]
     threshold = uniform.unsqueeze(-1) * total  # [B, n, 1]
@@ -82,8 +87,41 @@ def _first_above(cumulative: Tensor, threshold: Tensor) -> Tensor:
 
 def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
     """From logits ``[B, n, K]`` each position's likeliest token ``[B, n]`` and its probability ``[B, n]``."""
-    largest, index = logits.max(-1)
-    return index, torch.exp(largest - logits.logsumexp(-1))
+    largest, index = logits.max(-1, keepdim=True)
+    total = torch.sub(logits, largest).exp_().sum(-1)  # the largest weighs 1 of it
+    return index.squeeze(-1), total.reciprocal()
+
+
+def guess(
+    dynamics: Dynamics, hidden: Tensor, temperature: float, uniform: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """A token for each position, and how sure the model is of it.
+
+    Positions are taken a few at a time: the logits of a whole batch would leave the processor's caches.
+
+    Args:
+        dynamics: The model.
+        hidden: ``[B, n, E]``.
+        temperature: Of the sampling.
+        uniform: ``[B, n]`` in [0, 1) to sample with; None takes the likeliest tokens.
+
+    Returns:
+        Indices int64 ``[B, n]`` and confidences ``[B, n]`` in (0, 1].
+    """
+    rows = hidden.flatten(0, 1)  # [B*n, E]
+    numbers = None if uniform is None else uniform.flatten()
+    found = []
+    few = _ROWS if hidden.device.type == "cpu" else len(rows)
+    for start in range(0, len(rows), few):
+        logits = dynamics.output_mlp(rows[start : start + few]).float()  # [<=few, K]
+        if numbers is None:
+            found.append(greedy(logits))
+        else:
+            found.append(sample(logits, temperature, numbers[start : start + few]))
+    index, confidence = (
+        torch.cat(parts).unflatten(0, hidden.shape[:2]) for parts in zip(*found, strict=True)
+    )
+    return index, confidence
 
 
 def draw_uniform(
@@ -183,11 +221,8 @@ def maskgit_decode(
         hidden = hidden.flatten(1, 2)  # [B, N, E]
         if step:
             hidden = hidden.gather(1, masked.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))  # [B, n, E]
-        logits = dynamics.output_mlp(hidden).float()  # [B, n, K]
-        if uniform is None:
-            index, confidence = greedy(logits)
-        else:
-            index, confidence = sample(logits, temperature, uniform[:, step].gather(1, masked))
+        numbers = None if uniform is None else uniform[:, step].gather(1, masked)  # [B, n]
+        index, confidence = guess(dynamics, hidden, temperature, numbers)
         order = confidence.argsort(dim=-1, descending=True, stable=True)  # [B, n]
         surest = order[:, :count]
         fixed = masked.gather(1, surest)  # [B, count]

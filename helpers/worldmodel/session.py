@@ -74,6 +74,7 @@ class Session:
         self._unknown = torch.full((batch,), _UNKNOWN)
         self._actions: list[Tensor] = [self._unknown] * (context.shape[1] - 1)
         self._latents: list[Tensor] = []
+        self._given = context.shape[1]
 
     @property
     def frames(self) -> Tensor:
@@ -82,8 +83,8 @@ class Session:
 
     @property
     def actions(self) -> Tensor:
-        """Which action led to each frame but the first: int64 ``[B, T-1]``, -1 where none was chosen."""
-        return torch.stack([self._unknown, *self._actions], 1)[:, 1:]
+        """The actions chosen so far, one a step: int64 ``[B, steps]``, -1 where there was none."""
+        return torch.stack([self._unknown, *self._actions[self._given - 1 :: self.horizon]], 1)[:, 1:]
 
     @property
     def tokens(self) -> Tensor:

@@ -1,0 +1,88 @@
+"""Verdicts, run folders and the errors' way of speaking."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from helpers import errors
+from helpers.errors import OutputError, RunbookError, VerdictError
+from helpers.report import Check, Verdict, conclude, write_json
+from helpers.run_folder import open_run
+
+GOOD = Check("disk", "ok", "80 GB free")
+POOR = Check("driver", "warn", "no GPU", "Nothing: the CPU plays, too.")
+BAD = Check("python", "fail", "Python 3.9", "Install <3.11>.")
+
+
+@pytest.mark.parametrize(
+    ("checks", "status"), [([GOOD], "ok"), ([GOOD, POOR], "warn"), ([POOR, BAD], "fail"), ([], "ok")]
+)
+def test_a_verdict_is_as_bad_as_its_worst_check(checks: list[Check], status: str) -> None:
+    assert Verdict("00_check", tuple(checks)).status == status
+
+
+def test_a_verdict_is_a_table_and_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    conclude("00_check", [GOOD, POOR], tmp_path)
+    shown = capsys.readouterr().out
+    assert "80 GB free" in shown and "the CPU plays" in shown
+    written = json.loads((tmp_path / "00_check.json").read_text(encoding="utf-8"))
+    assert written["status"] == "warn"
+    assert [check["id"] for check in written["checks"]] == ["disk", "driver"]
+
+
+def test_a_failed_check_stops_after_the_table_and_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(VerdictError, match=r"python: Python 3\.9") as caught:
+        conclude("00_check", [GOOD, BAD], tmp_path)
+    assert caught.value.fix == "Install <3.11>."
+    assert "Python 3.9" in capsys.readouterr().out
+    assert (tmp_path / "00_check.json").is_file()
+
+
+def test_a_verdict_in_a_notebook_shows_text_as_text() -> None:
+    assert "Install &lt;3.11&gt;." in Verdict("00_check", (BAD,))._repr_html_()
+
+
+def test_json_is_written_whole_and_with_its_letters(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"用户": "é"})
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "用户": "é"\n}\n'
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"no": object()})
+    assert "用户" in (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+def test_runs_that_begin_within_one_second_get_folders_of_their_own(tmp_path: Path) -> None:
+    folders = [open_run("SONIC", outputs=tmp_path) for _ in range(3)]
+    assert len(set(folders)) == 3
+    assert all(folder.is_dir() and "_sonic" in folder.name for folder in folders)
+    assert folders[0].name.startswith(time.strftime("%Y"))
+
+
+def test_a_run_folder_given_is_used_as_it_is(tmp_path: Path) -> None:
+    assert open_run("demo", tmp_path / "我的 run") == tmp_path / "我的 run"
+    assert list((tmp_path / "我的 run").iterdir()) == []
+
+
+def test_outputs_that_cannot_be_written_are_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "outputs").write_text("a file in the way", encoding="utf-8")
+    with pytest.raises(OutputError, match="run_dir") as caught:
+        open_run("demo", outputs=tmp_path / "outputs")
+    assert str(tmp_path / "outputs") in str(caught.value)
+
+
+def test_an_error_in_a_notebook_is_two_lines_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    shell = InteractiveShell()
+    shell.run_cell("from helpers.errors import AssetError\nraise AssetError('It is gone.', fix='Fetch it.')")
+    shown = capsys.readouterr().out + capsys.readouterr().err
+    assert "AssetError: It is gone." in shown and "What to do: Fetch it." in shown
+    assert "Traceback" not in shown
+
+
+def test_every_error_of_the_project_is_of_one_family() -> None:
+    classes = [value for value in vars(errors).values() if isinstance(value, type)]
+    assert len(classes) > 8
+    assert all(issubclass(value, RunbookError) for value in classes)
