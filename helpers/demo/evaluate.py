@@ -70,11 +70,12 @@ def reconstruct(suite: Suite, frames: Tensor, window: int = 4) -> np.ndarray:
 def roll(
     suite: Suite, context: Tensor, actions: Tensor, feedback: Feedback, temperature: float, steps: int
 ) -> Tensor:
-    """Generated frames ``[B, T, 3, H, W]`` under ``actions`` ``[B, T]``."""
-    session = Session(
-        suite, context, context.shape[1], steps=steps, temperature=temperature, feedback=feedback
-    )
-    return torch.cat([session.step(actions[:, index]) for index in range(actions.shape[1])], 1)
+    """Generated frames ``[B, T, 3, H, W]`` under ``actions`` ``[B, T]``, some clips at a time."""
+    parts = []
+    for seen, taken in zip(context.split(16), actions.split(16), strict=True):
+        session = Session(suite, seen, seen.shape[1], 1, steps, temperature, feedback=feedback)
+        parts.append(torch.cat([session.step(action) for action in taken.unbind(1)], 1))
+    return torch.cat(parts)
 
 
 def information(true: np.ndarray, found: np.ndarray) -> tuple[float, float]:
@@ -135,10 +136,11 @@ def evaluate_rollouts(
     context, truth = frames[:, 4 - window : 4], frames[:, 4:last]
     inferred = torch.cat([suite.infer_actions(part) for part in frames[:, :last].split(16)]).cpu()[:, 3:]
     random = torch.from_numpy(np.random.default_rng(0).integers(suite.n_actions, size=tuple(inferred.shape)))
-    scores = {
-        name: psnr(roll(suite, context, actions, feedback, temperature, steps), truth)
-        for name, actions in (("inferred", inferred), ("true", true[:, 3 : last - 1]), ("random", random))
-    }
+    scores = {}
+    # Only the inferred actions are followed to the end; the comparison is made at the fourth frame.
+    for name, taken in (("inferred", inferred), ("true", true[:, 3:7]), ("random", random[:, :4])):
+        rolled = roll(suite, context, taken, feedback, temperature, steps)
+        scores[name] = psnr(rolled, truth[:, : rolled.shape[1]])
     still = psnr(context[:, -1:].expand_as(truth), truth)
     frame = {1: 0, 4: 3, generated: generated - 1}
     return {
