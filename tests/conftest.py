@@ -30,6 +30,15 @@ def make_environment(root: Path) -> Path:
     return python
 
 
+SLOW = ("test_house", "test_demo", "test_runbook", "test_notebooks")
+"""Modules that start programs, kernels or long rollouts; what a quick test can find is found before them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run fast tests first."""
+    items.sort(key=lambda item: SLOW.index(item.path.stem) + 1 if item.path.stem in SLOW else 0)
+
+
 @pytest.fixture
 def borrowed_python(tmp_path) -> Path:
     """The Python of an environment of its own, with this one's packages."""
