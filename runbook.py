@@ -30,7 +30,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from helpers.torch_build import TorchBuild
@@ -116,7 +116,17 @@ def hand_over(python: Path, command: str, rest: list[str]) -> int:
         "bench": ["-m", "helpers.bench"],
         "evaluate": ["-m", "helpers.demo.evaluate"],
     }
-    return subprocess.call([str(python), *modules[command], *rest], cwd=ROOT, env=child_environment())
+    return follow([str(python), *modules[command], *rest], cwd=ROOT, env=child_environment())
+
+
+def follow(command: list[str], **options: Any) -> int:
+    """Run a program to its end; Ctrl+C is left to it, so that JupyterLab asks and pytest reports."""
+    child = subprocess.Popen(command, **options)
+    while True:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            continue
 
 
 # --- finding a Python ------------------------------------------------------------------------------
@@ -133,7 +143,7 @@ def start_again(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
-    return subprocess.call([*python, str(Path(__file__).resolve()), *argv])
+    return follow([*python, str(Path(__file__).resolve()), *argv])
 
 
 def find_python() -> list[str] | None:
@@ -147,9 +157,10 @@ def find_python() -> list[str] | None:
 
 def ask(python: list[str], code: str) -> str | None:
     """What a Python prints for a line of code; None where it does not run."""
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "PYTHONPATH")
-    }
+    # Python 3.10 reads the path to this folder in the encoding it was written in only in UTF-8 mode.
+    environment = {**os.environ, "PYTHONUTF8": "1"}
+    for name in ("PYTHONHOME", "PYTHONPATH"):
+        environment.pop(name, None)
     try:
         done = subprocess.run(
             [*python, "-c", code],

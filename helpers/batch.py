@@ -19,6 +19,7 @@ from typing import Any
 import helpers.errors
 from helpers.errors import ParameterError, RunbookError
 from helpers.run_folder import ROOT, open_run
+from helpers.suites import world
 
 NOTEBOOKS = ("00_check", "01_env", "02_torch", "03_deps", "04_assets", "05_infer")
 FOLDER = ROOT / "notebooks"
@@ -61,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a parameter of the notebooks, such as -p generation_steps=32; may be repeated",
+        help="a parameter of the notebooks, such as -p generation_steps=24; may be repeated",
     )
     return made
 
@@ -77,9 +78,10 @@ def plan(arguments: argparse.Namespace, folder: Path = FOLDER) -> tuple[list[str
         The notebooks' names in order, and for each the parameters that it knows.
 
     Raises:
-        ParameterError: A notebook does not exist, or a parameter is of no form, of another type, or
-            known to none of the notebooks.
+        ParameterError: A notebook or dataset does not exist, or a parameter is of no form, of another
+            type, or known to none of the notebooks.
     """
+    dataset = world(arguments.dataset).name
     names = sorted({_find_notebook(text, folder) for text in arguments.only})
     known = {name: parameters_of(folder / f"{name}.ipynb") for name in names}
     given: dict[str, dict[str, Any]] = {name: {} for name in names}
@@ -99,7 +101,7 @@ def plan(arguments: argparse.Namespace, folder: Path = FOLDER) -> tuple[list[str
             given[notebook][name] = parse_value(name, value, known[notebook][name])
     for notebook in names:
         if "dataset" in known[notebook]:
-            given[notebook].setdefault("dataset", arguments.dataset)
+            given[notebook]["dataset"] = world(given[notebook].get("dataset", dataset)).name
     return names, given
 
 
@@ -160,18 +162,18 @@ def parse_value(name: str, text: str, annotation: str) -> Any:
         return None
     if "str" in types:
         return text
-    allowed = {"int": (int,), "float": (int, float), "bool": (bool,), "list": (list,), "dict": (dict,)}
+    allowed = {"int": (int,), "float": (int, float), "bool": (bool,), "list": (list,)}
     if types <= {*allowed, "None"}:
         fits = [kind for kind in types - {"None"} if isinstance(value, allowed[kind])]
         if not fits or (isinstance(value, bool) and "bool" not in types):
             raise ParameterError(
                 f"The parameter {name} is {text!r}; it must be of type {annotation}.",
-                fix=f"Write it like -p {name}={_EXAMPLE[sorted(types - {'None'})[0]]}.",
+                fix=f'Write it like -p "{name}={_EXAMPLE[sorted(types - {"None"})[0]]}".',
             )
     return value
 
 
-_EXAMPLE = {"int": "10", "float": "0.5", "bool": "true", "list": "[0,1,2]", "dict": '{"a":1}'}
+_EXAMPLE = {"int": "10", "float": "0.5", "bool": "true", "list": "[0,1,2]"}
 
 
 def _literal(text: str) -> Any:
@@ -269,8 +271,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         names, parameters = plan(arguments)
-        labels = [given["dataset"] for given in parameters.values() if "dataset" in given]
-        run_dir = open_run([*labels, arguments.dataset][0])
+        given = [(name, value) for values in parameters.values() for name, value in values.items()]
+        label = dict(given).get("dataset", world(arguments.dataset).name)
+        run_dir = open_run(label, dict(given).get("run_dir", ""))
         print(f"Running {', '.join(names)} into {run_dir}", flush=True)
         outcomes = run_notebooks(names, run_dir, parameters)
     except RunbookError as error:

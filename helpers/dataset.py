@@ -118,7 +118,8 @@ class FrameDataset:
             raise DatasetError(
                 f"{self.path} is too short: no clip of {length} frames (every {self.skip} rows) "
                 f"fits into its {len(self)} usable rows.",
-                fix="Ask for fewer frames (generation_steps, context_window), or raise preload_ratio.",
+                fix="Ask for fewer frames (generation_steps, context_window), raise preload_ratio, or go on "
+                "without the truth (use_gt_actions and teacher_forced off).",
             )
         return starts
 
@@ -259,9 +260,14 @@ def _column(file: h5py.File, name: str, rows: int, path: Path) -> np.ndarray | N
     column = file.get(name)
     if column is None:
         return None
+    if not isinstance(column, h5py.Dataset):
+        raise DatasetError(f"`{name}` of {path} is a group, not a dataset.", fix=f"Rewrite the h5. {_FETCH}")
     if column.shape != (rows,) or not np.issubdtype(column.dtype, np.integer):
         raise DatasetError(
             f"`{name}` of {path} is {column.dtype} {list(column.shape)}, not {rows} whole numbers.",
             fix=f"Rewrite the h5, or leave `{name}` out.",
         )
-    return np.asarray(column[:])
+    try:
+        return np.asarray(column[:])
+    except OSError as error:
+        raise DatasetError(f"`{name}` of {path} cannot be read: the file is damaged.", fix=_FETCH) from error

@@ -76,7 +76,9 @@ def differences(pinned: Mapping[str, str], installed: Mapping[str, str]) -> list
 def installed_packages() -> dict[str, str]:
     """Version by name of everything installed beside this Python, read afresh."""
     importlib.invalidate_caches()
-    return {found.metadata["Name"]: found.version for found in importlib.metadata.distributions()}
+    found = ((each.metadata["Name"], each.version) for each in importlib.metadata.distributions())
+    # An interrupted pip leaves folders without metadata, which have no name.
+    return {name: version for name, version in found if name}
 
 
 def torch_version(python: str = sys.executable) -> str | None:

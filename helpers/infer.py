@@ -63,6 +63,8 @@ def save(rollout: Rollout, opened: OpenWorld, settings: Settings, run: Path) -> 
     Raises:
         OutputError: Something could not be written.
     """
+    for old in [*(run / "frames").glob("frame_*.png"), run / "rollout.gif"]:
+        old.unlink(missing_ok=True)
     pngs = write_pngs(rollout.frames, run / "frames", scale=4)
     sheet_path = run / "contact_sheet.png"
     sheet(rollout).save(sheet_path)
@@ -183,12 +185,13 @@ def check_device(opened: OpenWorld, rollout: Rollout) -> Check:
     parameters = [parameter for model in models for parameter in model.parameters()]
     devices = sorted({str(parameter.device) for parameter in parameters})
     if suite.device.type != "cuda":
-        where = f"CPU run: all {suite.parameter_count():,} parameters on {', '.join(devices)}"
+        kind = "CPU" if suite.device.type == "cpu" else "Metal"
+        where = f"{kind} run: all {suite.parameter_count():,} parameters on {', '.join(devices)}"
         if suite.device.type == "cpu" and torch.cuda.is_available():
             return Check("device", "warn", where, 'A CUDA device is there: set device to "cuda".')
         return Check("device", "ok", where)
     needed = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
-    peak, event = rollout.gpu["peak_memory_bytes"], rollout.gpu["event_seconds"]
+    peak, event = rollout.peak_memory_bytes, sum(rollout.gpu_seconds)
     rise = rollout.trace.memory_rise if rollout.trace else 0
     observed = (
         f"{torch.cuda.get_device_name(suite.device)}: parameters on {', '.join(devices)}, "
@@ -236,9 +239,10 @@ def describe_run(
         "metrics": {"psnr_db": rollout.psnr},
         "evidence": {
             "checks": [asdict(check) for check in checks],
-            "gpu": rollout.gpu,
+            "gpu_seconds": rollout.gpu_seconds,
+            "gpu_peak_memory_bytes": rollout.peak_memory_bytes,
             "gpu_trace": [asdict(sample) for sample in rollout.trace.samples] if rollout.trace else [],
-            "gpu_trace_note": rollout.trace.note if rollout.trace else "CPU run",
+            "gpu_trace_note": rollout.trace.note if rollout.trace else "no CUDA device in use",
         },
         "outputs": {
             "frames": len(saved.pngs),

@@ -7,15 +7,22 @@ and nothing ever waits for one.
 
 import io
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 
 import ipywidgets as widgets
 from PIL import Image
 
-from helpers.errors import RunbookError
-from helpers.rollout import Clip, OpenWorld, Rollout, Settings, describe_rollout, open_session, precision
+from helpers.rollout import (
+    Clip,
+    OpenWorld,
+    Rollout,
+    Settings,
+    StepClock,
+    describe_rollout,
+    open_session,
+    precision,
+)
 from helpers.video import contact_sheet, to_uint8, upscale
 from helpers.worldmodel import Session
 
@@ -58,7 +65,9 @@ class Player:
     ) -> None:
         self._opened, self._clip, self._settings, self._start = opened, clip, settings, rollout
         self._session: Session = rollout.session
-        self._seconds = list(rollout.seconds)
+        self._clock = StepClock(opened.suite.device)
+        self._clock.seconds += rollout.seconds
+        self._clock.gpu_seconds += rollout.gpu_seconds
         self._scale = max(1, size // opened.suite.frame_size)
         self._asked: deque[Callable[[], None]] = deque()
         self._changed = threading.Condition()
@@ -117,9 +126,7 @@ class Player:
     def rollout(self) -> Rollout:
         """Everything played since the last reset, as `helpers.infer.roll_out` would describe it."""
         self.wait()
-        return describe_rollout(
-            self._session, self._clip, self._settings, self._seconds, self._start.gpu, self._start.trace
-        )
+        return describe_rollout(self._session, self._clip, self._settings, self._clock, self._start.trace)
 
     def _put(self, job: Callable[[], None]) -> None:
         with self._changed:
@@ -146,23 +153,21 @@ class Player:
                 job, self._busy = self._asked.popleft(), True
             try:
                 job()
-            except RunbookError as error:
-                self.message.value = str(error)
+            except Exception as error:  # whatever a step raises, the thread must live to take the next one
+                self.message.value = f"{type(error).__name__}: {error}"
             finally:
                 with self._changed:
                     self._busy = False
                     self._changed.notify_all()
 
     def _step(self, action: int) -> None:
-        began = time.perf_counter()
-        with precision(self._settings, self._opened.suite.device):
+        with precision(self._settings, self._opened.suite.device), self._clock:
             self._session.step(action)
-        self._seconds.append(time.perf_counter() - began)
         self._show()
 
     def _reset(self) -> None:
         self._session = open_session(self._opened, self._clip, self._settings)
-        self._seconds = []
+        self._clock = StepClock(self._opened.suite.device)
         self._show()
 
     def _show(self) -> None:
@@ -173,7 +178,7 @@ class Player:
         self.image.value = _png(Image.fromarray(upscale(frames[-1:], self._scale)[0]))
         self.strip.value = _png(contact_sheet([("", frames)], captions, scale=1, columns=STRIP))
         count = self._session.frames.shape[1] - self._settings.context_window
-        last = f", last step {1000 * self._seconds[-1]:.0f} ms" if self._seconds else ""
+        last = f", last step {1000 * self._clock.seconds[-1]:.0f} ms" if self._clock.seconds else ""
         self.message.value = f"{count} frame(s){last}"
 
 

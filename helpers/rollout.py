@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from helpers.run_folder import ROOT
 from helpers.suites import World, world
 from helpers.video import to_uint8
 from helpers.worldmodel import Session, Suite, load_suite
+from helpers.worldmodel.layers import Transformer
 from helpers.worldmodel.session import Feedback
 
 log = logging.getLogger("runbook.rollout")
@@ -58,11 +59,11 @@ class Settings:
         latent_actions_path: Likewise.
         dynamics_path: Likewise.
         preload_ratio: Only this share of the dataset's frames, from its start.
-        amp: Compute in bfloat16 where that is faster.
+        amp: Compute matrix products in bfloat16.
         tf32: Allow TF32 matrix products on a GPU.
         compile: Compile the models with torch.compile, which needs a compiler on this machine.
         seed: Of the clip, the random actions and the sampling.
-        steps: MaskGIT decoding steps a frame.
+        steps: MaskGIT decoding steps a frame; 0 takes the world's own.
         feedback: ``"tokens"`` keeps generated tokens; ``"pixels"`` tokenises generated frames again.
         actions: Action ids to take, one a step; they come before every other source of actions.
         start: Row of the dataset to start from; -1 takes a lively clip, chosen by the seed.
@@ -88,7 +89,7 @@ class Settings:
     tf32: bool = False
     compile: bool = False
     seed: int = 0
-    steps: int = 10
+    steps: int = 0
     feedback: Feedback = "tokens"
     actions: tuple[int, ...] = ()
     start: int = -1
@@ -122,9 +123,10 @@ class Settings:
             "generation_steps": 1,
             "context_window": 1,
             "fps": 0,
+            "seed": 0,
             "temperature": 0,
             "prediction_horizon": 1,
-            "steps": 1,
+            "steps": 0,
             "start": -1,
         }
         for name, bound in lowest.items():
@@ -202,7 +204,8 @@ class Rollout:
         token_hashes: One a generated frame; equal tokens have equal hashes.
         seconds: Seconds each step took, the first one's warm-up included.
         psnr: dB against the truth, one a generated frame, as far as the truth reaches.
-        gpu: Measured on a GPU: ``peak_memory_bytes``, ``event_seconds``; empty on a CPU.
+        gpu_seconds: Likewise by the GPU's own clock; empty on a CPU.
+        peak_memory_bytes: The most GPU memory torch held; 0 on a CPU.
         trace: What NVML saw of the GPU; None on a CPU.
         session: What was stepped; a player goes on from it.
     """
@@ -215,7 +218,8 @@ class Rollout:
     token_hashes: list[str]
     seconds: list[float]
     psnr: list[float]
-    gpu: dict[str, float]
+    gpu_seconds: list[float]
+    peak_memory_bytes: int
     trace: GpuTrace | None
     session: Session
 
@@ -249,26 +253,26 @@ def open_world(settings: Settings, root: Path = ROOT) -> OpenWorld:
     }
     for part, path in paths.items():
         log.info("loaded %s %s sha256 %s", part, path, hashes[part])
-    notes = [compile_models(suite)] if settings.compile else []
+    notes = [compile_models(suite, settings)] if settings.compile else []
     return OpenWorld(chosen, paths, suite, hashes, load_seconds, tuple(note for note in notes if note))
 
 
-def compile_models(suite: Suite) -> str:
-    """Compile the three models in place and try them; the reason, and plain models, where that fails."""
-    transformers = [
-        module
-        for model in (suite.video_tokenizer, suite.dynamics)
-        for module in model.modules()
-        if hasattr(module, "films")
-    ]
-    size = suite.frame_size
-    for module in transformers:
-        module.compile()
+def compile_models(suite: Suite, settings: Settings) -> str:
+    """Compile the models in place and try them; where that fails, why, and they run as they were."""
+    models = (suite.video_tokenizer, suite.latent_actions, suite.dynamics)
+    transformers = [part for model in models for part in model.modules() if isinstance(part, Transformer)]
+    for transformer in transformers:
+        transformer.compile()
+    size, window = suite.frame_size, settings.context_window
     try:
-        Session(suite, torch.zeros(1, 1, 3, size, size), 1, steps=2).step(0)
+        with precision(settings, suite.device):
+            session = Session(
+                suite, torch.zeros(1, window, 3, size, size), window, settings.prediction_horizon
+            )
+            session.step(0)
     except Exception as error:  # torch.compile raises whatever its back ends and compilers raise
-        for module in transformers:
-            module.compile(backend="eager")
+        for transformer in transformers:
+            transformer._compiled_call_impl = None  # what Module.compile set; torch has no call to undo it
         return f"compile was asked for and failed ({type(error).__name__}); the models run as they are"
     return ""
 
@@ -277,12 +281,11 @@ def choose_clip(opened: OpenWorld, settings: Settings) -> Clip:
     """The clip to start from: the row ``settings.start``, or a lively one chosen by the seed.
 
     Raises:
-        DatasetError: The dataset is missing, damaged, or too short for what the settings need of the truth.
+        DatasetError: The dataset is missing, damaged, or shorter than what the settings need of the truth:
+            all frames to be generated with inferred actions or teacher forcing, the context otherwise.
     """
-    chosen, wanted = (
-        opened.world,
-        settings.context_window + settings.generation_steps * settings.prediction_horizon,
-    )
+    chosen = opened.world
+    wanted = settings.context_window + settings.generation_steps * settings.prediction_horizon
     needs_truth = settings.teacher_forced or settings.action_source == "ground truth"
     with FrameDataset(opened.paths.dataset, chosen.skip, chosen.first_frame, settings.preload_ratio) as data:
         length = wanted
@@ -351,7 +354,7 @@ def open_session(opened: OpenWorld, clip: Clip, settings: Settings) -> Session:
         clip.frames[:, : settings.context_window],
         settings.context_window,
         settings.prediction_horizon,
-        settings.steps,
+        settings.steps or opened.world.steps,
         settings.temperature,
         settings.seed,
         settings.feedback,
@@ -374,54 +377,61 @@ def roll_out(opened: OpenWorld, clip: Clip, settings: Settings) -> Rollout:
     """Generate the frames, with a progress bar; the GPU, if one is used, is watched meanwhile."""
     from tqdm.auto import tqdm
 
-    device = opened.suite.device
+    device, horizon = opened.suite.device, settings.prediction_horizon
     actions = choose_actions(opened, clip, settings)
     session = open_session(opened, clip, settings)
-    seconds: list[float] = []
+    clock = StepClock(device)
     trace = GpuTrace(uuid=gpu_uuid(device)) if device.type == "cuda" else None
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if device.type == "cuda" else []
-    if events:
-        torch.cuda.reset_peak_memory_stats(device)
-    log.info(
-        f"{LOOP_STARTS}: %d steps of %d frame(s) on %s",
-        len(actions),
-        settings.prediction_horizon,
-        device,
-    )
+    log.info(f"{LOOP_STARTS}: %d steps of %d frame(s) on %s", len(actions), horizon, device)
     with trace or contextlib.nullcontext(), precision(settings, device):
-        for event in events[:1]:
-            event.record()
         for index, action in enumerate(tqdm(actions, desc="generating", unit="step")):
-            shown = index * settings.prediction_horizon
-            truth = (
-                clip.frames[:, shown : shown + settings.context_window] if settings.teacher_forced else None
-            )
-            began = time.perf_counter()
-            session.step(action, truth)
-            if events:
-                torch.cuda.synchronize(device)
-            seconds.append(time.perf_counter() - began)
-        for event in events[1:]:
-            event.record()
-            event.synchronize()
-    gpu = {}
-    if events:
-        gpu = {
-            "peak_memory_bytes": float(torch.cuda.max_memory_allocated(device)),
-            "event_seconds": events[0].elapsed_time(events[1]) / 1000,
-        }
-    rollout = describe_rollout(session, clip, settings, seconds, gpu, trace)
-    log.info(f"{LOOP_ENDS}: %d frames in %.2f s", rollout.generated, sum(seconds))
+            window = clip.frames[:, index * horizon : index * horizon + settings.context_window]
+            with clock:
+                session.step(action, window if settings.teacher_forced else None)
+    rollout = describe_rollout(session, clip, settings, clock, trace)
+    log.info(f"{LOOP_ENDS}: %d frames in %.2f s", rollout.generated, sum(rollout.seconds))
     return rollout
 
 
+class StepClock:
+    """Times steps, to the end of what they launched: ``with clock: session.step(…)``.
+
+    Args:
+        device: Where the models are.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: list[float] = []
+        self.gpu_seconds: list[float] = []
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def __enter__(self) -> None:
+        if self._device.type == "cuda":
+            with torch.cuda.device(self._device):
+                self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+                self._events[0].record()
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_raised: object) -> None:
+        if self._device.type == "cuda":
+            with torch.cuda.device(self._device):
+                self._events[1].record()
+                self._events[1].synchronize()
+            self.gpu_seconds.append(self._events[0].elapsed_time(self._events[1]) / 1000)
+        elif self._device.type == "mps":
+            torch.mps.synchronize()
+        self.seconds.append(time.perf_counter() - self._began)
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The most memory torch held on the GPU since this clock was made; 0 on a CPU."""
+        return torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else 0
+
+
 def describe_rollout(
-    session: Session,
-    clip: Clip,
-    settings: Settings,
-    seconds: Sequence[float],
-    gpu: dict[str, float],
-    trace: GpuTrace | None,
+    session: Session, clip: Clip, settings: Settings, clock: StepClock, trace: GpuTrace | None
 ) -> Rollout:
     """What a session holds, as pixels, hashes and numbers; ``session`` may have been played by hand."""
     frames = to_uint8(session.frames[0].float().cpu())
@@ -439,9 +449,10 @@ def describe_rollout(
         actions=[None if action < 0 else int(action) for action in chosen],
         action_source=source,
         token_hashes=[hashlib.sha256(row.astype("<i4").tobytes()).hexdigest()[:16] for row in tokens],
-        seconds=list(seconds),
+        seconds=list(clock.seconds),
         psnr=[psnr(frames[index], truth[index]) for index in comparable],
-        gpu=gpu,
+        gpu_seconds=list(clock.gpu_seconds),
+        peak_memory_bytes=clock.peak_memory_bytes,
         trace=trace,
         session=session,
     )

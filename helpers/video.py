@@ -1,5 +1,6 @@
 """Frames to pictures: PNG files, a contact sheet, a video that a browser plays. Knows pixels only."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -148,7 +149,8 @@ def write_video(
             raise ValueError(f"{counted} of {len(frames)} frames can be read back")
     # ImportError: Windows may refuse PyAV's libraries. PyAV's own errors are OSErrors and ValueErrors.
     except (ImportError, OSError, ValueError) as error:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # Windows keeps a file that a player holds open
+            path.unlink(missing_ok=True)
         gif = _write_gif(large, path.with_suffix(".gif"), fps)
         return VideoResult(gif, "gif", len(frames), f"No MP4 was written ({error}); a GIF was.")
     return VideoResult(path, "h264", counted)

@@ -6,7 +6,7 @@ import nbformat
 import papermill
 import pytest
 
-from helpers.batch import FOLDER, parameters_of, parse_value, parser, plan, run_notebooks
+from helpers.batch import FOLDER, main, parameters_of, parse_value, parser, plan, run_notebooks
 from helpers.errors import ParameterError
 from helpers.run_folder import ROOT
 
@@ -54,6 +54,7 @@ def test_each_notebook_gets_the_parameters_it_knows(folder):
         (["-p", "steps"], "-p name=value"),
         (["-p", "generation_steps=many"], "must be of type int"),
         (["--only", "07_x"], "There are 00_a"),
+        (["--dataset", "../tetris"], "There is no dataset"),
     ],
 )
 def test_wrong_arguments_are_named_with_what_would_be_right(folder, arguments, says):
@@ -146,3 +147,9 @@ def test_a_notebook_that_breaks_is_reported_in_words(folder, tmp_path, cell, say
     (outcome,) = run_notebooks(["00_a"], tmp_path / "run", {}, folder)
 
     assert outcome.status == "fail" and says in outcome.message
+
+
+def test_a_run_folder_can_be_chosen(tmp_path, capsys):
+    assert main(["--only", "00_check", "-p", f"run_dir={tmp_path / 'my run'}"]) == 0
+    assert (tmp_path / "my run" / "00_check.json").is_file()
+    assert str(tmp_path / "my run") in capsys.readouterr().out

@@ -12,6 +12,7 @@ from helpers.deps import (
     check_dependencies,
     differences,
     install_rest,
+    installed_packages,
     judge_packages,
     judge_torch,
     keep_torch,
@@ -125,3 +126,14 @@ def test_without_torch_there_is_nothing_to_keep_and_02_torch_is_named(tmp_path):
 
     with pytest.raises(SetupError, match="02_torch"):
         keep_torch(tmp_path, str(venv_python(tmp_path)))
+
+
+def test_the_remains_of_an_interrupted_pip_are_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "~orch-2.13.0.dist-info").mkdir()
+    (tmp_path / "whole-1.0.dist-info").mkdir()
+    (tmp_path / "whole-1.0.dist-info" / "METADATA").write_text(
+        "Name: whole\nVersion: 1.0\n", encoding="utf-8"
+    )
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+
+    assert installed_packages() == {"whole": "1.0"}

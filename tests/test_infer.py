@@ -53,7 +53,7 @@ def test_a_run_leaves_pictures_and_a_record_of_everything(
     assert record["files"]["dynamics"]["sha256"] == opened.hashes["dynamics"]
     assert len(record["metrics"]["psnr_db"]) == 3
     assert record["timings"]["frames_per_second"] > 0
-    assert record["evidence"]["gpu_trace_note"] == "CPU run" or record["device"].startswith("cuda")
+    assert bool(record["evidence"]["gpu_seconds"]) == record["device"].startswith("cuda")
 
 
 def test_a_missing_log_line_fails_the_proof(opened: OpenWorld, made: Rollout, run: Path) -> None:
@@ -83,3 +83,12 @@ def test_frames_that_never_change_are_a_warning(made: Rollout) -> None:
     assert check_frames_differ(replace(made, frames=still)).status == "warn"
     nothing = check_frames_differ(replace(made, frames=made.frames[: made.given]))
     assert nothing.status == "warn" and "no frame" in nothing.observed
+
+
+def test_saving_again_leaves_nothing_of_the_game_before(
+    opened: OpenWorld, made: Rollout, tmp_path: Path
+) -> None:
+    save(made, opened, SETTINGS, tmp_path)
+    shorter = replace(made, frames=made.frames[:5], truth=made.truth[:5], actions=made.actions[:1])
+    save(shorter, opened, SETTINGS, tmp_path)
+    assert len(list((tmp_path / "frames").iterdir())) == 5

@@ -86,3 +86,15 @@ def test_without_interactive_mode_there_is_no_player(opened: OpenWorld) -> None:
     rollout = roll_out(opened, clip, settings)
     assert open_player(opened, clip, settings, rollout) is None
     assert played(None, rollout) is rollout
+
+
+def test_a_step_that_fails_is_reported_and_the_next_one_taken(
+    player: Player, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(player._session, "step", lambda _: 1 / 0)
+        player.ask(0)
+        assert player.wait()
+    assert "ZeroDivisionError" in player.message.value
+    player.ask(1)
+    assert player.rollout().actions == [2, 6, 1]

@@ -42,6 +42,8 @@ def test_settings_are_read_from_the_variables_of_a_notebook() -> None:
         ("temperature", -0.1),
         ("temperature", float("nan")),
         ("steps", True),
+        ("steps", -1),
+        ("seed", -1),
         ("amp", 1),
         ("feedback", "dreams"),
         ("dataset", "tetris"),

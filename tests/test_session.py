@@ -1,5 +1,6 @@
 """A session plays a world as the specification words it, however it was batched, fed back or interrupted."""
 
+import numpy as np
 import pytest
 import torch
 from golden_cases import SMALL, random_frames, random_suite
@@ -323,3 +324,10 @@ def test_an_action_is_refused_by_a_world_that_takes_none():
     with pytest.raises(ParameterError, match="takes None"):
         session.step(1)
     assert session.step(None).shape == (1, 1, 3, 12, 12)
+
+
+def test_numbers_may_come_from_numpy(suite):
+    context = random_frames(1, 2)
+    plain = play(Session(suite, context, 2, 1, 3, 1.0, seed=3), [1])
+    numpy = Session(suite, context, np.int64(2), np.int64(1), np.int32(3), np.float64(1.0), seed=np.int64(3))
+    assert torch.equal(play(numpy, [1]), plain)

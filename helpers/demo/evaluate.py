@@ -156,8 +156,8 @@ def main() -> None:
     """Print every number of the model card."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--clips", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--windows", type=int, nargs="+", default=[4])
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--windows", type=int, nargs="+", default=[4], choices=range(1, 5))
     parser.add_argument("--feedbacks", nargs="+", default=["tokens", "pixels"], choices=["tokens", "pixels"])
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.0, 1.0])
     parser.add_argument("--save", type=Path, help="write the numbers as JSON, too")

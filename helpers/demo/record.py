@@ -3,12 +3,9 @@
 OpenAI's Procgen (MIT, https://github.com/openai/procgen) has wheels for Python 3.10 only, so this
 script runs in an environment of its own and imports nothing of the project:
 
-    py -3.10 -m venv .venv-record
-    .venv-record/bin/activate
-    python -m pip install procgen==0.10.7 "numpy<2" h5py
-    cd helpers/demo
-    python record.py train.h5 --levels 0:20000 --frames 160000
-    python record.py clips.h5 --levels 1000000:1000 --frames 40000 --seed 2 --clips 64
+    python3.10 -m pip install procgen==0.10.7 "numpy<2" h5py
+    python3.10 helpers/demo/record.py train.h5 --levels 0:20000 --frames 160000
+    python3.10 helpers/demo/record.py clips.h5 --levels 1000000:1000 --frames 40000 --seed 2 --clips 64
 
 With ``--clips`` only that many clips of 32 frames are kept, each from an episode of its own in which the
 player moves most of the time: what the repository ships, from levels that no model was trained on.

@@ -1,8 +1,8 @@
 """Train the embedded world's three models on clips recorded by `record.py`.
 
     python -m helpers.demo.train video_tokenizer train.h5 weights --steps 5000
-    python -m helpers.demo.train latent_actions train.h5 weights --steps 5000
-    python -m helpers.demo.train dynamics train.h5 weights --minutes 65
+    python -m helpers.demo.train latent_actions train.h5 weights --steps 4000
+    python -m helpers.demo.train dynamics train.h5 weights --minutes 58 --bf16
 
 The first two do not depend on each other; the dynamics model needs the tokenizer. Checkpoints are written
 in the published single-file form, weights only. Where the training departs from the published one:

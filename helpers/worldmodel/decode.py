@@ -5,6 +5,7 @@ Source: Chang et al., "MaskGIT: Masked Generative Image Transformer" (2022), wit
 
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 
 import torch
 import torch.nn.functional as F
@@ -142,12 +143,18 @@ def draw_uniform(
     return numbers.to(device)
 
 
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number, of Python's or numpy's; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def check_numbers(horizon: int, steps: int, temperature: float) -> None:
     """Raise a `ParameterError` unless these are numbers that `maskgit_decode` takes."""
     for name, value in (("horizon", horizon), ("steps", steps)):
-        if type(value) is not int or value < 1:
+        if not is_whole(value) or value < 1:
             raise ParameterError(f"{name} is {value!r}.", fix="Use a whole number of at least 1.")
-    if type(temperature) not in (int, float) or not 0 <= temperature < math.inf:
+    number: object = temperature
+    if not isinstance(number, Real) or isinstance(number, bool) or not 0 <= temperature < math.inf:
         raise ParameterError(f"temperature is {temperature!r}.", fix="Use 0, or a number above it to sample.")
 
 
@@ -167,6 +174,11 @@ def _check_shapes(
     if conditioning is not None and list(conditioning.shape[:1]) != shape[:1]:
         raise ParameterError(
             f"The conditioning has shape {list(conditioning.shape)} for a batch of {shape[0]}."
+        )
+    each = generator if isinstance(generator, Sequence) else [generator] if generator else []
+    if any(own.device.type != "cpu" for own in each):
+        raise ParameterError(
+            "The generator is not on the CPU.", fix="Use torch.Generator(): numbers are always drawn there."
         )
     if isinstance(generator, Sequence) and len(generator) != shape[0]:
         raise ParameterError(f"{len(generator)} generators were given for a batch of {shape[0]}.")

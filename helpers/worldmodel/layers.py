@@ -238,8 +238,9 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor, film: Film | None = None) -> Tensor:
         """``[B, T, P, E]`` -> ``[B, T, P, E]``."""
         scores, chosen = self.router(x).topk(self.top_k, dim=-1)  # [B, T, P, k]
-        weights = torch.zeros(*x.shape[:-1], len(self.experts), dtype=scores.dtype, device=x.device)
-        weights = weights.scatter(-1, chosen, scores.softmax(-1))  # [B, T, P, n]
+        shares = scores.softmax(-1)  # under autocast of another type than the scores
+        weights = torch.zeros(*x.shape[:-1], len(self.experts), dtype=shares.dtype, device=x.device)
+        weights = weights.scatter(-1, chosen, shares)  # [B, T, P, n]
         mixed = sum(weights[..., i, None] * expert(x) for i, expert in enumerate(self.experts))
         return self.norm(x + mixed, film)
 

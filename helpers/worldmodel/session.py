@@ -1,13 +1,13 @@
 """The one stepping engine: notebooks, players, batch runs and regressions play worlds through a `Session`."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from helpers.errors import ActionError, ParameterError
-from helpers.worldmodel.decode import check_numbers, maskgit_decode
+from helpers.worldmodel.decode import check_numbers, is_whole, maskgit_decode
 from helpers.worldmodel.models import check_frames
 from helpers.worldmodel.suite import Suite
 
@@ -49,7 +49,7 @@ class Session:
     ) -> None:
         check_frames(context, suite.video_tokenizer.config)
         check_numbers(horizon, steps, temperature)
-        if type(context_window) is not int or not 1 <= context_window <= context.shape[1]:
+        if not is_whole(context_window) or not 1 <= context_window <= context.shape[1]:
             raise ParameterError(
                 f"context_window is {context_window!r} and the context has {context.shape[1]} frame(s).",
                 fix="Use at least 1, and give at least that many frames.",
@@ -57,12 +57,7 @@ class Session:
         if feedback not in ("pixels", "tokens"):
             raise ParameterError(f"feedback is {feedback!r}.", fix='Use "pixels" or "tokens".')
         batch = context.shape[0]
-        seeds = [seed + element for element in range(batch)] if isinstance(seed, int) else list(seed)
-        if len(seeds) != batch or not all(type(own) is int and 0 <= own < 2**63 for own in seeds):
-            raise ParameterError(
-                f"seed is {seed!r} for a batch of {batch}.",
-                fix="Give one whole number from 0 to 2**63 - 1, or one for each batch element.",
-            )
+        seeds = _seeds(seed, batch)
         self.suite = suite
         self.context_window = context_window
         self.horizon = horizon
@@ -129,7 +124,7 @@ class Session:
             self.temperature,
             self._generators,
         )  # [B, Tc+H, P, L]
-        new = tokenizer.detokenize(latents)[:, -self.horizon :]  # [B, H, 3, H, W]
+        new = tokenizer.detokenize(latents)[:, -self.horizon :].float()  # [B, H, 3, H, W]
         self._frames += new.clone().split(1, dim=1)
         self._latents += latents[:, -self.horizon :].split(1, dim=1)
         self._actions += [self._unknown if chosen is None else chosen] * self.horizon
@@ -176,3 +171,16 @@ class Session:
             inferred = self.suite.latent_actions.encode(window[:, : last + 1])  # [B, last, A]
             latents[:, unknown] = inferred[:, unknown]
         return latents
+
+
+def _seeds(seed: int | Sequence[int], batch: int) -> list[int]:
+    """One seed for each batch element; raises a `ParameterError` for what torch would not take."""
+    given: list[Any] = list(seed) if isinstance(seed, Sequence) else [seed] * batch
+    steps = range(batch) if is_whole(seed) else [0] * len(given)
+    seeds = [int(own) + step for own, step in zip(given, steps, strict=False) if is_whole(own)]
+    if len(given) != batch or len(seeds) != batch or not all(0 <= own < 2**63 for own in seeds):
+        raise ParameterError(
+            f"seed is {seed!r} for a batch of {batch}.",
+            fix="Give one whole number from 0 to 2**63 - 1, or one for each batch element.",
+        )
+    return seeds
