@@ -26,13 +26,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers.worldmodel.checkpoint import build_model, read_checkpoint
+from helpers.worldmodel.checkpoint import Kind, build_model, read_checkpoint
 from helpers.worldmodel.layers import slice_films
 from helpers.worldmodel.models import Dynamics, LatentActions, ModelConfig, VideoTokenizer
 
 CLIP = 5  # frames: a context window of up to four, and the frame behind it
 ACTION_DIM = 3  # left, right, jump
-CONFIGS = {
+CONFIGS: dict[Kind, ModelConfig] = {
     "video_tokenizer": ModelConfig(64, 4, 64, 4, 85, 2, latent_dim=6, num_bins=4),
     "latent_actions": ModelConfig(64, 4, 64, 4, 85, 2, action_dim=ACTION_DIM),
     "dynamics": ModelConfig(64, 4, 96, 4, 128, 3, latent_dim=6, num_bins=4, action_dim=ACTION_DIM),
@@ -42,9 +42,15 @@ MOVING = 1.0
 
 
 class Clips:
-    """Clips of five frames within one episode, mostly of those in which something moves."""
+    """Clips of five frames within one episode, mostly of those in which something moves.
 
-    def __init__(self, path: Path, seed: int) -> None:
+    Args:
+        path: An h5 that `record.py` wrote.
+        seed: Of the drawing.
+        coins: Share of clips drawn from those that show a coin, which few do.
+    """
+
+    def __init__(self, path: Path, seed: int, coins: float = 0.0) -> None:
         with h5py.File(path, "r") as file:
             self.frames: np.ndarray = file["frames"][:]
             self.actions: np.ndarray = file["actions"][:]
@@ -61,6 +67,11 @@ class Clips:
         # One clip in ten of the still ones stays in: standing still is something to learn, too.
         kept = whole & (moving | (self.rng.random(len(whole)) < 0.1))
         self.starts = np.flatnonzero(kept)
+        if coins:
+            golden = (self.frames[..., 0] > 200) & (self.frames[..., 1] > 150) & (self.frames[..., 2] < 90)
+            shown = self.starts[golden.sum((1, 2))[self.starts + CLIP - 1] >= 4]
+            extra = self.rng.choice(shown, int(coins / (1 - coins) * len(self.starts)))
+            self.starts = np.concatenate((self.starts, extra))
 
     def batch(self, starts: np.ndarray) -> tuple[Tensor, Tensor]:
         """Frames float ``[B, T, 3, 64, 64]`` in [-1, 1] and the actions between, bits ``[B, T-1, A]``."""
@@ -194,15 +205,24 @@ def train_latent_actions(
 
 
 def train_dynamics(
-    clips: Clips, tokenizer: VideoTokenizer, steps: int, batch: int, minutes: float | None
+    clips: Clips,
+    tokenizer: VideoTokenizer,
+    steps: int,
+    batch: int,
+    minutes: float | None,
+    start: Dynamics | None = None,
 ) -> tuple[Dynamics, Trainer]:
-    """Predict the masked tokens of a frame from the rest of it, the frames before, and the true actions."""
-    model = Dynamics(CONFIGS["dynamics"])
-    with torch.no_grad():
-        model.latent_embed.weight.mul_(
-            4
-        )  # as above: tokens, too, are drowned by positions at the usual scale
-    trainer = Trainer(model, steps, 2e-3, minutes)
+    """Predict the masked tokens of a frame from the rest of it, the frames before, and the true actions.
+
+    A model to ``start`` from goes on at half the learning rate.
+    """
+    model = start or Dynamics(CONFIGS["dynamics"])
+    if start is None:
+        with torch.no_grad():
+            # As above: tokens, too, are drowned by positions at the usual scale.
+            model.latent_embed.weight.mul_(4)
+    model.train().requires_grad_(True)
+    trainer = Trainer(model, steps, 1e-3 if start else 2e-3, minutes)
 
     def learn(starts: np.ndarray) -> None:
         frames, bits = clips.batch(starts)
@@ -293,6 +313,12 @@ def save(model: nn.Module, config: ModelConfig, trainer: Trainer, path: Path) ->
     path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
+def load(folder: Path, kind: Kind) -> nn.Module:
+    """The model of this kind that was trained before."""
+    checkpoint = read_checkpoint(folder / f"demo_{kind}.pth", kind)
+    return build_model(checkpoint, CONFIGS[kind].frame_size, torch.device("cpu"))
+
+
 def main() -> None:
     """Train one model and write its checkpoint."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -302,12 +328,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--minutes", type=float, help="train for this long, however many steps that is")
     parser.add_argument("--batch", type=int, default=4, help="clips of five frames")
+    parser.add_argument("--coins", type=float, default=0.0, help="share of clips that must show a coin")
+    parser.add_argument("--go-on", action="store_true", help="dynamics: start from the checkpoint in OUT")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bf16", action="store_true", help="faster where the CPU has bfloat16 instructions")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
-    clips = Clips(options.data, options.seed)
+    clips = Clips(options.data, options.seed, options.coins)
     print(f"{len(clips.starts)} clips", flush=True)
     model: nn.Module
     # The cache would keep the weights of the first step for the whole training.
@@ -317,10 +345,12 @@ def main() -> None:
         elif options.kind == "latent_actions":
             model, trainer = train_latent_actions(clips, options.steps, options.batch, options.minutes)
         else:
-            path = options.out / "demo_video_tokenizer.pth"
-            tokenizer = build_model(read_checkpoint(path, "video_tokenizer"), 64, torch.device("cpu"))
-            assert isinstance(tokenizer, VideoTokenizer)
-            model, trainer = train_dynamics(clips, tokenizer, options.steps, options.batch, options.minutes)
+            tokenizer = load(options.out, "video_tokenizer")
+            start = load(options.out, "dynamics") if options.go_on else None
+            assert isinstance(tokenizer, VideoTokenizer) and (start is None or isinstance(start, Dynamics))
+            model, trainer = train_dynamics(
+                clips, tokenizer, options.steps, options.batch, options.minutes, start
+            )
     save(model, CONFIGS[options.kind], trainer, options.out / f"demo_{options.kind}.pth")
 
 
