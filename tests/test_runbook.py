@@ -149,6 +149,8 @@ def test_a_broken_environment_is_made_anew_and_a_failing_step_says_what_to_try(p
     (broken / "pyvenv.cfg").write_text("home = gone\n", encoding="utf-8")
     (broken / "left over").write_text("", encoding="utf-8")
     nothing = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(broken), "HTTPS_PROXY": "http://127.0.0.1:9"}
+    # The machine's own pip configuration may hold a constraint, which changes what pip says.
+    nothing |= {"PIP_CONFIG_FILE": os.devnull, "PIP_CONSTRAINT": ""}
 
     done = start(project_copy, "setup", "--torch-lock", "cpu", **nothing)
 

@@ -331,3 +331,42 @@ def test_numbers_may_come_from_numpy(suite):
     plain = play(Session(suite, context, 2, 1, 3, 1.0, seed=3), [1])
     numpy = Session(suite, context, np.int64(2), np.int64(1), np.int32(3), np.float64(1.0), seed=np.int64(3))
     assert torch.equal(play(numpy, [1]), plain)
+
+
+@pytest.mark.parametrize("feedback", ["pixels", "tokens"])
+def test_a_fork_goes_on_from_an_earlier_frame_and_leaves_the_original_alone(suite, feedback):
+    session = Session(suite, random_frames(2, 2), temperature=1.0, seed=5, feedback=feedback)
+    play(session, [1, 2, 3, 0])
+    before, tokens, actions = session.frames.clone(), session.tokens.clone(), session.actions.clone()
+
+    fork = session.fork(2)
+    assert fork.generated == 2
+    assert torch.equal(fork.frames, before[:, :4]) and torch.equal(fork.actions, actions[:, :2])
+    play(fork, [3, 0])
+    assert torch.equal(fork.frames, before)  # the same actions repeat the same frames, sampled or not
+    other = session.fork(2)
+    play(other, [1])
+
+    assert not torch.equal(other.frames[:, -1], before[:, 4])
+    assert torch.equal(session.frames, before) and torch.equal(session.tokens, tokens)
+
+
+def test_what_was_set_on_a_session_holds_from_the_next_step_on(suite):
+    session = Session(suite, random_frames(1, 2), temperature=1.0, seed=5)
+    first = session.step(1)
+    changed, same = session.fork(), session.fork()
+    changed.seed, changed.steps = 6, 4
+    assert (changed.seed, session.seed, same.steps) == ([6], [5], 10)
+    assert not torch.equal(changed.step(1), same.step(1))
+    assert torch.equal(session.frames[:, -1:], first)
+    changed.feedback = "both"
+    with pytest.raises(ParameterError, match="feedback is 'both'"):
+        changed.step(1)
+
+
+@pytest.mark.parametrize("generated", [-1, 3, 1, True, 1.0])
+def test_a_fork_where_no_step_ended_is_refused(suite, generated):
+    session = Session(suite, random_frames(1, 2), horizon=2)
+    session.step(1)
+    with pytest.raises(ParameterError, match="from 0 to 2"):
+        session.fork(generated)

@@ -1,5 +1,6 @@
 """The one stepping engine: notebooks, players, batch runs and regressions play worlds through a `Session`."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -28,7 +29,8 @@ class Session:
         steps: MaskGIT decoding steps a frame.
         temperature: 0 decodes greedily; above 0 samples.
         seed: Of the sampling. Batch element b uses ``seed + b``, so that it plays as it would alone;
-            a sequence gives each element its own.
+            a sequence gives each element its own. A step's random numbers follow from the seed and the
+            number of frames before it alone, so going back and stepping again repeats a frame bit for bit.
         feedback: ``"pixels"`` tokenises the generated frames again at every step, as the published loop does;
             ``"tokens"`` keeps the tokens they were made from.
 
@@ -54,17 +56,15 @@ class Session:
                 f"context_window is {context_window!r} and the context has {context.shape[1]} frame(s).",
                 fix="Use at least 1, and give at least that many frames.",
             )
-        if feedback not in ("pixels", "tokens"):
-            raise ParameterError(f"feedback is {feedback!r}.", fix='Use "pixels" or "tokens".')
+        _check_feedback(feedback)
         batch = context.shape[0]
-        seeds = _seeds(seed, batch)
+        self._seeds = _seeds(seed, batch)
         self.suite = suite
         self.context_window = context_window
         self.horizon = horizon
         self.steps = steps
         self.temperature = temperature
         self.feedback = feedback
-        self._generators = [torch.Generator().manual_seed(own) for own in seeds]
         self._frames: list[Tensor] = list(context.to(suite.device, torch.float32, copy=True).split(1, dim=1))
         self._unknown = torch.full((batch,), _UNKNOWN)
         self._actions: list[Tensor] = [self._unknown] * (context.shape[1] - 1)
@@ -104,6 +104,7 @@ class Session:
             ActionError: An id is not one of the suite's, or there are not as many as batch elements.
             ParameterError: ``context`` has another shape or type than the window.
         """
+        _check_feedback(self.feedback)
         window = torch.cat(self._frames[-self.context_window :], 1)  # [B, Tc, 3, H, W]
         chosen = self._chosen(actions)
         if context is not None:
@@ -122,13 +123,51 @@ class Session:
             self.horizon,
             self.steps,
             self.temperature,
-            self._generators,
+            [generator(own, len(self._latents)) for own in self._seeds],
         )  # [B, Tc+H, P, L]
         new = tokenizer.detokenize(latents)[:, -self.horizon :].float()  # [B, H, 3, H, W]
         self._frames += new.clone().split(1, dim=1)
         self._latents += latents[:, -self.horizon :].split(1, dim=1)
         self._actions += [self._unknown if chosen is None else chosen] * self.horizon
         return new
+
+    @property
+    def generated(self) -> int:
+        """How many frames were generated so far, the context not counted."""
+        return len(self._frames) - self._given
+
+    @property
+    def seed(self) -> list[int]:
+        """The seed of each batch element; setting it takes what ``Session`` takes, from the next step on."""
+        return list(self._seeds)
+
+    @seed.setter
+    def seed(self, seed: int | Sequence[int]) -> None:
+        self._seeds = _seeds(seed, len(self._unknown))
+
+    def fork(self, generated: int | None = None) -> "Session":
+        """A session of its own that goes on from here, or from an earlier point; this one stays as it is.
+
+        ``steps``, ``temperature``, ``feedback`` and ``seed`` are taken over and may be set on either. Frames
+        are shared, so a fork costs next to nothing.
+
+        Args:
+            generated: Keep only this many generated frames, a multiple of the horizon; None keeps all.
+
+        Raises:
+            ParameterError: There are not so many generated frames, or a step would be cut in two.
+        """
+        kept = self.generated if generated is None else generated
+        if not is_whole(kept) or not 0 <= kept <= self.generated or kept % self.horizon:
+            raise ParameterError(
+                f"A fork after {kept!r} of {self.generated} generated frames was asked for.",
+                fix=f"Use a multiple of the horizon, {self.horizon}, from 0 to {self.generated}.",
+            )
+        twin = copy.copy(self)
+        twin._frames = self._frames[: self._given + kept]
+        twin._latents = self._latents[:kept]
+        twin._actions = self._actions[: self._given - 1 + kept]
+        return twin
 
     def _chosen(self, actions: int | Tensor | None) -> Tensor | None:
         """The actions as ids int64 ``[B]`` on the CPU, checked before any model runs."""
@@ -171,6 +210,30 @@ class Session:
             inferred = self.suite.latent_actions.encode(window[:, : last + 1])  # [B, last, A]
             latents[:, unknown] = inferred[:, unknown]
         return latents
+
+
+def generator(seed: int, frame: int) -> torch.Generator:
+    """The source of the random numbers of the step that generates frame number ``frame`` (the first is 0).
+
+    Seed and frame are mixed, so that neighbouring seeds and frames share no numbers.
+    Source of the mixing: Steele et al., "Fast Splittable Pseudorandom Number Generators" (2014), SplitMix64.
+    """
+    mixed = _mix(_mix(seed) + frame)
+    return torch.Generator().manual_seed(mixed >> 1)  # torch takes 63 bits everywhere
+
+
+def _mix(value: int) -> int:
+    """SplitMix64's output for a state: 64 bits, every one of which depends on every bit of ``value``."""
+    mask = 2**64 - 1
+    value = (value + 0x9E3779B97F4A7C15) & mask
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
+    return value ^ (value >> 31)
+
+
+def _check_feedback(feedback: str) -> None:
+    if feedback not in ("pixels", "tokens"):
+        raise ParameterError(f"feedback is {feedback!r}.", fix='Use "pixels" or "tokens".')
 
 
 def _seeds(seed: int | Sequence[int], batch: int) -> list[int]:
