@@ -22,6 +22,7 @@ from helpers.dataset import FrameDataset, lively_starts, to_model_frames
 from helpers.errors import ActionError, DatasetError, ParameterError
 from helpers.evidence import GpuTrace
 from helpers.hub import sha256_of
+from helpers.metrics import psnr
 from helpers.run_folder import ROOT
 from helpers.suites import World, world
 from helpers.video import to_uint8
@@ -67,6 +68,7 @@ class Settings:
         feedback: ``"tokens"`` keeps generated tokens; ``"pixels"`` tokenises generated frames again.
         actions: Action ids to take, one a step; they come before every other source of actions.
         start: Row of the dataset to start from; -1 takes a lively clip, chosen by the seed.
+        evaluate: Also measure what takes further passes of the models: Δ₄PSNR and token accuracy.
     """
 
     dataset: str = "demo"
@@ -93,6 +95,7 @@ class Settings:
     feedback: Feedback = "tokens"
     actions: tuple[int, ...] = ()
     start: int = -1
+    evaluate: bool = True
 
     @classmethod
     def read(cls, namespace: Mapping[str, Any]) -> "Settings":
@@ -450,21 +453,12 @@ def describe_rollout(
         action_source=source,
         token_hashes=[hashlib.sha256(row.astype("<i4").tobytes()).hexdigest()[:16] for row in tokens],
         seconds=list(clock.seconds),
-        psnr=[psnr(frames[index], truth[index]) for index in comparable],
+        psnr=[float(psnr(frames[index], truth[index])) for index in comparable],
         gpu_seconds=list(clock.gpu_seconds),
         peak_memory_bytes=clock.peak_memory_bytes,
         trace=trace,
         session=session,
     )
-
-
-def psnr(image: np.ndarray, truth: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of a uint8 image against the true one, in dB; 100 where they are equal.
-
-    Source: the usual definition, 10 log10(255^2 / mean squared error).
-    """
-    error = float(np.mean((image.astype(np.float64) - truth.astype(np.float64)) ** 2))
-    return 100.0 if error == 0 else float(10 * np.log10(255**2 / error))
 
 
 def gpu_uuid(device: torch.device) -> str:
