@@ -82,7 +82,7 @@ def plan(arguments: argparse.Namespace, folder: Path = FOLDER) -> tuple[list[str
             type, or known to none of the notebooks.
     """
     dataset = world(arguments.dataset).name
-    names = sorted({_find_notebook(text, folder) for text in arguments.only})
+    names = sorted({find_notebook(text, folder) for text in arguments.only})
     known = {name: parameters_of(folder / f"{name}.ipynb") for name in names}
     given: dict[str, dict[str, Any]] = {name: {} for name in names}
     for text in arguments.parameter:
@@ -105,7 +105,7 @@ def plan(arguments: argparse.Namespace, folder: Path = FOLDER) -> tuple[list[str
     return names, given
 
 
-def _find_notebook(text: str, folder: Path) -> str:
+def find_notebook(text: str, folder: Path) -> str:
     """The notebook that a name, or the beginning of one such as ``05``, stands for."""
     wanted = Path(text).name.removesuffix(".ipynb")
     there = sorted(path.stem for path in folder.glob("*.ipynb"))
