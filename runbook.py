@@ -7,6 +7,12 @@ python runbook.py test  run the tests; further arguments go to pytest
 python runbook.py bench measure how long a frame takes, against the straightforward way
 python runbook.py evaluate
                         measure the embedded world: the numbers of its model card
+python runbook.py baseline [--dataset sonic]
+                        freeze what a world generates here, to be held against later
+python runbook.py regress
+                        generate it again, and say in a report what has changed and why
+python runbook.py sweep sweep.yaml
+                        run a notebook for every combination of parameters
 python runbook.py setup [--torch-lock auto|cpu|2.8.0]
                         only set up, looking at every step again; the torch choice is remembered
 
@@ -40,7 +46,7 @@ VENV = ROOT / ".venv"
 STAMP = VENV / "runbook.json"
 LOG = ROOT / "outputs" / "setup.log"
 THIS = f"{sys.version_info[0]}.{sys.version_info[1]}"
-COMMANDS = ("run", "lab", "test", "bench", "evaluate", "setup")
+COMMANDS = ("run", "lab", "test", "bench", "evaluate", "baseline", "regress", "sweep", "setup")
 PYTHONS = ("3.11", "3.12", "3.10", "3.13")  # all that fit, the most comfortable first
 PROBE = (
     "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2] if sys.maxsize > 2**32 else '32 bits')"
@@ -104,6 +110,7 @@ def hand_over(python: Path, command: str, rest: list[str]) -> int:
     """Go on inside the environment."""
     from helpers.commands import child_environment
 
+    called_from = ["--called-from", str(Path.cwd())]
     modules = {
         "run": ["-m", "helpers.batch"],
         "lab": [
@@ -115,6 +122,9 @@ def hand_over(python: Path, command: str, rest: list[str]) -> int:
         "test": ["-X", "warn_default_encoding", "-m", "pytest"],
         "bench": ["-m", "helpers.bench"],
         "evaluate": ["-m", "helpers.demo.evaluate"],
+        "baseline": ["-m", "helpers.baseline", *called_from],
+        "regress": ["-m", "helpers.regress", *called_from],
+        "sweep": ["-m", "helpers.sweep", *called_from],
     }
     return follow([str(python), *modules[command], *rest], cwd=ROOT, env=child_environment())
 

@@ -293,14 +293,14 @@ def read_baseline(folder: Path) -> list[Case]:
     return cases
 
 
-def find_baseline(given: str, dataset: str) -> Path:
+def find_baseline(given: Path | None, dataset: str) -> Path:
     """The baseline's folder: the one given; else the user's own of this world; else the embedded one.
 
     Raises:
         OutputError: There is none.
     """
-    if given:
-        return Path(given).expanduser().absolute()
+    if given is not None:
+        return given
     own = default_folder(dataset)
     if (own / "baseline.json").is_file():
         return own
@@ -353,9 +353,11 @@ def parser() -> argparse.ArgumentParser:
         description="Run 05_infer for every case and freeze what it generates, to be held against later.",
     )
     made.add_argument("--dataset", default="demo", help="world of the cases (default: demo)")
-    made.add_argument("--cases", type=Path, metavar="FILE", help="YAML file of cases; the built-in ones else")
+    made.add_argument("--cases", type=Path, metavar="FILE", help="YAML file of cases, not the built-in ones")
     made.add_argument("--only", nargs="+", default=[], metavar="CASE", help="freeze these cases only")
-    made.add_argument("--to", metavar="FOLDER", help="where to; outputs/baseline_<dataset> otherwise")
+    made.add_argument(
+        "--to", type=Path, metavar="FOLDER", help="where to; outputs/baseline_<dataset> otherwise"
+    )
     made.add_argument(
         "-p",
         "--parameter",
@@ -364,6 +366,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="a parameter of every case",
     )
+    made.add_argument("--called-from", type=Path, default=Path.cwd(), help=argparse.SUPPRESS)
     return made
 
 
@@ -372,9 +375,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         dataset = world(arguments.dataset).name
-        plans = read_plans(arguments.cases, dataset, read_overrides(arguments.parameter))
+        here = arguments.called_from
+        file = here / arguments.cases.expanduser() if arguments.cases else None
+        plans = read_plans(file, dataset, read_overrides(arguments.parameter))
         plans = choose(plans, arguments.only)
-        to = Path(arguments.to).expanduser().absolute() if arguments.to else default_folder(dataset)
+        to = here / arguments.to.expanduser() if arguments.to else default_folder(dataset)
         run = open_run(f"{dataset}_baseline")
         print(f"Freezing {len(plans)} cases of {dataset}; their runs are in {run}", flush=True)
         cases = []

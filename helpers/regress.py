@@ -134,12 +134,17 @@ def changed_facts(before: Played, now: Played) -> list[Fact]:
     return [fact for fact in facts if fact.before != fact.now]
 
 
-def suspects(facts: Sequence[Fact], changed: bool) -> str:
-    """What differs in a sentence; the commit alone moves no number, so it is named last."""
-    named = [str(fact) for fact in sorted(facts, key=lambda fact: fact.name == "commit")]
+def suspects(judgement: Judgement) -> str:
+    """What may have made a case differ, in a sentence; empty where nothing differs.
+
+    A commit moves no number by itself: the engine's own hash tells whether its code is another.
+    """
+    if judgement.now is None or judgement.outcome == "identical":
+        return ""
+    named = [str(fact) for fact in judgement.facts if fact.name != "commit"]
     if named:
-        return "Not as it was: " + "; ".join(named) + "."
-    return "Nothing else that is recorded differs." if changed else ""
+        return f"Not as it was: {'; '.join(named)}."
+    return "Of all that is recorded beside the frames, nothing else differs."
 
 
 def picture(judgement: Judgement) -> Image.Image | None:
@@ -150,7 +155,7 @@ def picture(judgement: Judgement) -> Image.Image | None:
     now, before = judgement.now, judgement.case.played
     captions = [f"{number}" for number in range(1, len(before.frames) + 1)]
     if now is None or judgement.different is None or judgement.outcome == "identical":
-        return contact_sheet([("baseline", before.frames)], captions)
+        return contact_sheet([("both" if now else "baseline", before.frames)], captions)
     gap = np.abs(before.frames.astype(np.int16) - now.frames)
     times = min(16, 255 // max(1, int(gap.max())))
     rows = [
@@ -249,7 +254,7 @@ def _case_page(judgement: Judgement) -> dict[str, Any]:
         "name": case.name,
         "outcome": judgement.outcome,
         "why": judgement.why,
-        "suspects": suspects(judgement.facts, judgement.outcome != "identical"),
+        "suspects": suspects(judgement),
         "first": judgement.first,
         "size": judgement.different.shape[1] if judgement.different is not None else 0,
         "seconds": f"{judgement.seconds:.1f}",
@@ -275,7 +280,7 @@ def write_junit(judgements: Sequence[Judgement], path: Path) -> None:
         test = ET.SubElement(
             suite, "testcase", classname=dataset, name=each.case.name, time=f"{each.seconds:.3f}"
         )
-        text = _xml_text(f"{each.why} {suspects(each.facts, each.outcome != 'identical')}".strip())
+        text = _xml_text(f"{each.why} {suspects(each)}".strip())
         if each.passed:
             ET.SubElement(test, "system-out").text = f"{each.outcome}: {text}"
         else:
@@ -322,12 +327,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "baseline",
         nargs="?",
-        default="",
+        type=Path,
         help="the baseline's folder; outputs/baseline_<dataset> otherwise, and the embedded one for demo",
     )
     made.add_argument("--dataset", default="demo", help="world of the baseline, unless its folder is given")
     made.add_argument("--only", nargs="+", default=[], metavar="CASE", help="run these cases only")
-    made.add_argument("--report", metavar="FOLDER", help="where report.html and junit.xml go")
+    made.add_argument("--report", type=Path, metavar="FOLDER", help="where report.html and junit.xml go")
     made.add_argument(
         "-p",
         "--parameter",
@@ -336,6 +341,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="a parameter to set in every case, such as -p device=cpu, to see what it does",
     )
+    made.add_argument("--called-from", type=Path, default=Path.cwd(), help=argparse.SUPPRESS)
     return made
 
 
@@ -344,14 +350,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         overrides = read_overrides(arguments.parameter)
-        folder = find_baseline(arguments.baseline, arguments.dataset)
+        here, given, report = arguments.called_from, arguments.baseline, arguments.report
+        folder = find_baseline(here / given.expanduser() if given else None, arguments.dataset)
         cases = read_baseline(folder)
         names = [case.name for case in cases]
         for name in arguments.only:
             if name not in names:
                 raise ParameterError(f"There is no case {name!r}.", fix=f"There are {', '.join(names)}.")
         cases = [case for case in cases if not arguments.only or case.name in arguments.only]
-        run = open_run(f"{world(arguments.dataset).name}_regress", arguments.report or "")
+        run = open_run(
+            f"{world(arguments.dataset).name}_regress", here / report.expanduser() if report else ""
+        )
         print(f"Judging {len(cases)} cases by {folder}; their runs are in {run}", flush=True)
         judgements = []
         for case in cases:

@@ -1,4 +1,4 @@
-"""Sweeps: `python runbook.py sweep sweep.yaml` runs a notebook once for every combination of parameters, on Dask.
+"""Sweeps: `python runbook.py sweep sweep.yaml` runs a notebook for every combination of parameters, on Dask.
 
 The way is `read_sweep` -> `open_cluster` -> `run_jobs` -> `summarise`. What happens on a worker is
 `helpers.sweep_worker`'s business. A sweep's folder holds ``jobs/<name>/`` for every job that ended, and the
@@ -20,6 +20,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import logging
 import os
 import re
 import sys
@@ -31,10 +32,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
+import pyarrow as pa  # type: ignore[import-untyped]
 from distributed import Client, Nanny, Scheduler, SpecCluster, as_completed
 from pyarrow import csv, parquet
-from pyarrow.fs import FileSelector, FileSystem
+from pyarrow.fs import FileSelector, FileSystem  # type: ignore[import-untyped]
 
 from helpers.batch import FOLDER, check_value, find_notebook, parameters_of
 from helpers.errors import OutputError, ParameterError, RunbookError
@@ -102,13 +103,11 @@ def read_sweep(path: Path, folder: Path = FOLDER) -> Sweep:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ParameterError(f"{path} cannot be read as YAML ({error}).", fix="Mend the file.") from error
-    if not isinstance(content, dict) or set(content) - set(KEYS):
-        extra = (
-            ", ".join(sorted(map(str, set(content) - set(KEYS)))) if isinstance(content, dict) else content
-        )
-        raise ParameterError(
-            f"{path} holds {extra!r}.", fix=f"A sweep has {', '.join(KEYS)} and nothing else."
-        )
+    only = f"A sweep has {', '.join(KEYS)} and nothing else."
+    if not isinstance(content, dict):
+        raise ParameterError(f"{path} is no mapping.", fix=only)
+    if extra := sorted(str(key) for key in set(content) - set(KEYS)):
+        raise ParameterError(f"{path} has {', '.join(extra)}.", fix=only)
     notebook = find_notebook(str(content.get("notebook", "05_infer")), folder)
     known = parameters_of(folder / f"{notebook}.ipynb")
     common, grid = content.get("parameters") or {}, content.get("grid") or {}
@@ -167,7 +166,7 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt
 
 
 def folder_name(text: str, longest: int = 60) -> str:
-    """A text as the name of a folder that every system allows; what is too long keeps a digest of all of it."""
+    """A text as the name of a folder that every system allows; too long a one ends with a digest."""
     name = re.sub(r"[^\w.=-]+", "-", text).strip("-. ") or "job"
     if len(name) > longest:
         name = f"{name[: longest - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -200,6 +199,9 @@ def open_cluster(scheduler: str, jobs: int, workers: int = 0) -> Iterator[Client
     Raises:
         ParameterError: No scheduler answers there.
     """
+    # Dask tells its log of every connection; what matters is in the records.
+    for name in ("distributed", "distributed.nanny", "distributed.scheduler", "distributed.worker"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     if scheduler:
         try:
             client = Client(scheduler, timeout=20)
@@ -448,14 +450,14 @@ def varied_columns(table: pa.Table) -> list[str]:
 
 
 def plot(table: pa.Table, x: str = "", line: str = "") -> "Figure":
-    """A panel for each metric, against one parameter: means over all other parameters, with their 95% interval.
+    """A panel for each metric, against one parameter: means over all others, with their 95% interval.
 
     The figure is made without pyplot, so nothing global changes; a notebook shows it, ``savefig`` saves it.
 
     Args:
         table: From `read_summary` or `summarise`.
         x: The parameter along the axis; the first that varies and is no seed or start otherwise.
-        line: The parameter that each line has one value of; the next such one otherwise, none if there is none.
+        line: The parameter that each line has one value of; the next such one otherwise.
 
     Raises:
         ParameterError: Nothing varies, or the table has no such parameter.
@@ -465,8 +467,8 @@ def plot(table: pa.Table, x: str = "", line: str = "") -> "Figure":
     varied = varied_columns(table)
     if not varied or not {x, line} - {""} <= set(varied):
         raise ParameterError(
-            f"{x or line or 'Nothing'} varies in this sweep.",
-            fix=f"It varies {', '.join(varied) or 'nothing'}.",
+            f"There is no {x or line or 'parameter'} to draw against.",
+            fix=f"This sweep varies {', '.join(varied) or 'nothing'}.",
         )
     preferred = sorted(varied, key=lambda name: name in ("seed", "start"))  # stable: else in order
     x = x or next(name for name in preferred if name != line)
@@ -474,16 +476,16 @@ def plot(table: pa.Table, x: str = "", line: str = "") -> "Figure":
     line = line or next(iter(others), "")
     rows = [each for each in table.to_pylist() if each["status"] != "fail"]
     shown = [name for name in _MEASURED if any(each[name] is not None for each in rows)]
-    figure = Figure(
-        figsize=(4.2 * min(3, max(1, len(shown))), 3.2 * max(1, -(-len(shown) // 3))), layout="constrained"
-    )
+    across = 2 if len(shown) in (2, 4) else min(3, max(1, len(shown)))
+    down = max(1, -(-len(shown) // across))
+    figure = Figure(figsize=(4.2 * across, 3.2 * down), layout="constrained")
     ticks = sorted({each[x] for each in rows if each[x] is not None}, key=lambda v: (isinstance(v, str), v))
     numeric = all(isinstance(tick, (int, float)) and not isinstance(tick, bool) for tick in ticks)
     places = {tick: float(tick) if numeric else float(place) for place, tick in enumerate(ticks)}
     groups = list(dict.fromkeys(each[line] for each in rows)) if line else [None]
     colours = ("#2a6fbb", "#e08a00", "#1d7f4e", "#8b1e3f", "#6b4fa0", "#6b7685")
     for number, name in enumerate(shown):
-        axes = figure.add_subplot(max(1, -(-len(shown) // 3)), min(3, len(shown)), number + 1)
+        axes = figure.add_subplot(down, across, number + 1)
         for colour, group in zip(itertools.cycle(colours), groups, strict=False):
             points = []
             for tick in ticks:
@@ -537,16 +539,15 @@ def parser() -> argparse.ArgumentParser:
     """The arguments of ``python runbook.py sweep``."""
     made = argparse.ArgumentParser(
         prog="runbook.py sweep",
-        description="Run a notebook for every combination of parameters. The same command goes on after a stop; "
-        "jobs that failed are tried again.",
+        description="Run a notebook for every combination of parameters. The same command goes on after a "
+        "stop; jobs that failed are tried again.",
     )
     made.add_argument("sweep", type=Path, help="the YAML file; its form is at the top of helpers/sweep.py")
     made.add_argument("--output", default="", help="folder or address such as s3://…; outputs/sweep_<name>")
     made.add_argument("--scheduler", default="", metavar="ADDRESS", help="a Dask scheduler, tcp://HOST:8786")
-    made.add_argument(
-        "--workers", type=int, default=0, help="CPU workers to start, instead of one for each core"
-    )
+    made.add_argument("--workers", type=int, default=0, help="CPU workers, instead of one a core")
     made.add_argument("--cold", action="store_true", help="a new kernel for every job, the suite loaded anew")
+    made.add_argument("--called-from", type=Path, default=Path.cwd(), help=argparse.SUPPRESS)
     return made
 
 
@@ -556,10 +557,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.workers < 0:
             raise ParameterError(f"--workers is {arguments.workers}.", fix="Use 1 or more.")
-        sweep = read_sweep(arguments.sweep)
+        sweep = read_sweep(arguments.called_from / arguments.sweep.expanduser())
         output = arguments.output or str(ROOT / "outputs" / f"sweep_{sweep.name}")
         if "://" not in output:
-            output = str(Path(output).expanduser().absolute())
+            output = str(arguments.called_from / Path(output).expanduser())
         storage, root = open_storage(output)
         return _run(sweep, output, storage, root, arguments)
     except RunbookError as error:

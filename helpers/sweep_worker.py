@@ -34,6 +34,7 @@ from helpers.run_folder import ROOT
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem  # type: ignore[import-untyped]
 
+    from helpers.dataset import FrameDataset
     from helpers.rollout import OpenWorld, Settings
 
 PLUGIN = "runbook-runners"
@@ -301,7 +302,7 @@ def _turn(patience: float = 20.0) -> Iterator[None]:
 
 
 def register_live_engine() -> None:
-    """Teach papermill the engine ``live``, which runs a notebook in the kernel it is given and leaves that."""
+    """Teach papermill the engine ``live``, which runs a notebook in the kernel it is given."""
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NBClientEngine, papermill_engines
 
@@ -407,7 +408,18 @@ def keep_worlds_open() -> None:
             rollout.log.info("loaded before %s %s sha256 %s", part, path, kept[0].hashes[part])
         return kept[0]
 
+    starts: dict[tuple[Any, ...], list[int]] = {}
+    lively_starts = rollout.lively_starts
+
+    def give_starts(data: "FrameDataset", length: int, count: int = 1) -> list[int]:
+        changed = data.path.stat().st_mtime_ns
+        key = data.path, changed, data.skip, data.first_frame, len(data), length, count
+        if key not in starts:
+            starts[key] = lively_starts(data, length, count)
+        return starts[key]
+
     rollout.open_world = give
+    rollout.lively_starts = give_starts  # type: ignore[assignment]
 
 
 def between_jobs() -> None:
