@@ -161,7 +161,7 @@ def picture(judgement: Judgement) -> Image.Image | None:
     rows = [
         ("baseline", before.frames),
         ("now", now.frames),
-        (f"difference ×{times}", (gap * times).astype(np.uint8)),
+        (f"difference x{times}", (gap * times).astype(np.uint8)),
         ("tokens", token_map(judgement.different, before.frames.shape[1])),
     ]
     return contact_sheet(rows, captions)
@@ -216,7 +216,7 @@ def write_report(judgements: Sequence[Judgement], baseline: Path, path: Path) ->
         baseline=baseline,
         when=time.strftime("%Y-%m-%d %H:%M"),
         environment=run,
-        facts=facts,
+        facts=dict(sorted(facts.items(), key=lambda item: item[0].name == "commit")),
         cases=[_case_page(each) for each in judgements],
     )
     _write(path, text)

@@ -204,7 +204,7 @@ def open_cluster(scheduler: str, jobs: int, workers: int = 0) -> Iterator[Client
         logging.getLogger(name).setLevel(logging.ERROR)
     if scheduler:
         try:
-            client = Client(scheduler, timeout=20)
+            client = Client(scheduler, timeout=10)
         except (OSError, ValueError, TimeoutError) as error:
             raise ParameterError(
                 f"No Dask scheduler answers at {scheduler} ({error}).",
