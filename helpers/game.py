@@ -12,10 +12,11 @@ it is played, a step costs the same: nothing that is done for each frame looks a
 
 import base64
 import math
+import platform
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ from helpers.rollout import (
     token_hash,
 )
 from helpers.video import contact_sheet, to_uint8
-from helpers.worldmodel import Session
+from helpers.worldmodel import Session, Suite
 from helpers.worldmodel.decode import check_numbers, is_whole
 from helpers.worldmodel.session import Feedback
 
@@ -47,6 +48,15 @@ RECENT = 256
 
 LANDMARK = 64
 """Of all older steps, every so many keep it; from there the rest is stepped again, bit for bit."""
+
+FORMAT, VERSION = "tinyworlds-session", 1
+"""What a recording says it is; `helpers.session_file` describes it."""
+
+NOT_RECORDED = (
+    *("device", "fps", "use_latest_checkpoints", "replay", "replay_other_weights"),
+    *("video_tokenizer_path", "latent_actions_path", "dynamics_path"),
+)
+"""Settings that tell where a world is found and shown, not what is played."""
 
 
 class Play(NamedTuple):
@@ -240,7 +250,7 @@ class Game:
         self.clock = StepClock(opened.suite.device)
         self.timing = Timing(0.0, 0.0)
         steps = settings.steps or opened.world.steps
-        self._first_play = _checked(Play(steps, settings.temperature, settings.seed, settings.feedback))
+        self._first_play = checked_play(Play(steps, settings.temperature, settings.seed, settings.feedback))
         self._first_start = clip.start
         self._play = self._first_play
         self._events: list[tuple[str, int, Any]] = []  # what happened, at which frame, and its particulars
@@ -304,6 +314,13 @@ class Game:
         """What tokens are kept as: numpy's uint16, or uint32 for a codebook that needs it."""
         size = self.opened.suite.video_tokenizer.quantizer.codebook_size
         return np.uint16 if size <= 2**16 else np.uint32
+
+    @property
+    def last_tokens(self) -> np.ndarray:
+        """The tokens of the frames that the last step made: ``[horizon, P]``; none at the start."""
+        tokens = self._tree.here.tokens
+        patches = self.opened.suite.video_tokenizer.config.grid**2
+        return np.empty((0, patches), self.token_type) if tokens is None else tokens
 
     @property
     def token_hashes(self) -> list[str]:
@@ -427,7 +444,7 @@ class Game:
             ParameterError: A value is out of its range; then nothing is changed.
         """
         now = self._play
-        play = _checked(
+        play = checked_play(
             Play(
                 now.steps if steps is None else steps,
                 now.temperature if temperature is None else temperature,
@@ -497,6 +514,38 @@ class Game:
             ]  # [n, horizon, 3, H, W]
         return to_uint8(torch.cat(made, 1)[:, :frames].float().cpu())
 
+    def as_if(self, tokens: np.ndarray) -> np.ndarray:
+        """The pictures that the step which led here would have made of other tokens.
+
+        Args:
+            tokens: Of its frames, whole numbers ``[horizon, P]`` in the codebook.
+
+        Returns:
+            uint8 ``[horizon, H, W, 3]``.
+        """
+        move = self._tree.here.move
+        if move is None:
+            raise ParameterError("No step led here.", fix="Step first.")
+        steps, suite = self._tree.steps, self.opened.suite
+        self._tree.rewind(steps - 1)
+        try:
+            before, generated = self._state(), self.generated
+        finally:
+            self._tree.rewind(steps)
+        tokenizer, quantizer = suite.video_tokenizer, suite.video_tokenizer.quantizer
+        window = self._seen(generated) if move.teacher_forced else before.frames
+        ids = torch.from_numpy(tokens.astype(np.int64))[None].to(suite.device)  # [1, horizon, P]
+        with torch.inference_mode(), precision(self.settings, suite.device):
+            latents = tokenizer.encode(window[:, -self.settings.context_window :].to(suite.device))
+            kept = before.tokens[:, -self.settings.context_window :]
+            if move.play.feedback == "tokens" and not move.teacher_forced and kept.shape[1]:
+                latents = torch.cat(
+                    [latents[:, : -kept.shape[1]].float(), quantizer.indices_to_latents(kept)], 1
+                )
+            whole = torch.cat([latents.float(), quantizer.indices_to_latents(ids)], 1)  # [1, Tc+H, P, L]
+            made = tokenizer.detokenize(whole)[0, -self.horizon :]  # [H, 3, H, W]
+        return to_uint8(made.float().cpu())
+
     # --- what is left of it --------------------------------------------------------------------------
 
     def rollout(self) -> Rollout:
@@ -524,8 +573,32 @@ class Game:
         )
 
     def recording(self) -> dict[str, Any]:
-        """Everything that happened since this game was made: what `helpers.session_file` writes."""
-        return {"events": [_event(*each) for each in self._events]}
+        """Everything that happened since this game was made: the content of a session file, plain JSON."""
+        opened, suite, play = self.opened, self.opened.suite, self._first_play
+        settings = asdict(self.settings) | play._asdict()
+        settings |= {
+            "dataset": opened.world.name,
+            "start": self._first_start,
+            "compile": self.settings.compile and not opened.notes,
+            "actions": list(self.settings.actions),
+        }
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "settings": {name: value for name, value in settings.items() if name not in NOT_RECORDED},
+            "files": {
+                part: {"name": path.name, "sha256": opened.hashes[part]}
+                for part, path in opened.paths.items()
+            },
+            "suite": suite_shape(suite),
+            "made_on": {
+                "device": str(suite.device),
+                "torch": torch.__version__,
+                "threads": torch.get_num_threads(),
+                "platform": platform.platform(),
+            },
+            "events": [_event(*each) for each in self._events],
+        }
 
     # --- the engine behind it ------------------------------------------------------------------------
 
@@ -620,13 +693,23 @@ def what_if_picture(now: np.ndarray, grid: np.ndarray, names: list[str] | None =
     return contact_sheet(rows, captions, scale=max(1, 128 // now.shape[0]), columns=grid.shape[1] + 1)
 
 
+def suite_shape(suite: Suite) -> dict[str, int]:
+    """The sizes of a suite that a recording depends on: its actions, patches a frame, and codebook."""
+    tokenizer = suite.video_tokenizer
+    return {
+        "actions": suite.n_actions,
+        "patches": tokenizer.config.grid**2,
+        "codebook": tokenizer.quantizer.codebook_size,
+    }
+
+
 def _set(session: Session, play: Play, batch: int = 1) -> None:
     session.steps, session.temperature, session.feedback = play.steps, play.temperature, play.feedback
     session.seed = [play.seed] * batch
 
 
-def _checked(play: Play) -> Play:
-    """The same in plain Python numbers; a `ParameterError` for a value out of its range."""
+def checked_play(play: Play) -> Play:
+    """What may be played with, in plain Python numbers; a `ParameterError` for a value out of its range."""
     check_numbers(1, play.steps, play.temperature)
     if play.steps > 10_000:
         raise ParameterError(f"steps is {play.steps}.", fix="Use at most 10000; few worlds gain from 20.")

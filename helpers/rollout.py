@@ -31,6 +31,7 @@ from helpers.worldmodel.session import Feedback
 
 if TYPE_CHECKING:
     from helpers.game import Game
+    from helpers.session_file import Replay
 
 log = logging.getLogger("runbook.rollout")
 
@@ -70,6 +71,8 @@ class Settings:
         feedback: ``"tokens"`` keeps generated tokens; ``"pixels"`` tokenises generated frames again.
         actions: Action ids to take, one a step; they come before every other source of actions.
         start: Row of the dataset to start from; -1 takes a lively clip, chosen by the seed.
+        replay: A session file to play again instead; what it recorded comes before the parameters above.
+        replay_other_weights: Replay it even if the suite is not the one it was played with.
     """
 
     dataset: str = "demo"
@@ -96,6 +99,8 @@ class Settings:
     feedback: Feedback = "tokens"
     actions: tuple[int, ...] = ()
     start: int = -1
+    replay: str = ""
+    replay_other_weights: bool = False
 
     @classmethod
     def read(cls, namespace: Mapping[str, Any]) -> "Settings":
@@ -213,6 +218,7 @@ class Rollout:
         trace: What NVML saw of the GPU; None on a CPU.
         session: What was stepped; a player goes on from it.
         game: The game of which this is one branch; None if the session was stepped from start to end.
+        replay: How it compares with the session file that it is a replay of; None if it is not one.
     """
 
     clip: Clip
@@ -229,6 +235,7 @@ class Rollout:
     trace: GpuTrace | None
     session: Session
     game: "Game | None" = None
+    replay: "Replay | None" = None
 
     @property
     def generated(self) -> int:
