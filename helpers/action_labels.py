@@ -4,13 +4,14 @@
         print(label.id, label.name, label.share, label.motion)
     key_map(labels)                   # {"ArrowLeft": 1, "KeyA": 1, …, "Digit0": 0, …}
 
-A spread sample of the dataset goes through the latent action model; for each id it is counted how often it was
-inferred, measured how the player moved meanwhile, and, where the dataset holds true actions, compared which of
-them it stands for. The result is kept in ``data/<world>_actions.json``, with the hashes of what it was made
-from; when one of these changes, it is made again.
+A spread sample of the dataset goes through the latent action model; for each id it is counted how often it
+was inferred, measured how the player moved meanwhile, and, where the dataset holds true actions, compared
+which of them it stands for. The result is kept in ``data/<world>_actions.json``, with the hashes of what it
+was made from; when one of these changes, it is made again.
 """
 
 import contextlib
+import itertools
 import json
 import logging
 import math
@@ -39,6 +40,8 @@ BATCH = 16
 DEAD = 0.005  # of all inferred actions
 MOVES = 0.25  # pixels a frame: what counts as motion
 CHANGED = 0.05  # of the grey scale: what counts as a pixel that changed
+SIZE = 64  # pixels: larger frames are measured at about this size
+REACH = 6  # pixels of these: the farthest a picture is taken to shift between two frames
 
 _KEYS = {
     "left": ("ArrowLeft", "KeyA"),
@@ -65,6 +68,7 @@ class ActionLabel:
         dead: Whether it was never or almost never inferred (less than 1 in 200 times): what it does is then
             unknown to the models as well.
         motion: How the player moves against the world, mean pixels a frame, x to the right and y downwards.
+        effect: That, less the mean over all actions: what choosing this one changes.
         true_action: Which true action it stands for; None if it is dead or there are none.
         certainty: How often, when this id was inferred, that was the true action; 0 to 1, None likewise.
         keys: Suggested keys, as ``event.code`` names them, beside its digit; () where none suggests itself.
@@ -76,21 +80,22 @@ class ActionLabel:
     share: float
     dead: bool
     motion: tuple[float, float]
+    effect: tuple[float, float]
     true_action: int | None
     certainty: float | None
     keys: tuple[str, ...]
 
     @property
     def arrow(self) -> str:
-        """The motion as one of eight arrows; "·" for none."""
-        x, y = self.motion
+        """The effect as one of eight arrows; "·" for none."""
+        x, y = self.effect
         if math.hypot(x, y) < MOVES:
             return "·"
         return "→↘↓↙←↖↑↗"[round(math.atan2(y, x) / (math.pi / 4)) % 8]
 
 
-def label_actions(opened: OpenWorld, clips: int = 384, root: Path = ROOT) -> list[ActionLabel]:
-    """The label of every action id: the kept ones, or made now (some seconds on a CPU) and kept.
+def label_actions(opened: OpenWorld, clips: int = 256, root: Path = ROOT) -> list[ActionLabel]:
+    """The label of every action id: the kept ones, or made now (half a minute on a slow CPU) and kept.
 
     Args:
         opened: The world.
@@ -119,8 +124,8 @@ def label_actions(opened: OpenWorld, clips: int = 384, root: Path = ROOT) -> lis
 
 
 def read_labels(path: Path, made_from: dict[str, Any], count: int) -> list[ActionLabel] | None:
-    """Labels kept in a file; None where there are none, or they were made from something else or are damaged."""
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+    """Labels kept in a file; None where there are none, or they are damaged or of something else."""
+    with contextlib.suppress(OSError, ValueError, TypeError, LookupError, RecursionError):
         kept = json.loads(path.read_text(encoding="utf-8"))
         labels = [
             ActionLabel(
@@ -130,6 +135,7 @@ def read_labels(path: Path, made_from: dict[str, Any], count: int) -> list[Actio
                 share=float(each["share"]),
                 dead=bool(each["dead"]),
                 motion=(float(each["motion"][0]), float(each["motion"][1])),
+                effect=(float(each["effect"][0]), float(each["effect"][1])),
                 true_action=None if each["true_action"] is None else int(each["true_action"]),
                 certainty=None if each["certainty"] is None else float(each["certainty"]),
                 keys=tuple(map(str, each["keys"])),
@@ -158,9 +164,7 @@ def sample(opened: OpenWorld, clips: int) -> tuple[np.ndarray, np.ndarray, np.nd
             frames = np.concatenate([to_model_frames(clip, opened.suite.frame_size) for clip in read])
             found.append(_inferred(opened.suite, frames))
             grey = to_uint8(frames).mean(-1) / 255  # [B, CLIP, H, W] in [0, 1]
-            motion += [
-                player_motion(*pair) for clip in grey for pair in zip(clip[:-1], clip[1:], strict=True)
-            ]
+            motion += [player_motion(*pair) for clip in grey for pair in itertools.pairwise(clip)]
             true += [data.clip_actions(int(starts[row]), CLIP) for row in batch]
     known = [actions for actions in true if actions is not None]
     return np.concatenate(found), np.array(motion), np.concatenate(known) if known else None
@@ -174,12 +178,12 @@ def _inferred(suite: Suite, frames: np.ndarray) -> np.ndarray:
 def player_motion(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     """How the player moves against the world from one frame to the next.
 
-    Where the whole picture shifts, the camera follows the player: the player moves the other way. Where only
-    a small part of it changes, that part is what moves, and its optical flow is the motion.
+    Where a shift explains changes all over the picture, the camera follows the player: the player moves the
+    other way. Where only a part of it changes, that part is what moves, and its optical flow is the motion.
 
-    Sources, as in scikit-image: Guizar-Sicairos et al., "Efficient subpixel image registration algorithms"
-    (2008), for the shift; Le Besnerais and Champagnat, "Dense optical flow by iterative local window
-    registration" (2005), for the flow.
+    Sources: Jain and Jain, "Displacement measurement and its application in interframe image coding" (1981),
+    for the shift, by trying all of them; Le Besnerais and Champagnat, "Dense optical flow by iterative local
+    window registration" (2005), in scikit-image, for the flow.
 
     Args:
         before: Grey values float ``[H, W]`` in [0, 1].
@@ -188,30 +192,50 @@ def player_motion(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     Returns:
         Pixels to the right, and downwards.
     """
-    from skimage.registration import optical_flow_ilk, phase_cross_correlation
+    from skimage.registration import optical_flow_ilk
 
+    every = max(1, len(before) // SIZE)
+    before, after = (_smaller(image, every) for image in (before, after))
     changed = np.abs(after - before) > CHANGED
     if not changed.any():
         return 0.0, 0.0
-    shift, _, _ = phase_cross_correlation(before, after, normalization=None)
-    down, right = (-int(value) for value in shift)  # how the picture's content moved
-    if (down or right) and _explains(before, after, down, right):
-        return float(-right), float(-down)
-    if changed.mean() > 0.3:  # all of it changed, and not by a shift: a cut, a flash
+    down, right = picture_shift(before, after)
+    if (down or right) and _spread(changed) > 0.35:
+        return float(-right * every), float(-down * every)
+    if changed.mean() > 0.3:  # nearly all of it changed, and not by a shift: a cut, a flash
         return 0.0, 0.0
     flow = optical_flow_ilk(before, after, radius=5)  # [2, H, W], rows first
-    return float(flow[1][changed].mean()), float(flow[0][changed].mean())
+    return float(flow[1][changed].mean() * every), float(flow[0][changed].mean() * every)
 
 
-def _explains(before: np.ndarray, after: np.ndarray, down: int, right: int) -> bool:
-    """Whether a shift of the picture explains at least a quarter of what changed, where both frames show it."""
+def _smaller(image: np.ndarray, every: int) -> np.ndarray:
+    """An image ``[H, W]`` with the mean of each square of ``every`` pixels: ``[H // every, W // every]``."""
+    height, width = (side // every * every for side in image.shape)
+    whole = image[:height, :width].reshape(height // every, every, width // every, every)
+    return np.asarray(whole.mean((1, 3)), np.float32)
+
+
+def _spread(changed: np.ndarray) -> float:
+    """How much of the picture a mask ``[H, W]`` reaches: the share of its 16 tiles that have any of it."""
+    tiles = [tile for rows in np.array_split(changed, 4, 0) for tile in np.array_split(rows, 4, 1)]
+    return float(np.mean([tile.any() for tile in tiles]))
+
+
+def picture_shift(before: np.ndarray, after: np.ndarray) -> tuple[int, int]:
+    """By how much the whole picture moved, in pixels down and to the right; up to `REACH` each way.
+
+    (0, 0) also where no shift explains at least a quarter of what changed.
+    """
     height, width = before.shape
-    if abs(down) > height // 2 or abs(right) > width // 2:
-        return False
-    rows, columns = slice(max(0, down), height + min(0, down)), slice(max(0, right), width + min(0, right))
-    shifted = np.roll(before, (down, right), (0, 1))[rows, columns]
-    left, was = np.abs(after[rows, columns] - shifted).mean(), np.abs(after - before)[rows, columns].mean()
-    return bool(left < 0.75 * was)
+    if min(height, width) <= 2 * REACH:
+        return 0, 0
+    middle = before[REACH : height - REACH, REACH : width - REACH]
+    windows = np.lib.stride_tricks.sliding_window_view(after, middle.shape)  # [2R+1, 2R+1, h, w]
+    apart = np.abs(windows - middle).mean((2, 3))  # entry [REACH, REACH] is no shift
+    if apart.min() > 0.75 * apart[REACH, REACH]:
+        return 0, 0
+    down, right = np.unravel_index(apart.argmin(), apart.shape)
+    return int(down) - REACH, int(right) - REACH
 
 
 def describe(
@@ -219,8 +243,8 @@ def describe(
 ) -> list[ActionLabel]:
     """Labels from what was sampled; the arguments are as `sample` returns them.
 
-    An id stands for the true action under which it is inferred most often, relative to how often that action
-    is taken at all: otherwise the commonest action would be every id's.
+    An id stands for the true action it coincides with most: the times both are there, of the times either is
+    (Jaccard's index), which neither the commonest action nor a chance of the rarest can win.
 
     Args:
         found: int64 ``[N]``.
@@ -230,19 +254,22 @@ def describe(
         names: Of the true actions; () if nobody knows them.
     """
     labels = []
+    usual = motion.mean(0)
     for action in range(count):
         here = found == action
         share = float(here.mean())
         dead = share < DEAD
-        x, y = motion[here].mean(0) if here.any() else (0.0, 0.0)
+        x, y = motion[here].mean(0).tolist() if here.any() else (0.0, 0.0)
+        effect = (x - float(usual[0]), y - float(usual[1])) if here.any() else (0.0, 0.0)
         stands_for, certainty = None, None
         if true is not None and not dead:
             taken = np.bincount(true)
             together = np.bincount(true[here], minlength=len(taken))
-            stands_for = int((together / np.maximum(taken, 1)).argmax())
+            either = here.sum() + taken - together
+            stands_for = int((together / either).argmax())
             certainty = float(together[stands_for] / here.sum())
         known = stands_for is not None and stands_for < len(names)
-        name = names[stands_for] if known and stands_for is not None else _direction(float(x), float(y))
+        name = names[stands_for] if known and stands_for is not None else _direction(*effect)
         labels.append(
             ActionLabel(
                 id=action,
@@ -250,7 +277,8 @@ def describe(
                 count=int(here.sum()),
                 share=share,
                 dead=dead,
-                motion=(float(x), float(y)),
+                motion=(x, y),
+                effect=effect,
                 true_action=stands_for,
                 certainty=certainty,
                 keys=(),
@@ -269,11 +297,11 @@ def _direction(x: float, y: float) -> str:
 def suggest_keys(labels: Sequence[ActionLabel]) -> list[ActionLabel]:
     """The labels with keys: for each meaning, the id that has it most surely gets the keys that suggest it.
 
-    Which id that is: the one whose true action is the surest, or else whose motion is the largest.
+    Which id that is: the one whose true action is the surest, or else whose effect is the largest.
     """
 
     def strength(label: ActionLabel) -> float:
-        return math.hypot(*label.motion) if label.certainty is None else label.certainty
+        return math.hypot(*label.effect) if label.certainty is None else label.certainty
 
     free = {key for keys in _KEYS.values() for key in keys}
     keys: dict[int, tuple[str, ...]] = {}
@@ -302,7 +330,7 @@ def key_map(labels: Sequence[ActionLabel]) -> dict[str, int]:
 
 
 def idle_action(labels: Sequence[ActionLabel]) -> int:
-    """The action for when no key is down: the one that stands for nothing, or else moves the player least."""
+    """The action for when no key is down: the one that stands for nothing, or else that of least motion."""
     alive = [label for label in labels if not label.dead] or list(labels)
     named = [label for label in alive if label.name == "nothing"]
     return min(named or alive, key=lambda label: math.hypot(*label.motion)).id
