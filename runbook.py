@@ -112,7 +112,7 @@ def hand_over(python: Path, command: str, rest: list[str]) -> int:
 
     called_from = ["--called-from", str(Path.cwd())]
     modules = {
-        "run": ["-m", "helpers.batch"],
+        "run": ["-m", "helpers.batch", "--called-from", str(Path.cwd())],
         "lab": [
             "-m",
             "jupyterlab",

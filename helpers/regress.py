@@ -127,7 +127,7 @@ def changed_facts(before: Played, now: Played) -> list[Fact]:
         for part in dict.fromkeys([*before.files, *now.files])
     ]
     names = dict.fromkeys([*before.parameters, *now.parameters])
-    for name in (name for name in names if name != "replay"):
+    for name in (name for name in names if not name.startswith("replay")):
         # A parameter that came later had its default before, whatever that was called.
         if name in before.parameters and name in now.parameters:
             facts.append(Fact(name, str(before.parameters[name]), str(now.parameters[name])))
@@ -309,7 +309,9 @@ def _write(path: Path, text: str) -> None:
 def run_case(case: Case, run_dir: Path, overrides: dict[str, Any]) -> Judgement:
     """Run a case's notebook and judge what it generates."""
     began = time.monotonic()
-    plan = Plan(case.name, case.played.parameters | overrides, case.bounds)
+    # Whether weights are others is for the report to say: a replay must not refuse them.
+    fixed = {"replay_other_weights": True} if case.played.parameters.get("replay") else {}
+    plan = Plan(case.name, case.played.parameters | fixed | overrides, case.bounds)
     try:
         now, problem = play(plan, run_dir)
     except OutputError as error:
