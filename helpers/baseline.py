@@ -153,12 +153,15 @@ def read_plans(path: Path | None, dataset: str, overrides: Mapping[str, Any]) ->
     plans = []
     for name, own in cases.items():
         _check_name(str(name))
+        if not isinstance(own, (dict, type(None))):
+            raise ParameterError(f"The case {name} is {own!r}.", fix=f"Write {name}: {{seed: 1}}.")
         own = dict(own or {})
-        bounds = {device: _bound(values) for device, values in own.pop("bounds", {}).items()}
+        bounds = _bounds(own.pop("bounds", {}))
         parameters = {"dataset": dataset, **common, **own, **overrides}
+        parameters = check_parameters(parameters)
         if parameters.get("replay", "@")[:1] != "@" and path is not None:
             parameters["replay"] = str((path.parent / parameters["replay"]).absolute())
-        plans.append(Plan(str(name), check_parameters(parameters), bounds))
+        plans.append(Plan(str(name), parameters, bounds))
     return plans
 
 
@@ -175,8 +178,9 @@ def check_parameters(parameters: Mapping[str, Any], folder: Path = FOLDER) -> di
                 f"{NOTEBOOK} knows no parameter {name!r} that a case may set.",
                 fix=f"It knows {', '.join(sorted(set(known) - {'run_dir'}))}.",
             )
-    world(parameters.get("dataset", "demo"))
-    return {name: check_value(name, value, known[name]) for name, value in parameters.items()}
+    checked = {name: check_value(name, value, known[name]) for name, value in parameters.items()}
+    world(checked.get("dataset", "demo"))
+    return checked
 
 
 def read_overrides(texts: Sequence[str], folder: Path = FOLDER) -> dict[str, Any]:
@@ -363,16 +367,20 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _bound(values: Any) -> Bound:
-    try:
-        bound = Bound(**values)
-        if bound.tokens < 0 or bound.psnr_db < 0:
-            raise ValueError("a negative number")
-    except (TypeError, ValueError) as error:
-        raise ParameterError(
-            f"{values!r} is no bound ({error}).", fix="Write {tokens: 0.02, psnr_db: 30}."
-        ) from error
-    return bound
+def _bounds(described: Any) -> dict[str, Bound]:
+    """Bounds by device type, from YAML."""
+    write = "Write bounds: {cpu: {tokens: 0.02, psnr_db: 30}}."
+    if not isinstance(described, dict):
+        raise ParameterError(f"{described!r} are no bounds.", fix=write)
+    bounds = {}
+    for device, values in described.items():
+        try:
+            bounds[str(device)] = Bound(**values)
+            if values["tokens"] < 0 or values["psnr_db"] < 0:
+                raise ValueError("a negative number")
+        except (TypeError, ValueError) as error:
+            raise ParameterError(f"{values!r} is no bound ({error}).", fix=write) from error
+    return bounds
 
 
 def _check_name(name: str) -> None:

@@ -43,7 +43,7 @@ from helpers.gpu import detect_gpus
 from helpers.metrics import interval
 from helpers.run_folder import ROOT
 from helpers.suites import world
-from helpers.sweep_worker import PLUGIN, Runners, open_storage, run_job
+from helpers.sweep_worker import Runners, open_storage, run_job, runners_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -216,7 +216,7 @@ def open_cluster(scheduler: str, jobs: int, workers: int = 0) -> Iterator[Client
     options = {"host": "127.0.0.1", "port": 0, "dashboard": False}
     specification = {
         str(index): {"cls": Nanny, "options": each}
-        for index, each in enumerate(worker_options(len(detect_gpus()), os.cpu_count() or 1, jobs, workers))
+        for index, each in enumerate(worker_options(visible_gpus(), os.cpu_count() or 1, jobs, workers))
     }
     with (
         SpecCluster(specification, scheduler={"cls": Scheduler, "options": options}) as cluster,
@@ -225,20 +225,29 @@ def open_cluster(scheduler: str, jobs: int, workers: int = 0) -> Iterator[Client
         yield client
 
 
-def worker_options(gpus: int, cores: int, jobs: int, workers: int = 0) -> list[dict[str, Any]]:
+def visible_gpus() -> list[str]:
+    """The GPUs that CUDA may use here: those that CUDA_VISIBLE_DEVICES names, or all."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [each.strip() for each in named.split(",") if each.strip() not in ("", "-1")]
+    return [str(index) for index in range(len(detect_gpus()))]
+
+
+def worker_options(gpus: Sequence[str], cores: int, jobs: int, workers: int = 0) -> list[dict[str, Any]]:
     """The options of each worker's nanny: a GPU each, or an equal share of the cores each.
 
     Args:
-        gpus: How many GPUs there are; each gets a worker that sees it alone and takes one job at a time.
+        gpus: As CUDA knows them; each gets a worker that sees it alone and takes one job at a time.
         cores: Of this machine.
         jobs: How many there are.
         workers: How many CPU workers; 0 for one each core.
     """
     common = {"nthreads": 1, "host": "127.0.0.1", "dashboard": False, "memory_limit": 0}
     if gpus and not workers:
+        order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as nvidia-smi counts them
         return [
-            common | {"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": str(index)}}
-            for index in range(min(gpus, jobs))
+            common | {"resources": {"GPU": 1}, "env": order | {"CUDA_VISIBLE_DEVICES": gpu}}
+            for gpu in gpus[:jobs]
         ]
     count = max(1, min(workers or cores, jobs))
     threads = str(max(1, cores // count))
@@ -272,8 +281,8 @@ def run_jobs(
     """
     from tqdm import tqdm
 
-    client.register_plugin(Runners())
     session = uuid.uuid4().hex[:12]
+    client.register_plugin(Runners(session))
     resources = {"GPU": 1} if gpu_workers(client) else {}
     futures = {
         client.submit(
@@ -306,7 +315,7 @@ def run_jobs(
     finally:
         client.cancel(list(futures), force=True)
         with contextlib.suppress(OSError, ValueError, TimeoutError):
-            client.unregister_worker_plugin(PLUGIN)
+            client.unregister_worker_plugin(runners_name(session))
 
 
 def _result(future: Any, job: Job) -> dict[str, Any]:

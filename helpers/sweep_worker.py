@@ -37,11 +37,10 @@ if TYPE_CHECKING:
     from helpers.dataset import FrameDataset
     from helpers.rollout import OpenWorld, Settings
 
-PLUGIN = "runbook-runners"
 ATTEMPTS = 2
 """A job whose worker is lost is tried once more, and then given up."""
 
-_LOCK = Path(tempfile.gettempdir()) / "runbook-kernel-start.lock"
+_LOCK = Path(tempfile.gettempdir()) / f"runbook-{Path.home().name}-kernel-start.lock"
 
 
 def open_storage(address: str) -> "tuple[FileSystem, str]":
@@ -73,9 +72,14 @@ def open_storage(address: str) -> "tuple[FileSystem, str]":
 
 
 class Runners(WorkerPlugin):
-    """The runners of one Dask worker: as many as it has tasks at once, each kept for the next task."""
+    """The runners of one Dask worker: as many as it has tasks at once, each kept for the next task.
 
-    name = PLUGIN
+    Args:
+        session: Of the sweep's driver: sweeps that share a scheduler have runners of their own.
+    """
+
+    def __init__(self, session: str) -> None:
+        self.name = runners_name(session)
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask when the worker gets the plugin."""
@@ -106,6 +110,11 @@ class Runners(WorkerPlugin):
                     self._idle.append(runner)
                 else:
                     runner.close()
+
+
+def runners_name(session: str) -> str:
+    """What a session's plugin is called on the workers."""
+    return f"runbook-runners-{session}"
 
 
 class Runner:
@@ -182,7 +191,7 @@ def run_job(job: dict[str, Any], output: str, session: str, warm: bool) -> dict[
         parent = Path(root) / "jobs" if local else Path(tempfile.mkdtemp(prefix="runbook-"))
         scratch = parent / f"{job['name']}.{uuid.uuid4().hex[:8]}.part"
         scratch.mkdir(parents=True)
-        with cast(Runners, worker.plugins[PLUGIN]).borrow() as runner:
+        with cast(Runners, worker.plugins[runners_name(session)]).borrow() as runner:
             found = runner.run({**job, "run_dir": str(scratch), "warm": warm})
         record |= {"status": found["status"], "message": found["message"], "run": read_numbers(scratch)}
         record["seconds"] = time.monotonic() - began
@@ -340,10 +349,13 @@ def main() -> None:
             engine_name="live",
             kernel=kernels[0],
         )
-        if outcome.status == "fail" or not job["warm"]:
-            kernels.pop().end()  # what a failed notebook left behind must not reach the next one
-        else:
+        keep = job["warm"] and outcome.status != "fail"  # what a failed one left must not reach the next
+        try:
             kernels[0].do("from helpers import sweep_worker; sweep_worker.between_jobs()")
+        except Exception:  # a kernel that died has many exception classes, of several packages
+            keep = False
+        if not keep:
+            kernels.pop().end()
         answer = {"status": outcome.status, "message": outcome.message, "seconds": outcome.seconds}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()

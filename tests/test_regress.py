@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from helpers import baseline, regress
-from helpers.baseline import EMBEDDED, Bound, Case, Played, read_baseline, read_plans, write_baseline
+from helpers.baseline import (
+    EMBEDDED,
+    Bound,
+    Case,
+    Played,
+    read_baseline,
+    read_plans,
+    with_session,
+    write_baseline,
+)
 from helpers.errors import OutputError, ParameterError
 from helpers.regress import (
     Fact,
@@ -174,8 +183,12 @@ def test_the_embedded_worlds_baseline_is_whole_and_small() -> None:
         ("cases: {}", "names no cases"),
         ("cases: {a: {temprature: 1}}", "temprature"),
         ("cases: {a: {temperature: hot}}", "must be of type float"),
+        ("cases: {a: 3}", "a is 3"),
+        ("cases: {a: {dataset: 3}}", "must be of type str"),
+        ("cases: {a: {bounds: 3}}", "are no bounds"),
         ("cases: {'a/b': {}}", "cannot name a case"),
         ("cases: {a: {bounds: {cpu: {tokens: -1, psnr_db: 3}}}}", "no bound"),
+        ("cases: {a: {replay: 3}}", "must be of type str"),
         ("- a", "not a YAML mapping"),
         ("a: [", "cannot be read as YAML"),
     ],
@@ -184,6 +197,17 @@ def test_a_wrong_file_of_cases_is_refused_with_what_is_wrong(text: str, says: st
     (tmp_path / "cases.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ParameterError, match=says):
         read_plans(tmp_path / "cases.yaml", "demo", {})
+
+
+def test_a_session_is_replayed_only_after_the_case_that_leaves_it(tmp_path: Path) -> None:
+    (tmp_path / "cases.yaml").write_text("cases: {a: {replay: '@b'}, c: {replay: d.json}}", encoding="utf-8")
+    first, second = read_plans(tmp_path / "cases.yaml", "demo", {})
+    assert second.parameters["replay"] == str(tmp_path / "d.json")
+    with pytest.raises(ParameterError, match="was not played before it"):
+        with_session(first, tmp_path)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "session.json").write_text("{}", encoding="utf-8")
+    assert with_session(first, tmp_path).parameters["replay"] == str(tmp_path / "b" / "session.json")
 
 
 # --- the report ----------------------------------------------------------------------------------------
@@ -214,12 +238,13 @@ parameters: {generation_steps: 3, steps: 2, evaluate: false}
 cases:
   greedy: {}
   sampled: {temperature: 1.0, seed: 3}
+  recorded: {replay: "@sampled"}
 """
 
 
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's own baseline of two cases, in a folder with a space and Chinese letters."""
+    """A user's own baseline, one case a recorded session, in a folder with a space and Chinese letters."""
     folder = tmp_path_factory.mktemp("my 基线")
     (folder / "cases.yaml").write_text(CASES, encoding="utf-8")
     arguments = ["--cases", "cases.yaml", "--to", "frozen", "--called-from", str(folder)]
@@ -231,12 +256,12 @@ def test_run_again_on_the_same_machine_every_case_is_identical(
     frozen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert regress.main([str(frozen), "--report", str(tmp_path)]) == 0
-    assert "2 of 2 cases are identical or close" in capsys.readouterr().out
+    assert "3 of 3 cases are identical or close" in capsys.readouterr().out
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert page.count("Every token and every pixel is the same.") == 2
+    assert page.count("Every token and every pixel is the same.") == 3
     assert (tmp_path / "greedy" / "notebooks" / "05_infer.ipynb").is_file()
     suite = ET.parse(tmp_path / "junit.xml").getroot().find("testsuite")
-    assert suite is not None and (suite.get("tests"), suite.get("failures")) == ("2", "0")
+    assert suite is not None and (suite.get("tests"), suite.get("failures")) == ("3", "0")
 
 
 def test_other_precision_is_called_that_and_a_failing_case_is_an_error(

@@ -25,6 +25,7 @@ from helpers.sweep import (
     summarise,
     unused,
     varied_columns,
+    visible_gpus,
     worker_options,
 )
 from helpers.sweep_worker import _publish, open_storage
@@ -110,16 +111,23 @@ def test_upper_and_lower_case_are_one_name() -> None:
 
 
 def test_four_gpus_get_a_worker_each_and_each_worker_one_job_at_a_time() -> None:
-    options = worker_options(gpus=4, cores=32, jobs=200)
+    options = worker_options(["0", "1", "2", "3"], cores=32, jobs=200)
     assert [each["env"]["CUDA_VISIBLE_DEVICES"] for each in options] == ["0", "1", "2", "3"]
     assert all(each["resources"] == {"GPU": 1} and each["nthreads"] == 1 for each in options)
-    assert len(worker_options(gpus=4, cores=32, jobs=2)) == 2
+    assert len(worker_options(["0", "1", "2", "3"], cores=32, jobs=2)) == 2
+
+
+def test_a_gpu_that_the_user_hides_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,GPU-2f1c")
+    assert visible_gpus() == ["1", "GPU-2f1c"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert visible_gpus() == []
 
 
 def test_without_a_gpu_the_workers_share_the_cores() -> None:
-    assert [each["env"]["OMP_NUM_THREADS"] for each in worker_options(0, 8, 200)] == ["1"] * 8
-    assert [each["env"]["OMP_NUM_THREADS"] for each in worker_options(0, 8, 200, workers=2)] == ["4", "4"]
-    assert len(worker_options(0, 8, 3)) == 3
+    assert [each["env"]["OMP_NUM_THREADS"] for each in worker_options([], 8, 200)] == ["1"] * 8
+    assert [each["env"]["OMP_NUM_THREADS"] for each in worker_options([], 8, 200, workers=2)] == ["4", "4"]
+    assert len(worker_options([], 8, 3)) == 3
 
 
 @pytest.mark.parametrize(
