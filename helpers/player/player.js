@@ -172,7 +172,7 @@ function render({ model, el }) {
 
   const resize = () => {
     screen.style.width = `${size * zoom.value * (64 / size)}px`;
-    root.style.setProperty("--tw-thumb", `${Math.max(28, (64 * zoom.value) / (STRIP + 2))}px`);
+    root.style.setProperty("--tw-thumb", `${Math.max(26, (64 * zoom.value + 20) / STRIP - 3)}px`);
   };
   zoom.addEventListener("input", resize);
   resize();
