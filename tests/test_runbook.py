@@ -70,7 +70,7 @@ def test_a_name_on_the_path_that_starts_no_python_is_passed_over(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["dance"], "run, lab, test, bench, evaluate, setup"),
+        (["dance"], "run, lab, test, bench, evaluate, setup, doctor"),
         (["run", "--only", "99"], "There is no notebook '99'"),
         (["run", "--only", "00", "-p", "run_dri=x"], "Did you mean run_dir"),
         (["setup", "--torch-lock", "9.9"], "no known version"),
@@ -214,9 +214,11 @@ def test_known_troubles_of_a_machine_get_advice(output, says):
 def test_a_command_is_printed_for_the_readers_own_shell():
     command = [r"C:\Program Files\py\python.exe", "-m", "pip", "install", "it's"]
 
-    assert printable(command, windows=True) == r"& 'C:\Program Files\py\python.exe' -m pip install 'it''s'"
-    assert printable(["python", "-m", "pip"], windows=True) == "python -m pip"
-    assert printable(["/a b/python", "-m"], windows=False) == "'/a b/python' -m"
+    assert (
+        printable(command, shell="powershell") == r"& 'C:\Program Files\py\python.exe' -m pip install 'it''s'"
+    )
+    assert printable(["python", "-m", "pip"], shell="powershell") == "python -m pip"
+    assert printable(["/a b/python", "-m"], shell="bash") == "'/a b/python' -m"
 
 
 def test_children_get_utf_8_and_no_other_pythons_packages(monkeypatch):

@@ -9,14 +9,13 @@ from helpers.gpu import Gpu, parse_nvidia_smi
 from helpers.torch_build import (
     Choice,
     TorchBuild,
-    TorchReport,
     candidates,
     choose,
     install_command,
     judge,
     this_machine,
-    verify,
 )
+from helpers.torch_probe import TorchReport, verify
 
 # system, driver, capability, Python, lock -> torch, tag
 SERVED = [
