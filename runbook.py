@@ -234,8 +234,11 @@ def install_torch(python: Path, version: str, lock: str) -> None:
     from helpers.torch_probe import CONSTRAINT_NAME, site_packages
 
     machine = torch_build.this_machine() | {"python": version}
-    builds = torch_build.with_fallback(torch_build.fitting(**machine, lock=lock))
+    fitting = torch_build.fitting(**machine, lock=lock)
+    builds = torch_build.with_fallback(fitting)
     print("  Installing torch …", flush=True)
+    if builds != fitting:
+        print(f"    {torch_build.INDEX} is out of reach; pip looks where it is configured to", flush=True)
     started = time.monotonic()
     torch_build.install(
         builds,

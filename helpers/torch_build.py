@@ -584,7 +584,8 @@ def install(
         TorchBuildError: None could be installed and works; the message says what was wrong with each.
         SetupError: A file of another torch cannot be removed.
     """
-    failures = []
+    failures: list[str] = []
+    fixes: list[str] = []
     for build in builds:
         remove_remains(packages)
         before, libraries_before = installed_version(packages), libraries(packages)
@@ -597,6 +598,7 @@ def install(
             problem = _problem(build, found := verify(python))
         except SetupError as error:
             problem = _last_words(error.what)
+            fixes.append(error.fix)
         if not problem:
             now = installed_version(packages) or found.version
             remove_packages(python, old - libraries_of(packages, now), log)
@@ -613,8 +615,14 @@ def install(
     now = f"torch {left}, which was there, still is." if left else "No torch is installed now."
     raise TorchBuildError(
         f"None of the builds that fit could be made to work. {now}\n  " + "\n  ".join(failures),
-        fix=_way_out(failures, log),
+        fix=f"{fixes[0] if fixes else _NEWER_DRIVER} All of pip's output is in {log}.",
     )
+
+
+_NEWER_DRIVER = (
+    "Install the newest driver from nvidia.com/drivers, restart, and run the same command again; or take the "
+    f"CPU build: {runbook_line('setup', '--torch-lock', 'cpu')}."
+)
 
 
 def _is_there(build: TorchBuild, installed: str | None) -> bool:
@@ -645,20 +653,6 @@ def _last_words(what: str) -> str:
     """The sentence of a failed step and the last line of its output."""
     lines = [line.strip() for line in what.strip().splitlines() if line.strip()]
     return lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"
-
-
-def _way_out(failures: Sequence[str], log: Path) -> str:
-    """What helps where every build failed."""
-    again = f"run the same command again; all of pip's output is in {log}"
-    if any(sign in text for text in failures for sign in _OUT_OF_REACH):
-        return (
-            f"Check the network or the proxy (HTTPS_PROXY) and {again}. The CPU build may also come from "
-            f"another index: {runbook_line('setup', '--torch-lock', 'cpu')}"
-        )
-    return f"Update the GPU's driver and {again}; or take {runbook_line('setup', '--torch-lock', 'cpu')}"
-
-
-_OUT_OF_REACH = ("No matching distribution", "Connection", "timed out", "Max retries", "getaddrinfo", "index")
 
 
 def with_fallback(
