@@ -169,13 +169,20 @@ def read_machine(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> 
         memory=total_memory(),
         vc_missing=missing_vc_files(),
         console=getattr(sys.stdout, "encoding", None) or "unknown",
-        locale=locale.getpreferredencoding(False),
+        locale=locale_encoding(),
         code_page=console_code_page(),
         places=tuple(
             Place(name, str(path), free_bytes(path), disk_of(path), write_problem(path))
             for name, path in places(root, environ).items()
         ),
     )
+
+
+def locale_encoding() -> str:
+    """The encoding of text files that name none."""
+    if sys.version_info >= (3, 11):
+        return locale.getencoding()
+    return locale.getpreferredencoding(False)
 
 
 def places(root: Path, environ: Mapping[str, str]) -> dict[str, Path]:

@@ -240,7 +240,7 @@ class _Machine:
         system = _SYSTEMS.get(os.strip().lower())
         if system is None:
             raise ParameterError(f"os is {os!r}.", fix='It is one of "windows", "linux" and "macos".')
-        listed = re.split(r"[\s,;/+]+", capability) if isinstance(capability, str) else capability or ()
+        listed = re.split(r"[\s,;+]+", capability) if isinstance(capability, str) else capability or ()
         named = {text.strip() for text in map(str, listed) if text.strip() not in _NOTHING}
         capabilities = sorted(named, key=_version, reverse=True)
         found = re.match(r"\d+\.\d+(\.\d+)*", python.strip())
