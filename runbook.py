@@ -221,8 +221,7 @@ def set_up(lock: str | None, again: bool) -> Path:
     install_torch(python, version, lock)
 
     step("Installing the rest", deps.rest_command(VENV / CONSTRAINT_NAME, str(python)))
-    # No isolation: setuptools is there by now, and a build environment of its own would need the network.
-    step("Installing helpers", [*pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
+    install_helpers(pip)
     write_stamp(fingerprint(version, lock), lock)
     print("Everything is in place.", flush=True)
     return python
@@ -249,6 +248,19 @@ def install_torch(python: Path, version: str, lock: str) -> None:
         lambda line: show(line, torch=True),
     )
     print(f"  Installing torch: done in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def install_helpers(pip: list[str]) -> None:
+    """Let the environment's Python find ``helpers`` here, whatever folder it starts in."""
+    from helpers.torch_probe import site_packages
+
+    packages = site_packages(VENV)
+    if packages and set("{}") & set(str(ROOT)):
+        # setuptools takes braces in a path for a variable of its own, and stops.
+        (packages / "tinyworlds-runbook.pth").write_text(f"{ROOT}\n", encoding="utf-8")
+        return
+    # No isolation: setuptools is there by now, and a build environment of its own would need the network.
+    step("Installing helpers", [*pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
 
 
 def step(what: str, command: list[str]) -> None:
