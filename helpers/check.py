@@ -206,7 +206,7 @@ def judge_disk(place: Place, machine: Machine) -> Check:
     folder = r"D:\tmp" if machine.windows else "/path/with/room"
     fix = f"{clean}Free {(wanted - place.free) / _GIB:.1f} GiB there"
     fix += (
-        f", or use another disk: {set_line(elsewhere, folder, machine.shell)}"
+        f", or use another disk: {set_line(elsewhere, folder, machine.terminal)}"
         if elsewhere
         else ", or move this folder to another disk."
     )
@@ -272,8 +272,8 @@ def judge_console(machine: Machine) -> Check:
         "powershell": "chcp 65001; [Console]::OutputEncoding = [Text.Encoding]::UTF8; ",
         "cmd": "chcp 65001 & ",
         "bash": "export LANG=C.UTF-8; ",
-    }[machine.shell]
-    fix = f"Run: {steps}{set_line('PYTHONUTF8', '1', machine.shell)}"
+    }[machine.terminal]
+    fix = f"Run: {steps}{set_line('PYTHONUTF8', '1', machine.terminal)}"
     return Check("console", "warn", text, fix, expected, why)
 
 
@@ -344,13 +344,13 @@ def _judge_group(id: str, found: Mapping[str, str], why: str, machine: Machine) 
     if not harmful:
         return Check(id, "ok", f"set, and harmless: {names}" if names else "none is set", "", expected, why)
     text = "; ".join(f"{name} {what}" for name, what in sorted(harmful.items()))
-    return Check(id, "warn", text, f"Run: {unset_line(sorted(harmful), machine.shell)}", expected, why)
+    return Check(id, "warn", text, f"Run: {unset_line(sorted(harmful), machine.terminal)}", expected, why)
 
 
 def _judge_cuda_variables(environ: Mapping[str, str], machine: Machine) -> Check:
     expected, why = "CUDA_VISIBLE_DEVICES not set", "it hides GPUs from torch: is_available() is then False"
     value = environ.get("CUDA_VISIBLE_DEVICES")
-    fix = f"Run: {unset_line(['CUDA_VISIBLE_DEVICES'], machine.shell)}"
+    fix = f"Run: {unset_line(['CUDA_VISIBLE_DEVICES'], machine.terminal)}"
     if value is None:
         return Check("variables_cuda", "ok", "CUDA_VISIBLE_DEVICES is not set", "", expected, why)
     if value.strip() in ("", "-1", "none", "None", "NoDevFiles"):
@@ -371,8 +371,8 @@ def _judge_proxies(environ: Mapping[str, str], machine: Machine) -> Check:
     text = ", ".join(f"{name}={value}" for name, value in sorted(found.items()))
     if not wrong:
         return Check("variables_proxy", "ok", text, "", expected, why)
-    example = set_line(wrong[0], "http://HOST:PORT", machine.shell)
-    fix = f"Run: {example}    or: {unset_line(wrong, machine.shell)}"
+    example = set_line(wrong[0], "http://HOST:PORT", machine.terminal)
+    fix = f"Run: {example}    or: {unset_line(wrong, machine.terminal)}"
     return Check(
         "variables_proxy", "warn", f"{text}: {wrong[0]} is no address of a proxy", fix, expected, why
     )
@@ -408,7 +408,7 @@ def judge_gpus(machine: Machine, gpus: Sequence[Gpu], problem: str) -> list[Chec
         f"{gpu.name}: {gpu.driver_model or machine.system}{', MIG' if gpu.mig else ''}" for gpu in gpus
     )
     split = any(gpu.mig for gpu in gpus)
-    instance = set_line("CUDA_VISIBLE_DEVICES", "MIG-…", machine.shell)
+    instance = set_line("CUDA_VISIBLE_DEVICES", "MIG-…", machine.terminal)
     mode_fix = f"Run: nvidia-smi -L    and choose an instance: {instance}"
     return [
         Check("gpu", status, seen, fix if status != "ok" else "", expected, why),

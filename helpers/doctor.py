@@ -403,7 +403,7 @@ def judge_environment(environment: Environment, machine: Machine) -> Check:
             "bash": "rm -r .venv; ",
         }
         text = f"the Python it was made from is gone: {environment.home or 'unknown'}"
-        return result("fail", text, f"Run: {remove[machine.shell]}{machine.runbook('setup')}")
+        return result("fail", text, f"Run: {remove[machine.terminal]}{machine.runbook('setup')}")
     if "conda" in environment.home.lower() or "windowsapps" in environment.home.lower():
         return result(
             "warn", f"made from {environment.home}", f"{check.NEW_PYTHON} Then delete .venv. {setup}"
@@ -528,8 +528,8 @@ def judge_index(answer: Answer, environment: Environment, machine: Machine) -> C
     expected, why = _EXPECTED["index"]
     if not (problem := _unreached(answer)):
         return Check("index", "ok", f"{answer.url} answers", "", expected, why)
-    mirror = set_line("PIP_INDEX_URL", "https://pypi.tuna.tsinghua.edu.cn/simple", machine.shell)
-    fix = _network_fix(answer, machine.shell, f"or take a mirror: {mirror}")
+    mirror = set_line("PIP_INDEX_URL", "https://pypi.tuna.tsinghua.edu.cn/simple", machine.terminal)
+    fix = _network_fix(answer, machine.terminal, f"or take a mirror: {mirror}")
     local = machine.environ.get("PIP_FIND_LINKS") or environment.complete
     return Check("index", "warn" if local else "fail", problem, fix, expected, why)
 
@@ -540,7 +540,7 @@ def judge_torch_index(answer: Answer, machine: Machine) -> Check:
     if not (problem := _unreached(answer)):
         return Check("torch_index", "ok", f"{answer.url} answers", "", expected, why)
     cpu = machine.runbook("setup", "--torch-lock", "cpu")
-    fix = _network_fix(answer, machine.shell, f"or take the CPU build, which pip's own index has: {cpu}")
+    fix = _network_fix(answer, machine.terminal, f"or take the CPU build, which pip's own index has: {cpu}")
     return Check("torch_index", "warn", problem, fix, expected, why)
 
 
@@ -549,9 +549,9 @@ def judge_hub(answer: Answer, chosen: World, machine: Machine) -> Check:
     expected, why = _EXPECTED["hub"]
     if not (problem := _unreached(answer)):
         return Check("hub", "ok", f"{answer.url} answers", "", expected, why)
-    mirror = set_line("HF_ENDPOINT", "https://hf-mirror.com", machine.shell)
+    mirror = set_line("HF_ENDPOINT", "https://hf-mirror.com", machine.terminal)
     needed = "The embedded world needs none; for others" if chosen.embedded else f"For {chosen.title}"
-    fix = f"{needed}: {_network_fix(answer, machine.shell, f'or take a mirror: {mirror}')}"
+    fix = f"{needed}: {_network_fix(answer, machine.terminal, f'or take a mirror: {mirror}')}"
     return Check("hub", "warn", problem, fix, expected, why)
 
 

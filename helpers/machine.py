@@ -74,7 +74,7 @@ class Machine:
         base: The installation that this Python, or the environment it is of, belongs to.
         virtual: Whether this Python is one of a virtual environment.
         environ: The environment variables.
-        shell: What the reader types into.
+        terminal: What the reader types into.
         python_command: Where ``python`` leads on PATH; None where nowhere.
         python_command_size: Bytes of that file: the Store's aliases have none.
         py_launcher: Whether Windows' ``py`` is there.
@@ -99,7 +99,7 @@ class Machine:
     virtual: bool
     root: str
     environ: Mapping[str, str] = field(default_factory=dict)
-    shell: Shell = "bash"
+    terminal: Shell = "bash"
     python_command: str | None = None
     python_command_size: int | None = None
     py_launcher: bool = False
@@ -137,7 +137,7 @@ class Machine:
         """The environment's Python as a word to paste, seen from the repository's folder."""
         if not self.windows:
             return ".venv/bin/python"
-        return ".venv/Scripts/python.exe" if self.shell == "bash" else r".\.venv\Scripts\python.exe"
+        return ".venv/Scripts/python.exe" if self.terminal == "bash" else r".\.venv\Scripts\python.exe"
 
 
 def read_machine(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Machine:
@@ -159,7 +159,7 @@ def read_machine(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> 
         base=sys.base_prefix,
         virtual=sys.prefix != sys.base_prefix,
         environ=dict(environ),
-        shell=this_shell(environ),
+        terminal=this_shell(environ),
         python_command=command,
         python_command_size=_size(command),
         py_launcher=shutil.which("py") is not None,

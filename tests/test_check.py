@@ -27,7 +27,7 @@ WINDOWS = Machine(
     virtual=False,
     root=r"C:\tw",
     environ={"SYSTEMROOT": r"C:\Windows", "ONEDRIVE": r"C:\Users\小明\OneDrive"},
-    shell="powershell",
+    terminal="powershell",
     py_launcher=True,
     long_paths=False,
     memory=16 * GIB,
@@ -40,7 +40,7 @@ LINUX = replace(
     processor="x86_64",
     root="/home/ming/tw",
     environ={},
-    shell="bash",
+    terminal="bash",
     long_paths=None,
     code_page=None,
     py_launcher=False,
@@ -131,7 +131,7 @@ def test_a_good_machine_has_nothing_to_mend(machine):
         # Windows' own
         ({"vc_missing": ("vcruntime140_1.dll",)}, "vc_runtime", "fail", "vcruntime140_1", "winget install"),
         ({"console": "cp936", "code_page": 936}, "console", "warn", "code page 936", "chcp 65001"),
-        ({"console": "gbk", "shell": "cmd"}, "console", "warn", "gbk", "set PYTHONUTF8=1"),
+        ({"console": "gbk", "terminal": "cmd"}, "console", "warn", "gbk", "set PYTHONUTF8=1"),
         # variables
         (
             {"environ": {"PYTHONPATH": r"C:\old"}},
@@ -141,7 +141,7 @@ def test_a_good_machine_has_nothing_to_mend(machine):
             "Remove-Item Env:",
         ),
         (
-            {"environ": {"PythonHome": r"C:\x"}, "shell": "cmd"},
+            {"environ": {"PythonHome": r"C:\x"}, "terminal": "cmd"},
             "variables_python",
             "warn",
             "HOME",

@@ -66,7 +66,8 @@ def test_setup_goes_from_nothing_to_a_stamped_environment(version, project_copy,
     python = python_or_skip(version)
     if version in ("3.11", "3.13"):  # the copy's name has braces, for which helpers are installed another way
         project_copy = project_copy.rename(project_copy.with_name("a folder 世界"))
-    (project_copy / "requirements-notorch.txt").write_text("setuptools\nharmless==1.0\n", encoding="ascii")
+    lock = f"setuptools=={importlib.metadata.version('setuptools')}\nharmless==1.0\n"
+    (project_copy / "requirements-notorch.txt").write_text(lock, encoding="ascii")
     nothing_else = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_CONFIG_FILE": os.devnull}
     nothing_else |= {"HTTPS_PROXY": "http://127.0.0.1:9", "PIP_CONSTRAINT": "", "PIP_NO_COMPILE": "1"}
 

@@ -214,11 +214,9 @@ def test_known_troubles_of_a_machine_get_advice(output, says):
 def test_a_command_is_printed_for_the_readers_own_shell():
     command = [r"C:\Program Files\py\python.exe", "-m", "pip", "install", "it's"]
 
-    assert (
-        printable(command, shell="powershell") == r"& 'C:\Program Files\py\python.exe' -m pip install 'it''s'"
-    )
-    assert printable(["python", "-m", "pip"], shell="powershell") == "python -m pip"
-    assert printable(["/a b/python", "-m"], shell="bash") == "'/a b/python' -m"
+    assert printable(command, "powershell") == r"& 'C:\Program Files\py\python.exe' -m pip install 'it''s'"
+    assert printable(["python", "-m", "pip"], "powershell") == "python -m pip"
+    assert printable(["/a b/python", "-m"], "bash") == "'/a b/python' -m"
 
 
 def test_children_get_utf_8_and_no_other_pythons_packages(monkeypatch):
