@@ -39,8 +39,8 @@ from helpers.torch_build import TorchBuild
 from helpers.torch_probe import cuda_of, installed_version, site_packages, verify
 
 SCHEMA = 1
-_QUICK, _DEEP = 2.0, 180.0
-"""Seconds that the slow facts may take."""
+QUICK, PATIENT, DEEP = 2.0, 8.0, 180.0
+"""Seconds that what takes time may take: in a terminal, in 00_check, and with ``--deep``."""
 _HUB = "https://huggingface.co"
 _PYPI = "https://pypi.org/simple"
 
@@ -89,13 +89,13 @@ class Late:
     """Stands for a fact that was not there in time."""
 
 
-def diagnose(root: Path = ROOT, dataset: str = "demo", deep: bool = False) -> list[Check]:
+def diagnose(root: Path = ROOT, dataset: str = "demo", seconds: float = QUICK) -> list[Check]:
     """Examine everything.
 
     Args:
         root: The repository's folder.
         dataset: The world whose files are looked at.
-        deep: Wait for what takes long.
+        seconds: How long to wait for what takes time; what comes later is skipped.
 
     Returns:
         The checks, in the order of the steps they belong to. Nothing is redacted yet.
@@ -103,10 +103,10 @@ def diagnose(root: Path = ROOT, dataset: str = "demo", deep: bool = False) -> li
     Raises:
         ParameterError: There is no such world.
     """
-    chosen, budget = world(dataset), _DEEP if deep else _QUICK
+    chosen = world(dataset)
     environment = find_environment(root)
     machine = read_machine(root)
-    facts = gather(_slow_facts(environment, machine, chosen, root, budget), budget)
+    facts = gather(_slow_facts(environment, machine, chosen, root, seconds), seconds)
     return [
         *check.judge_machine(machine),
         *_judged(facts, "gpus", machine, lambda gpus: check.judge_gpus(machine, *gpus), "gpu"),
@@ -140,7 +140,7 @@ def check_everything(root: Path = ROOT, dataset: str = "demo") -> list[Check]:
     private = Private.here()
     return [
         replace(each, status="warn") if each.status == "fail" and each.id not in here else each
-        for each in (redacted(found, private) for found in diagnose(root, dataset))
+        for each in (redacted(found, private) for found in diagnose(root, dataset, PATIENT))
     ]
 
 
@@ -309,7 +309,7 @@ def ask(url: str, machine: Machine, timeout: float) -> Answer:
         context = ssl.create_default_context(cafile=certificates)
         request = urllib.request.Request(url, headers={"User-Agent": "tinyworlds-runbook-doctor"})
         with urllib.request.urlopen(request, timeout=timeout, context=context) as answer:
-            return Answer(url, answer.status, answer.url)
+            return Answer(url, answer.status or 200, answer.url)  # a file has no status
     except urllib.error.HTTPError as error:
         error.close()
         return Answer(url, error.code, error.url or url)
@@ -766,7 +766,7 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
     """
     arguments = parser().parse_args(argv)
     started, private = time.monotonic(), Private.here()
-    checks = diagnose(root, arguments.dataset, arguments.deep)
+    checks = diagnose(root, arguments.dataset, DEEP if arguments.deep else QUICK)
     report = as_dict(checks, time.monotonic() - started, private)
     verdict = Verdict("doctor", tuple(Check(**each) for each in report["checks"]))
     text = f"{verdict}\n{_summary(checks)} ({report['seconds']:.1f} s)"

@@ -5,7 +5,7 @@ Standard library only, so that it works before anything is installed.
 
 import html
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -68,6 +68,16 @@ class Verdict:
         return "\n".join([f"{self.step}: {self.status}", *(_lines(check, width) for check in self.checks)])
 
     def _repr_html_(self) -> str:
+        title = f"<b>{html.escape(self.step)}: {_MARK[self.status]}</b>"
+        good = [check for check in self.checks if check.status == "ok"]
+        if len(self.checks) <= _SHORT or not good:
+            return title + self._table(self.checks)
+        # A long table would hide what needs attention: that comes first, the rest is folded away.
+        rest = [check for check in self.checks if check.status != "ok"]
+        folded = f"<details><summary>{len(good)} ok</summary>{self._table(good)}</details>"
+        return title + (self._table(rest) if rest else "") + folded
+
+    def _table(self, checks: Sequence[Check]) -> str:
         columns = self._columns
         rows = "".join(
             "<tr>"
@@ -78,12 +88,14 @@ class Verdict:
                 )
             )
             + "</tr>"
-            for check in self.checks
+            for check in checks
         )
         head = "".join(f'<th style="text-align:left">{_TITLES.get(name, name)}</th>' for name in columns)
-        return f"<b>{html.escape(self.step)}: {_MARK[self.status]}</b><table><tr>{head}</tr>{rows}</table>"
+        return f"<table><tr>{head}</tr>{rows}</table>"
 
 
+_SHORT = 15
+"""So many checks are shown in one table."""
 _TITLES = {"id": "check", "fix": "what to do"}
 
 

@@ -604,6 +604,8 @@ def install(
             remove_packages(python, old - libraries_of(packages, now), log)
             constraint.write_text(f"torch=={now}\n", encoding="utf-8")
             say(f"torch {now} computes on {'the GPU' if found.kernel == 'cuda' else 'the CPU'}.")
+            if build.tag != "cpu" and not found.available:
+                say(f"torch {now} sees no GPU: {runbook_line('doctor', '--deep')} says why.")
             return build
         failures.append(f"{build.requirement}: {problem}")
         say(f"That one does not work here. {failures[-1]}")
@@ -641,12 +643,11 @@ def _counts(packages: Path | None) -> bool:
 
 def _problem(build: TorchBuild, found: TorchReport) -> str:
     """Why an installed build will not do; empty if it does."""
-    if build.tag == "cpu":
-        # On a GPU that it has no code for, a CPU build's stand-in from another index still computes.
-        return "" if found.version and (found.kernel or found.available) else found.error
-    if found.kernel == "cuda":
+    # A kernel on the CPU is enough even for a CUDA build: that it sees no GPU at all (a driver that does not
+    # answer, CUDA_VISIBLE_DEVICES) is no build's fault, and another one would see none either. Asked to be a CPU build, one may come from an index that has CUDA builds only, and leave the GPU alone.
+    if found.kernel or (build.tag == "cpu" and found.available and found.version):
         return ""
-    return found.error or "it sees no GPU: the driver does not answer it"
+    return found.error or "it does not compute"
 
 
 def _last_words(what: str) -> str:

@@ -82,6 +82,15 @@ def test_an_old_python_that_alone_is_there_gets_a_sentence_or_a_judgement(projec
     assert "doctor: " in done.stdout and "Traceback" not in done.stderr
 
 
+def test_deep_waits_and_proves_torch_with_a_kernel(capsys):
+    main(["--json", "--deep"])
+
+    checks = {each["id"]: each for each in json.loads(capsys.readouterr().out)["checks"]}
+    assert checks["torch_kernel"]["status"] == "ok" and "is exact" in checks["torch_kernel"]["observed"]
+    assert checks["pip_check"]["status"] != "skip" and checks["encoder"]["status"] == "ok"
+    assert checks["checksums"]["status"] == "ok" and "sha256" in checks["checksums"]["observed"]
+
+
 def test_a_world_nobody_knows_is_refused_with_a_sentence():
     with pytest.raises(ParameterError, match="tetris"):
         main(["--dataset", "tetris"])

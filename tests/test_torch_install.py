@@ -153,6 +153,15 @@ def test_with_the_index_out_of_reach_the_torch_that_was_there_stays_and_a_senten
     assert "setup.log" in caught.value.fix
 
 
+def test_a_build_that_sees_no_gpu_at_all_stays_and_the_doctor_is_named(place):
+    place.offer(*CU126, sees_gpu=False)
+
+    assert place.install(CU126, CU130).tag == "cu126"
+
+    assert place.torches == WHOLE_CU126
+    assert "sees no GPU" in place.said[-1] and "doctor" in place.said[-1]
+
+
 def test_a_cpu_build_is_proved_on_the_cpu(place):
     place.offer(*CPU)
 

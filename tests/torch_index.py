@@ -87,10 +87,16 @@ def make_wheel(
 
 
 def make_torch(
-    folder: Path, version: str, cuda: str | None, computes: bool = True, requires: tuple[str, ...] = ()
+    folder: Path,
+    version: str,
+    cuda: str | None,
+    computes: bool = True,
+    sees_gpu: bool = True,
+    requires: tuple[str, ...] = (),
 ) -> Path:
     """A wheel of a pretended torch; ``computes`` is whether its kernel runs on the pretended GPU."""
-    text = TORCH.format(version=version, cuda=cuda, sees_gpu=cuda is not None, computes=computes)
+    sees_gpu = sees_gpu and cuda is not None
+    text = TORCH.format(version=version, cuda=cuda, sees_gpu=sees_gpu, computes=computes)
     files = {"torch/__init__.py": text, "torch/version.py": f"cuda = {cuda!r}\n", "functorch/__init__.py": ""}
     return make_wheel(folder, "torch", version, files, requires)
 
