@@ -720,6 +720,9 @@ def bundle(report: Mapping[str, Any], text: str, root: Path, private: Private) -
     runs = [path for path in outputs.glob("*/") if any(path.glob("*.json"))]
     latest = max(runs, key=lambda path: path.stat().st_mtime, default=None)
     files = [outputs / "setup.log", root / ".venv" / "torch-constraint.txt"]
+    # A run of a few notebooks leaves no run.json: then the newest there is.
+    records = sorted(outputs.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+    files += records[-1:]
     if latest:
         files += [latest / "run.log", latest / "pip.log", *sorted(latest.glob("*.json"))]
     for path in files:

@@ -644,7 +644,8 @@ def _counts(packages: Path | None) -> bool:
 def _problem(build: TorchBuild, found: TorchReport) -> str:
     """Why an installed build will not do; empty if it does."""
     # A kernel on the CPU is enough even for a CUDA build: that it sees no GPU at all (a driver that does not
-    # answer, CUDA_VISIBLE_DEVICES) is no build's fault, and another one would see none either. Asked to be a CPU build, one may come from an index that has CUDA builds only, and leave the GPU alone.
+    # answer, CUDA_VISIBLE_DEVICES) is no build's fault, and another one would see none either. What is asked
+    # for as a CPU build may come from an index that has CUDA builds only: what it does on the GPU is no matter.
     if found.kernel or (build.tag == "cpu" and found.available and found.version):
         return ""
     return found.error or "it does not compute"
