@@ -337,6 +337,8 @@ _EXPECTED = {
         "a damaged file plays nonsense, or not at all",
     ),
     "encoder": ("H.264 is written and read back", "05_infer saves an MP4; without it, a GIF and PNG files"),
+    "torch_choice": ("a build that fits GPU and driver", "the GPUs decide which build of torch fits"),
+    "torch_build": ("a build that fits GPU and driver", "the GPUs decide which build of torch fits"),
     "torch_gpu": (
         "is_available()=True where there is an NVIDIA GPU",
         "without it everything runs on the CPU",
@@ -429,6 +431,10 @@ def judge_pip(environment: Environment, machine: Machine) -> Check:
 
 def judge_torch(facts: Mapping[str, Any], environment: Environment, machine: Machine) -> list[Check]:
     """The right build for the GPUs, the installed one against it, and a kernel."""
+    if not isinstance(facts.get("gpus"), tuple):
+        unknown = {"gpus": facts.get("gpus")}
+        ids = ("torch_choice", "torch_build", "torch_gpu", "torch_kernel")
+        return [each for id in ids for each in _judged(unknown, "gpus", machine, lambda fact: [], id)]
     gpus = _gpus(facts)
     python = environment.version if environment.own and environment.version else None
     try:

@@ -40,9 +40,11 @@ TESTED = "2.13.0"
 INDEX = "https://download.pytorch.org/whl"
 
 # ---------------------------------------------------------------------------------------------------
-# The table, for x86-64 Linux and Windows, as gathered on 2026-11-23. Capabilities: what the official wheels
-# are built for, by pytorch's release notes and issue threads. Python: the tags of the wheels on pypi.org.
-# Driver floors: NVIDIA's minimum drivers for CUDA 12.x and 13.x.
+# The table, for x86-64 Linux and Windows, as gathered on 2026-11-23. Sources:
+#   capabilities   the release compatibility matrix, github.com/pytorch/pytorch/blob/main/RELEASE.md, and the
+#                  release notes: what the official wheels are built for
+#   Python         the tags of the wheels, pypi.org/project/torch/#files
+#   driver floors  the minimum drivers of CUDA 12.x and 13.x, docs.nvidia.com/cuda/cuda-toolkit-release-notes
 _CU126 = ("5.0", "6.0", "7.0", "7.5", "8.0", "8.6", "9.0")
 _FROM_VOLTA = ("7.0", "7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
 _FROM_TURING = ("7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
@@ -645,7 +647,7 @@ def _problem(build: TorchBuild, found: TorchReport) -> str:
     """Why an installed build will not do; empty if it does."""
     # A kernel on the CPU is enough even for a CUDA build: that it sees no GPU at all (a driver that does not
     # answer, CUDA_VISIBLE_DEVICES) is no build's fault, and another one would see none either. What is asked
-    # for as a CPU build may come from an index that has CUDA builds only: what it does on the GPU is no matter.
+    # for as a CPU build may come from an index that has CUDA builds only, whose GPU code is then no matter.
     if found.kernel or (build.tag == "cpu" and found.available and found.version):
         return ""
     return found.error or "it does not compute"

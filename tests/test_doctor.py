@@ -127,6 +127,13 @@ def test_facts_are_read_side_by_side_and_what_is_late_or_broken_hides_no_other()
     assert waited < 60, "a fact that never comes holds nothing up"
 
 
+def test_without_an_answer_about_gpus_nothing_is_said_of_torch():
+    checks = doctor.judge_torch({"gpus": Late()}, Environment(None, None), LINUX)
+
+    assert {found.id for found in checks} >= {"torch_choice", "torch_build", "torch_kernel"}
+    assert {found.status for found in checks} == {"skip"} and all(found.fix for found in checks)
+
+
 def test_what_was_late_says_how_to_wait_for_it_and_what_broke_says_how_to_report_it():
     facts = {"hub": Late(), "index": RuntimeError("odd")}
 

@@ -1,11 +1,12 @@
 """Step 2: a matrix of machines and the build each must get, and the judgement of an installed torch."""
 
+import subprocess
 import sys
 
 import pytest
 
 from helpers.errors import ParameterError, RunbookError, TorchBuildError
-from helpers.gpu import Gpu, parse_nvidia_smi
+from helpers.gpu import Gpu, parse_nvidia_smi, read_nvidia_smi
 from helpers.torch_build import (
     Choice,
     TorchBuild,
@@ -265,6 +266,39 @@ def test_two_gpus_are_read_from_nvidia_smi():
     )
     assert second.capability == "6.1"
     assert this_machine([first, second])["capability"] == ["8.6", "6.1"]
+
+
+@pytest.mark.parametrize(
+    ("unknown", "asked", "capability", "model"),
+    [
+        ((), 1, "8.6", "WDDM"),
+        (("mig.mode.current",), 2, "8.6", None),
+        (("mig.mode.current", "compute_cap"), 3, None, None),
+    ],
+)
+def test_a_driver_that_lacks_a_field_is_asked_again_without_it(
+    unknown, asked, capability, model, monkeypatch
+):
+    values = {"name": "RTX", "driver_version": "560.94", "compute_cap": "8.6", "memory.total": "8192"}
+    values |= {"uuid": "GPU-1", "driver_model.current": "WDDM", "mig.mode.current": "[N/A]"}
+    calls = []
+
+    def nvidia_smi(command, **options):
+        calls.append(command)
+        fields = command[1].partition("=")[2].split(",")
+        if bad := [field for field in fields if field in unknown]:
+            text = f'Field "{bad[0]}" is not a valid field to query.'
+            return subprocess.CompletedProcess(command, 2, text, "")
+        return subprocess.CompletedProcess(
+            command, 0, ", ".join(values[field] for field in fields) + "\r\n", ""
+        )
+
+    monkeypatch.setattr("helpers.gpu.find_nvidia_smi", lambda: "nvidia-smi")
+    monkeypatch.setattr("helpers.gpu.subprocess.run", nvidia_smi)
+
+    (gpu,), problem = read_nvidia_smi()
+
+    assert (len(calls), gpu.capability, gpu.driver_model, problem) == (asked, capability, model, "")
 
 
 MODES = ("driver_model.current", "mig.mode.current")
