@@ -119,7 +119,9 @@ def hand_over(python: Path, command: str, rest: list[str]) -> int:
     """Go on inside the environment."""
     from helpers.commands import child_environment
 
-    return follow([str(python), *INSIDE[command], *rest], cwd=ROOT, env=child_environment())
+    # A file that an argument names lies where the reader stands, and the program runs in its own folder.
+    stands = ["--called-from", str(Path.cwd())] if command == "run" else []
+    return follow([str(python), *INSIDE[command], *stands, *rest], cwd=ROOT, env=child_environment())
 
 
 def follow(command: list[str], **options: Any) -> int:
