@@ -366,13 +366,14 @@ function render({ model, el }) {
       const keys = (now.keys[id] ?? []).filter((chord) => !/^(Digit|Numpad)/.test(chord)).slice(0, 1);
       padButtons[id].replaceChildren(
         element("b", {}, String(id)),
-        element("span", {}, `${label.count ? label.arrow : ""} ${label.name}`),
-        element("small", {}, [label.count ? `${Math.round(100 * label.share)}%` : "", ...keys.map(shownKey)]
-          .filter(Boolean).join(" · ")));
+        element("span", {}, label.name),
+        element("small", {}, [label.count ? `${label.arrow} ${Math.round(100 * label.share)}%` : "",
+          ...keys.map(shownKey)].filter(Boolean).join(" · ")));
       padButtons[id].classList.toggle("tw-dead", label.dead);
       padButtons[id].title = label.dead ? "almost never seen in the data: nobody knows what it does"
-        : label.certainty == null ? `mean motion ${label.motion.map((part) => part.toFixed(1)).join(", ")} pixels`
-          : `stands for “${label.name}” ${Math.round(100 * label.certainty)}% of the time`;
+        : `mean motion ${label.motion.map((part) => part.toFixed(1)).join(", ")} pixels a frame`
+          + (label.certainty == null ? ""
+            : `; stands for “${label.name}” ${Math.round(100 * label.certainty)}% of the time`);
     });
   }
 

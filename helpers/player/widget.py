@@ -26,6 +26,7 @@ Kernel to page, each with its pictures as raw RGB (or one PNG) in ``buffers``:
 JupyterLab may call a handler on any thread, so a handler takes a lock, leaves a note for the loop, and goes.
 """
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -190,7 +191,7 @@ class Player(anywidget.AnyWidget):
 
     def _on_set(self, name: str, value: Any) -> None:
         if name == "fps":
-            self.loop.fps = min(max(float(value), 0.5), FASTEST)
+            self.loop.fps = min(max(_finite(name, value), 0.5), FASTEST)
         elif name == "idle":
             self._keep_keys(KeyMap(self._keys.keys, self._known(value)))
         elif name in _PLAY:
@@ -368,7 +369,19 @@ def _number(name: str, value: Any) -> Any:
     """A value from a field of the page: text or number, as `Game.set` takes it."""
     if name == "feedback":
         return value
+    if name == "temperature":
+        return _finite(name, value)
     try:
-        return float(value) if name == "temperature" else int(value)
+        return int(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ParameterError(f"{name} is {value!r}.", fix="Give a number.") from error
+        raise ParameterError(f"{name} is {value!r}.", fix="Give a whole number.") from error
+
+
+def _finite(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ParameterError(f"{name} is {value!r}.", fix="Give a number.")
+    return number
