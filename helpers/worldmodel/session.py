@@ -76,6 +76,15 @@ class Session:
         """Everything so far, the context first: float ``[B, T, 3, H, W]``, generated frames unclamped."""
         return torch.cat(self._frames, 1)
 
+    def last_frames(self, count: int) -> Tensor:
+        """The last ``count`` frames, or all where there are fewer: float ``[B, <=count, 3, H, W]``, unclamped.
+
+        Costs the same however long the session is, which ``frames`` does not.
+        """
+        if not is_whole(count) or count < 1:
+            raise ParameterError(f"The last {count!r} frames were asked for.", fix="Use at least 1.")
+        return torch.cat(self._frames[-count:], 1)
+
     @property
     def actions(self) -> Tensor:
         """The actions chosen so far, one a step: int64 ``[B, steps]``, -1 where there was none."""
