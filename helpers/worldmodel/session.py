@@ -134,7 +134,7 @@ class Session:
             self.temperature,
             [generator(own, len(self._latents)) for own in self._seeds],
         )  # [B, Tc+H, P, L]
-        new = tokenizer.detokenize(latents)[:, -self.horizon :].float()  # [B, H, 3, H, W]
+        new = tokenizer.detokenize(latents, last=self.horizon).float()  # [B, H, 3, H, W]
         self._frames += new.clone().split(1, dim=1)
         self._latents += latents[:, -self.horizon :].split(1, dim=1)
         self._actions += [self._unknown if chosen is None else chosen] * self.horizon

@@ -16,6 +16,7 @@ from helpers.worldmodel.checkpoint import (
     model_config,
     read_checkpoint,
 )
+from helpers.worldmodel.layers import stack_projections
 from helpers.worldmodel.models import Dynamics, LatentActions, VideoTokenizer
 
 
@@ -36,6 +37,11 @@ class Suite:
     dynamics: Dynamics
     device: torch.device
     paths: dict[Kind, Path]
+
+    def __post_init__(self) -> None:
+        for model in (self.video_tokenizer, self.latent_actions, self.dynamics):
+            if not any(parameter.requires_grad for parameter in model.parameters()):
+                stack_projections(model)
 
     @property
     def frame_size(self) -> int:
