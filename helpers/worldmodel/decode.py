@@ -80,7 +80,7 @@ def _safe(temperature: float | Tensor) -> float | Tensor:
 
 
 def _in_groups(values: Tensor, filler: float) -> Tensor:
-    """``[..., K]`` -> ``[..., G, g]``, G and g about the root of K; what is left of the last group is filled."""
+    """``[..., K]`` -> ``[..., G, g]``, G and g about the root of K; the last group is filled up."""
     size = values.shape[-1]
     group = 1 << (math.isqrt(size - 1).bit_length() if size > 1 else 0)
     if size % group:
@@ -235,17 +235,40 @@ def maskgit_decode(
     """
     check_numbers(horizon, steps, temperature)
     _check_shapes(dynamics, quantizer, context_latents, conditioning, generator)
+    batch, _, patches, _ = context_latents.shape
+    uniform = None
+    if temperature > 0:
+        count = len(unmask_counts(horizon * patches, steps))
+        uniform = draw_uniform(batch, count, horizon * patches, generator, context_latents.device)
+    return decode(dynamics, quantizer, context_latents, conditioning, horizon, steps, temperature, uniform)
+
+
+def decode(
+    dynamics: Dynamics,
+    quantizer: Quantizer,
+    context_latents: Tensor,
+    conditioning: Tensor | None,
+    horizon: int,
+    steps: int,
+    temperature: float | Tensor,
+    uniform: Tensor | None,
+) -> Tensor:
+    """`maskgit_decode` for arguments known to be good, with its random numbers drawn.
+
+    Every shape follows from the arguments' shapes and numbers, and no value is ever read back: on a GPU the
+    whole of it can be recorded and replayed.
+
+    Arguments and result are those of `maskgit_decode`, but that ``temperature`` is a tensor of no dimensions
+    where it may change from replay to replay, and ``uniform`` comes from `draw_uniform`, ``[B, M, N]`` on the
+    models' device; without it tokens are decoded greedily.
+    """
     batch, _, patches, width = context_latents.shape
     past, films = dynamics.context(context_latents, conditioning, horizon)
-    counts = unmask_counts(horizon * patches, steps)
     positions = horizon * patches  # N
     masked = torch.arange(positions, device=context_latents.device).expand(batch, -1)  # [B, n], ascending
     latents = dynamics.mask_token[0].expand(batch, positions, width).to(context_latents.dtype)
-    uniform = None
-    if temperature > 0:
-        uniform = draw_uniform(batch, len(counts), positions, generator, context_latents.device)
 
-    for step, count in enumerate(counts):
+    for step, count in enumerate(unmask_counts(positions, steps)):
         hidden, _ = dynamics.hidden(latents.unflatten(1, (horizon, patches)), films, past)  # [B, H, P, E]
         hidden = hidden.flatten(1, 2)  # [B, N, E]
         if step:
@@ -255,7 +278,7 @@ def maskgit_decode(
         order = confidence.argsort(dim=-1, descending=True, stable=True)  # [B, n]
         surest = order[:, :count]
         fixed = masked.gather(1, surest)  # [B, count]
-        values = quantizer.indices_to_latents(index.gather(1, surest))  # [B, count, L]
+        values = quantizer.latents_of(index.gather(1, surest))  # [B, count, L]
         latents = latents.scatter(1, fixed.unsqueeze(-1).expand(-1, -1, width), values.to(latents.dtype))
         masked = masked.gather(1, order[:, count:].sort(-1).values)
     return torch.cat((context_latents, latents.unflatten(1, (horizon, patches))), 1)

@@ -166,7 +166,7 @@ class Stacked(nn.Module):
         self._stacks[names] = _Stack(weight, bias, widths)
 
     def project(self, x: Tensor, *names: str) -> tuple[Tensor, ...]:
-        """``[..., E]`` through each of the linear maps called ``names``; views of one result where stacked."""
+        """``[..., E]`` through each of the linear maps ``names``; views of one result where stacked."""
         stack = self._stacks.get(names)
         if stack is None:
             return tuple(getattr(self, name)(x) for name in names)
