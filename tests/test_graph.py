@@ -1,7 +1,7 @@
 """A step can be recorded by a GPU: it reads nothing back; and where recording fails, it runs as it is.
 
-No test here has a GPU. What stands in for one is torch's meta device, which has shapes and no values: what asks
-for a value, or mixes in a tensor from the CPU, cannot run there, and could not be recorded either.
+No test here has a GPU. What stands in for one is torch's meta device, which has shapes and no values: what
+asks for a value, or mixes in a tensor from the CPU, cannot run there, and could not be recorded either.
 """
 
 import copy
@@ -111,8 +111,12 @@ def test_what_was_recorded_is_replayed_for_the_same_shapes_and_numbers_and_no_ot
         graphs.run(lambda: (), (1, steps), (torch.ones(shape),), CUDA)
     assert recorded == [((1, 10), (2,)), ((1, 10), (3,)), ((1, 4), (2,))]
 
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)  # other kernels
-    graphs.run(lambda: (), (1, 10), (torch.ones(2),), CUDA)
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = not before  # other kernels
+    try:
+        graphs.run(lambda: (), (1, 10), (torch.ones(2),), CUDA)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
     assert len(recorded) == 4
 
 
