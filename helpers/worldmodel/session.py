@@ -268,7 +268,8 @@ def step_frames(
         0.0 if temperature is None else temperature,
         uniform,
     )  # [B, Tc+H, P, L]
-    return tokenizer.detokenize(decoded, last=horizon).float(), decoded[:, -horizon:]
+    # A copy, as a part would keep the window's memory alive for as long as a session keeps the frame.
+    return tokenizer.detokenize(decoded, last=horizon).float(), decoded[:, -horizon:].clone()
 
 
 def generator(seed: int, frame: int) -> torch.Generator:
