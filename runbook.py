@@ -105,7 +105,7 @@ def hand_over(python: Path, command: str, rest: list[str]) -> int:
     from helpers.commands import child_environment
 
     modules = {
-        "run": ["-m", "helpers.batch"],
+        "run": ["-m", "helpers.batch", "--called-from", str(Path.cwd())],
         "lab": [
             "-m",
             "jupyterlab",

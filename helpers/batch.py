@@ -23,7 +23,10 @@ from helpers.suites import world
 
 NOTEBOOKS = ("00_check", "01_env", "02_torch", "03_deps", "04_assets", "05_infer")
 FOLDER = ROOT / "notebooks"
-_RESULTS = ("contact_sheet.png", "frames", "rollout.mp4", "rollout.gif", "run.json", "run.log")
+_RESULTS = (
+    *("contact_sheet.png", "frames", "rollout.mp4", "rollout.gif", "replay_difference.png"),
+    *("session.json", "run.json", "run.log"),
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="a parameter of the notebooks, such as -p generation_steps=24; may be repeated",
     )
+    # runbook.py says from where it was called, for it starts this program elsewhere.
+    made.add_argument("--called-from", type=Path, default=Path.cwd(), help=argparse.SUPPRESS)
     return made
 
 
@@ -99,6 +104,8 @@ def plan(arguments: argparse.Namespace, folder: Path = FOLDER) -> tuple[list[str
             )
         for notebook in takers:
             given[notebook][name] = parse_value(name, value, known[notebook][name])
+            if name == "replay" and value and (arguments.called_from / value).exists():
+                given[notebook][name] = str(arguments.called_from / value)
     for notebook in names:
         if "dataset" in known[notebook]:
             given[notebook]["dataset"] = world(given[notebook].get("dataset", dataset)).name

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from helpers import session_file
 from helpers.evidence import plot_trace
+from helpers.game import Game
 from helpers.report import Check, Status, write_json
 from helpers.rollout import LOOP_ENDS, LOOP_STARTS, OpenWorld, Rollout, Settings
 from helpers.video import VideoResult, contact_sheet, write_pngs, write_video
@@ -31,6 +33,7 @@ class Saved:
     pngs: list[Path]
     contact_sheet: Path
     video: VideoResult
+    session: Path
 
 
 def start_log(run: Path) -> None:
@@ -58,21 +61,27 @@ def sheet(rollout: Rollout) -> Image.Image:
 
 
 def save(rollout: Rollout, opened: OpenWorld, settings: Settings, run: Path) -> Saved:
-    """Write every picture of the rollout into the run's folder.
+    """Write every picture of the rollout, and its session file, into the run's folder.
 
     Raises:
         OutputError: Something could not be written.
     """
-    for old in [*(run / "frames").glob("frame_*.png"), run / "rollout.gif"]:
+    different = run / "replay_difference.png"
+    for old in [*(run / "frames").glob("frame_*.png"), run / "rollout.gif", different]:
         old.unlink(missing_ok=True)
     pngs = write_pngs(rollout.frames, run / "frames", scale=4)
     sheet_path = run / "contact_sheet.png"
     sheet(rollout).save(sheet_path)
     fps = settings.fps or opened.world.fps
     video = write_video(rollout.frames, run / "rollout.mp4", fps)
-    for path in (run / "frames", sheet_path, video.path):
+    session = run / "session.json"
+    session_file.write(session, Game.from_rollout(opened, rollout, settings).recording())
+    for path in (run / "frames", sheet_path, video.path, session):
         log.info("wrote %s", path)
-    return Saved(pngs, sheet_path, video)
+    picture = rollout.replay.picture() if rollout.replay else None
+    if picture:
+        picture.save(different)
+    return Saved(pngs, sheet_path, video, session)
 
 
 def show(saved: Saved, rollout: Rollout) -> None:
@@ -85,6 +94,8 @@ def show(saved: Saved, rollout: Rollout) -> None:
         display(Video(str(saved.video.path), embed=True, html_attributes="controls loop autoplay muted"))
     else:
         display(Picture(filename=str(saved.video.path)))
+    if picture := rollout.replay.picture() if rollout.replay else None:
+        display(picture)
     if rollout.trace and rollout.trace.samples:
         display(plot_trace(rollout.trace.samples))
 
@@ -108,6 +119,8 @@ def verify(opened: OpenWorld, rollout: Rollout, saved: Saved, settings: Settings
         check_frames_differ(rollout),
         check_device(opened, rollout),
     ]
+    if rollout.replay:
+        checks.append(check_replay(rollout.replay))
     checks += [Check("note", "warn", note, "Nothing needs to be done.") for note in opened.notes]
     if rollout.psnr:
         mean = f"{statistics.mean(rollout.psnr):.1f} dB against the true frames (mean of {len(rollout.psnr)})"
@@ -204,6 +217,19 @@ def check_device(opened: OpenWorld, rollout: Rollout) -> Check:
     )
 
 
+def check_replay(replay: session_file.Replay) -> Check:
+    """Every frame must have the tokens that were recorded."""
+    if replay.equal:
+        return Check("replay", "ok", str(replay))
+    return Check(
+        "replay",
+        "fail",
+        str(replay),
+        "See replay_difference.png. Only the same files, device and torch give the same bits; if these are "
+        "the same, the session file was changed.",
+    )
+
+
 def describe_run(
     opened: OpenWorld, rollout: Rollout, saved: Saved, settings: Settings, checks: Sequence[Check]
 ) -> dict[str, Any]:
@@ -237,6 +263,7 @@ def describe_run(
             "frames_per_second": None if per_frame is None else 1 / per_frame,
         },
         "metrics": {"psnr_db": rollout.psnr},
+        "replay": rollout.replay.to_dict() if rollout.replay else None,
         "evidence": {
             "checks": [asdict(check) for check in checks],
             "gpu_seconds": rollout.gpu_seconds,
@@ -248,5 +275,6 @@ def describe_run(
             "frames": len(saved.pngs),
             "contact_sheet": saved.contact_sheet.name,
             "video": saved.video.path.name,
+            "session": saved.session.name,
         },
     }

@@ -30,6 +30,7 @@ class World:
         dataset_repo: Dataset repository on the hub; None for the embedded world.
         model_repo: Model repository on the hub, which has one folder a suite; None for the embedded world.
         steps: MaskGIT decoding steps a frame.
+        true_actions: What the dataset's true action ids mean, in their order; empty where it has none.
     """
 
     name: str
@@ -41,6 +42,7 @@ class World:
     dataset_repo: str | None
     model_repo: str | None
     steps: int = 10
+    true_actions: tuple[str, ...] = ()
 
     @property
     def embedded(self) -> bool:
@@ -62,12 +64,29 @@ def _published(name: str, title: str, fps: int, first_frame: int = 0) -> World:
     )
 
 
+def _keys(*keys: str) -> tuple[str, ...]:
+    """Names of the ids whose bits are keys held down, the first key being bit 0: "nothing", "left", …"""
+    held = ([key for bit, key in enumerate(keys) if number >> bit & 1] for number in range(2 ** len(keys)))
+    return tuple(" + ".join(names) or "nothing" for names in held)
+
+
 WORLDS: dict[str, World] = {
     each.name: each
     for each in (
         # CoinRun is recorded one row a step, and every step is shown: fps is only how fast it plays.
         # More than six decoding steps gained it nothing: `python runbook.py evaluate --steps 10`.
-        World("demo", "CoinRun", "clips.h5", 15, 1, 0, dataset_repo=None, model_repo=None, steps=6),
+        World(
+            "demo",
+            "CoinRun",
+            "clips.h5",
+            fps=15,
+            skip=1,
+            first_frame=0,
+            dataset_repo=None,
+            model_repo=None,
+            steps=6,
+            true_actions=_keys("left", "right", "jump"),
+        ),
         _published("sonic", "Sonic", fps=15, first_frame=100),
         _published("pong", "Pong", fps=15),
         _published("zelda", "Zelda", fps=15, first_frame=1000),

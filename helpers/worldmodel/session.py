@@ -71,11 +71,12 @@ class Session:
         self._actions: list[Tensor] = [self._unknown] * (context.shape[1] - 1)
         self._latents: list[Tensor] = []
         self._given = context.shape[1]
+        self._forgotten = 0  # frames that a fork left behind, the oldest ones
         self._step_frames = partial(step_frames, suite)
 
     @property
     def frames(self) -> Tensor:
-        """Everything so far, the context first: float ``[B, T, 3, H, W]``, generated frames unclamped."""
+        """All that is kept, the context first: float ``[B, T, 3, H, W]``, generated frames unclamped."""
         return torch.cat(self._frames, 1)
 
     def last_frames(self, count: int) -> Tensor:
@@ -90,7 +91,9 @@ class Session:
     @property
     def actions(self) -> Tensor:
         """The actions chosen so far, one a step: int64 ``[B, steps]``, -1 where there was none."""
-        return torch.stack([self._unknown, *self._actions[self._given - 1 :: self.horizon]], 1)[:, 1:]
+        first = self._given - 1 - self._forgotten
+        held = self._actions[first if first >= 0 else first % self.horizon :: self.horizon]
+        return torch.stack([self._unknown, *held], 1)[:, 1:]
 
     @property
     def tokens(self) -> Tensor:
@@ -149,7 +152,7 @@ class Session:
     @property
     def generated(self) -> int:
         """How many frames were generated so far, the context not counted."""
-        return len(self._frames) - self._given
+        return self._forgotten + len(self._frames) - self._given
 
     @property
     def seed(self) -> list[int]:
@@ -160,28 +163,55 @@ class Session:
     def seed(self, seed: int | Sequence[int]) -> None:
         self._seeds = _seeds(seed, len(self._unknown))
 
-    def fork(self, generated: int | None = None) -> "Session":
+    def fork(
+        self, generated: int | None = None, keep: int | None = None, batch: int | None = None
+    ) -> "Session":
         """A session of its own that goes on from here, or from an earlier point; this one stays as it is.
 
         ``steps``, ``temperature``, ``feedback`` and ``seed`` are taken over and may be set on either. Frames
         are shared, so a fork costs next to nothing.
 
         Args:
-            generated: Keep only this many generated frames, a multiple of the horizon; None keeps all.
+            generated: Go back to this many generated frames, a multiple of the horizon; None stays here.
+            keep: Carry only the last so many frames along, at least ``context_window``: play goes on bit for
+                bit the same, and what came before is forgotten. None carries all of them.
+            batch: From a session of one world, one of so many that all stand here and share its seed.
 
         Raises:
-            ParameterError: There are not so many generated frames, or a step would be cut in two.
+            ParameterError: There are not so many generated frames, a step would be cut in two, fewer frames
+                would be kept than a step sees, or the batch is not a single world's.
         """
-        kept = self.generated if generated is None else generated
-        if not is_whole(kept) or not 0 <= kept <= self.generated or kept % self.horizon:
+        there = self.generated if generated is None else generated
+        oldest = max(0, self._forgotten + self.context_window - self._given)
+        if not is_whole(there) or not oldest <= there <= self.generated or there % self.horizon:
             raise ParameterError(
-                f"A fork after {kept!r} of {self.generated} generated frames was asked for.",
-                fix=f"Use a multiple of the horizon, {self.horizon}, from 0 to {self.generated}.",
+                f"A fork after {there!r} of {self.generated} generated frames was asked for.",
+                fix=f"Use a multiple of the horizon, {self.horizon}, from {oldest} to {self.generated}.",
             )
+        if keep is not None and not (is_whole(keep) and keep >= self.context_window):
+            raise ParameterError(
+                f"A fork that keeps {keep!r} frames was asked for.",
+                fix=f"Keep at least the context window, {self.context_window}.",
+            )
+        if batch is not None and not (is_whole(batch) and batch >= 1 and len(self._seeds) == 1):
+            raise ParameterError(
+                f"A fork of {batch!r} worlds was asked for, from {len(self._seeds)}.",
+                fix="Fork a session of one world, into at least 1.",
+            )
+        end = self._given + there - self._forgotten
+        begin = 0 if keep is None else max(0, end - keep)
+        first = max(0, self._given - self._forgotten)  # among the frames here, the first generated one
         twin = copy.copy(self)
-        twin._frames = self._frames[: self._given + kept]
-        twin._latents = self._latents[:kept]
-        twin._actions = self._actions[: self._given - 1 + kept]
+        twin._forgotten = self._forgotten + begin
+        twin._frames = self._frames[begin:end]
+        twin._latents = self._latents[max(0, begin - first) : end - first]
+        twin._actions = self._actions[begin : end - 1]
+        if batch is not None:
+            twin._seeds = self._seeds * batch
+            twin._unknown = self._unknown.expand(batch)
+            twin._actions = [held.expand(batch) for held in twin._actions]
+            twin._frames = [frame.expand(batch, -1, -1, -1, -1) for frame in twin._frames]
+            twin._latents = [latents.expand(batch, -1, -1, -1) for latents in twin._latents]
         return twin
 
     def _chosen(self, actions: int | Tensor | None) -> Tensor | None:
@@ -206,7 +236,7 @@ class Session:
     def _uniform(self) -> Tensor:
         """The step's random numbers ``[B, M, N]`` on the CPU, from nothing but seeds and frames before."""
         positions = self.horizon * self.suite.dynamics.config.grid**2
-        generators = [generator(own, len(self._latents)) for own in self._seeds]
+        generators = [generator(own, self.generated) for own in self._seeds]
         steps = len(unmask_counts(positions, self.steps))
         return draw_uniform(len(generators), steps, positions, generators, torch.device("cpu"))
 
