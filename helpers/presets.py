@@ -1,8 +1,8 @@
 """Speed against quality on this machine: measured once, then asked for by frames a second.
 
-`python -m helpers.presets` plays the embedded world with every number of decoding steps, greedily and sampled,
-with either feedback, and saves milliseconds, PSNR and Delta-4-PSNR. ``preset="30fps"`` in 05_infer then takes
-the best measured way that is fast enough.
+`python -m helpers.presets` plays the embedded world with every number of decoding steps, greedily and
+sampled, with either feedback, and saves milliseconds, PSNR and Delta-4-PSNR. ``preset="30fps"`` in 05_infer
+then takes the best measured way that is fast enough.
 """
 
 import argparse
