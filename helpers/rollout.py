@@ -22,6 +22,7 @@ from helpers.dataset import FrameDataset, lively_starts, to_model_frames
 from helpers.errors import ActionError, DatasetError, ParameterError
 from helpers.evidence import GpuTrace
 from helpers.hub import sha256_of
+from helpers.presets import overrides
 from helpers.run_folder import ROOT
 from helpers.suites import World, world
 from helpers.video import to_uint8
@@ -73,6 +74,7 @@ class Settings:
         start: Row of the dataset to start from; -1 takes a lively clip, chosen by the seed.
         replay: A session file to play again instead; what it recorded comes before the parameters above.
         replay_other_weights: Replay it even if the suite is not the one it was played with.
+        preset: Such as ``"30fps"``: sets steps, temperature and feedback as measured on this machine.
     """
 
     dataset: str = "demo"
@@ -101,6 +103,7 @@ class Settings:
     start: int = -1
     replay: str = ""
     replay_other_weights: bool = False
+    preset: str = ""
 
     @classmethod
     def read(cls, namespace: Mapping[str, Any]) -> "Settings":
@@ -121,7 +124,8 @@ class Settings:
                     f"{each.name} is {value!r}.",
                     fix=f"It takes a {wanted.__name__}, such as {each.default!r}.",
                 )
-        settings = cls(**values | {"actions": tuple(values.get("actions", ()))})
+        chosen = overrides(values.get("preset", ""))
+        settings = cls(**values | {"actions": tuple(values.get("actions", ()))} | chosen)
         settings.check()
         return settings
 
