@@ -520,6 +520,19 @@ class Game:
             ]  # [n, horizon, 3, H, W]
         return to_uint8(torch.cat(made, 1)[:, :frames].float().cpu())
 
+    def warm_up(self) -> float:
+        """Take a step that counts for nothing, so that the first real one takes no longer than others.
+
+        Returns:
+            The seconds it took.
+        """
+        session = self._state().fork(keep=self.settings.context_window)
+        _set(session, self._play)
+        clock = StepClock(self.opened.suite.device)
+        with precision(self.settings, self.opened.suite.device), clock:
+            session.step(0)
+        return clock.seconds[0]
+
     def as_if(self, tokens: np.ndarray) -> np.ndarray:
         """The pictures that the step which led here would have made of other tokens.
 

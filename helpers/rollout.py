@@ -23,6 +23,7 @@ from helpers.errors import ActionError, DatasetError, ParameterError
 from helpers.evidence import GpuTrace
 from helpers.hub import sha256_of
 from helpers.metrics import psnr
+from helpers.presets import overrides
 from helpers.run_folder import ROOT
 from helpers.suites import World, world
 from helpers.video import to_uint8
@@ -75,6 +76,7 @@ class Settings:
         evaluate: Also measure what takes further passes of the models: Δ₄PSNR and token accuracy.
         replay: A session file to play again instead; what it recorded comes before the parameters above.
         replay_other_weights: Replay it even if the suite is not the one it was played with.
+        preset: Such as ``"30fps"``: sets steps, temperature and feedback as measured on this machine.
     """
 
     dataset: str = "demo"
@@ -104,6 +106,7 @@ class Settings:
     evaluate: bool = True
     replay: str = ""
     replay_other_weights: bool = False
+    preset: str = ""
 
     @classmethod
     def read(cls, namespace: Mapping[str, Any]) -> "Settings":
@@ -124,7 +127,8 @@ class Settings:
                     f"{each.name} is {value!r}.",
                     fix=f"It takes a {wanted.__name__}, such as {each.default!r}.",
                 )
-        settings = cls(**values | {"actions": tuple(values.get("actions", ()))})
+        chosen = overrides(values.get("preset", ""))
+        settings = cls(**values | {"actions": tuple(values.get("actions", ()))} | chosen)
         settings.check()
         return settings
 

@@ -182,9 +182,9 @@ def test_the_engine_knows_nothing_of_the_house_around_it():
         assert foreign == set(), f"{path.name} imports {foreign}"
 
 
-# These stand before the steps and call them: headless runs, the widgets of 05's interactive mode, and the
-# rollout of 05, which opens the files that 04 found and must find the same ones.
-FRONTS = ("batch", "player", "rollout")
+# These stand before the steps and call them: headless runs, the doctor, the widgets of 05's interactive
+# mode, and the rollout of 05, which opens the files that 04 found and must find the same ones.
+FRONTS = ("batch", "doctor", "player", "rollout")
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -209,9 +209,13 @@ def test_nothing_but_the_player_loads_a_front_end_merely_by_being_imported():
             assert (names | {name.split(".")[0] for name in names}) & front_ends == set(), path.name
 
 
-@pytest.mark.parametrize(
-    "name", ["check", "env", "torch_build", "gpu", "deps", "batch", "commands", "report"]
+BARE = (
+    *("check", "env", "torch_build", "torch_probe", "gpu", "machine", "redact", "doctor", "deps", "batch"),
+    *("commands", "report"),
 )
+
+
+@pytest.mark.parametrize("name", BARE)
 def test_what_runs_before_anything_is_installed_needs_the_standard_library_only(name):
     command = [sys.executable, "-S", "-c", f"import helpers.{name}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
