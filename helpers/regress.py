@@ -150,14 +150,14 @@ def suspects(judgement: Judgement) -> str:
 def picture(judgement: Judgement) -> Image.Image | None:
     """Frames of the baseline, frames of now, their difference, and which tokens differ, side by side.
 
-    The difference is as bright as its largest value allows, 16 times at most.
+    The difference is made as bright as its largest value allows.
     """
     now, before = judgement.now, judgement.case.played
     captions = [f"{number}" for number in range(1, len(before.frames) + 1)]
     if now is None or judgement.different is None or judgement.outcome == "identical":
         return contact_sheet([("both" if now else "baseline", before.frames)], captions)
     gap = np.abs(before.frames.astype(np.int16) - now.frames)
-    times = min(16, 255 // max(1, int(gap.max())))
+    times = 255 // max(1, int(gap.max()))
     rows = [
         ("baseline", before.frames),
         ("now", now.frames),
