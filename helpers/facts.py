@@ -1,5 +1,6 @@
 """What a run's numbers depend on beside its parameters and files: software, device, code."""
 
+import functools
 import hashlib
 import platform
 import subprocess
@@ -47,6 +48,8 @@ def device_name(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
+# A process goes on with the code that it imported: what that is should not be looked up again.
+@functools.cache
 def engine_hash(folder: Path = ENGINE) -> str:
     """sha256 over the engine's sources, whatever line ends a checkout gave them."""
     digest = hashlib.sha256()
@@ -55,6 +58,7 @@ def engine_hash(folder: Path = ENGINE) -> str:
     return digest.hexdigest()
 
 
+@functools.cache
 def commit(root: Path = ROOT) -> str:
     """The git commit of the code, ``+changes`` where files differ from it; ``"unknown"`` outside git."""
 

@@ -242,7 +242,13 @@ def worker_options(gpus: Sequence[str], cores: int, jobs: int, workers: int = 0)
         jobs: How many there are.
         workers: How many CPU workers; 0 for one each core.
     """
-    common = {"nthreads": 1, "host": "127.0.0.1", "dashboard": False, "memory_limit": 0}
+    common = {
+        "nthreads": 1,
+        "host": "127.0.0.1",
+        "dashboard": False,
+        "memory_limit": 0,
+        "silence_logs": logging.ERROR,
+    }
     if gpus and not workers:
         order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as nvidia-smi counts them
         return [

@@ -436,6 +436,7 @@ def keep_worlds_open() -> None:
 
 def between_jobs() -> None:
     """Forget everything of the last notebook: its variables, and the log that it kept open."""
+    import gc
     import logging
 
     from IPython import get_ipython
@@ -447,6 +448,8 @@ def between_jobs() -> None:
     shell = get_ipython()
     if shell is not None:
         shell.reset(new_session=True)
+    if not gc.get_freeze_count():
+        gc.freeze()  # torch and the suite stay; looking through them at every reset takes long
 
 
 if __name__ == "__main__":
