@@ -306,8 +306,8 @@ def run_jobs(
     failed = 0
     try:
         with tqdm(total=len(jobs), unit="job", dynamic_ncols=True) as bar:
-            for future in as_completed(futures):
-                job = futures[future]
+            for future in as_completed(list(futures)):
+                job = futures.pop(future)  # held, Dask would run it again whenever its worker is lost
                 record = _result(future, job)
                 records[job.digest] = record
                 failed += record["status"] == "fail"

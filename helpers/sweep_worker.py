@@ -179,10 +179,13 @@ def run_job(job: dict[str, Any], output: str, session: str, warm: bool) -> dict[
     """
     began = time.monotonic()
     worker = get_worker()
-    record = job | {"status": "fail", "message": "", "worker": worker.address, "host": socket.gethostname()}
+    where = {"worker": worker.address, "host": socket.gethostname(), "session": session}
+    record = job | where | {"status": "fail", "message": ""}
     scratch: Path | None = None
     try:
         storage, root = open_storage(output)
+        if ended := _ended(storage, f"{root}/jobs/{job['name']}", session):
+            return ended
         record["attempt"] = _count_attempt(storage, root, job["name"], session)
         if record["attempt"] > ATTEMPTS:
             record["message"] = f"{ATTEMPTS} workers were lost while they ran it; it is not tried again."
@@ -214,6 +217,14 @@ def read_numbers(run_dir: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return {name: record.get(name) for name in ("metrics", "timings", "frames", "device", "environment")}
+
+
+def _ended(storage: "FileSystem", folder: str, session: str) -> dict[str, Any] | None:
+    """The record of a job that this session has run: Dask asks again if the worker with it is lost."""
+    with contextlib.suppress(OSError, ValueError), storage.open_input_stream(f"{folder}/job.json") as stream:
+        record = dict(json.loads(stream.read()))
+        return record if record.get("session") == session else None
+    return None
 
 
 def _count_attempt(storage: "FileSystem", root: str, name: str, session: str) -> int:

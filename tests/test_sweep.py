@@ -28,7 +28,7 @@ from helpers.sweep import (
     visible_gpus,
     worker_options,
 )
-from helpers.sweep_worker import _publish, open_storage
+from helpers.sweep_worker import _ended, _publish, open_storage
 
 # --- what a sweep.yaml means -------------------------------------------------------------------------
 
@@ -153,6 +153,15 @@ def test_results_are_published_to_a_folder_a_uri_and_through_fsspec(kind: str, t
         _publish(run, storage, f"{root}/jobs/a")
     assert (tmp_path / "out" / "jobs" / "a" / "frames" / "0.png").read_text(encoding="utf-8") == "second"
     assert set(read_records(storage, root)) == {"second"}
+
+
+def test_a_job_that_has_ended_is_not_run_again_when_dask_loses_its_result(tmp_path: Path) -> None:
+    storage, root = open_storage(str(tmp_path))
+    assert _ended(storage, f"{root}/a", "this") is None
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "job.json").write_text('{"session": "this", "status": "ok"}', encoding="utf-8")
+    assert _ended(storage, f"{root}/a", "this") == {"session": "this", "status": "ok"}
+    assert _ended(storage, f"{root}/a", "another") is None
 
 
 def test_an_address_that_nothing_serves_is_a_sentence() -> None:
