@@ -40,7 +40,7 @@ def test_a_preset_sets_steps_temperature_and_feedback_of_the_settings(tmp_path, 
 
 
 def test_nothing_measured_or_another_file_is_refused_in_a_sentence(tmp_path):
-    with pytest.raises(ParameterError, match=r"python -m helpers\.presets"):
+    with pytest.raises(ParameterError, match=r"python -m helpers\.demo\.sweep"):
         presets.read_ways(tmp_path / "none.json")
     (tmp_path / "other.json").write_text("[{}]", encoding="utf-8")
     with pytest.raises(ParameterError, match="holds no measured presets"):
