@@ -7,6 +7,12 @@ python runbook.py test  run the tests; further arguments go to pytest
 python runbook.py bench measure how long a frame takes, against the straightforward way
 python runbook.py evaluate
                         measure the embedded world: the numbers of its model card
+python runbook.py baseline [--dataset sonic]
+                        freeze what a world generates here, to be held against later
+python runbook.py regress
+                        generate it again, and say in a report what has changed and why
+python runbook.py sweep sweep.yaml
+                        run a notebook for every combination of parameters
 python runbook.py setup [--torch-lock auto|cpu|2.8.0]
                         only set up, looking at every step again; the torch choice is remembered
 python runbook.py doctor [--json] [--deep] [--bundle] [--dataset sonic]
@@ -49,6 +55,9 @@ INSIDE = {
     "test": ["-X", "warn_default_encoding", "-m", "pytest"],
     "bench": ["-m", "helpers.bench"],
     "evaluate": ["-m", "helpers.demo.evaluate"],
+    "baseline": ["-m", "helpers.baseline"],
+    "regress": ["-m", "helpers.regress"],
+    "sweep": ["-m", "helpers.sweep"],
 }
 COMMANDS = (*INSIDE, "setup", "doctor")
 PYTHONS = ("3.11", "3.12", "3.10", "3.13")  # all that fit, the most comfortable first
@@ -120,7 +129,8 @@ def hand_over(python: Path, command: str, rest: list[str]) -> int:
     from helpers.commands import child_environment
 
     # A file that an argument names lies where the reader stands, and the program runs in its own folder.
-    stands = ["--called-from", str(Path.cwd())] if command == "run" else []
+    named = command in ("run", "baseline", "regress", "sweep")
+    stands = ["--called-from", str(Path.cwd())] if named else []
     return follow([str(python), *INSIDE[command], *stands, *rest], cwd=ROOT, env=child_environment())
 
 

@@ -53,7 +53,7 @@ FORMAT, VERSION = "tinyworlds-session", 1
 """What a recording says it is; `helpers.session_file` describes it."""
 
 NOT_RECORDED = (
-    *("device", "fps", "use_latest_checkpoints", "replay", "replay_other_weights"),
+    *("device", "fps", "use_latest_checkpoints", "evaluate", "replay", "replay_other_weights"),
     *("video_tokenizer_path", "latent_actions_path", "dynamics_path"),
 )
 """Settings that tell where a world is found and shown, not what is played."""
@@ -326,6 +326,12 @@ class Game:
     def token_hashes(self) -> list[str]:
         """One a generated frame of the current branch, up to where play stands."""
         return [each for moment in self._path() for each in moment.hashes]
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """The tokens of the generated frames of the current branch, up to where play stands: ``[T, P]``."""
+        made = [moment.tokens for moment in self._path() if moment.tokens is not None]
+        return np.concatenate(made) if made else np.empty((0, 0), np.uint16)
 
     def last_frames(self, count: int) -> tuple[np.ndarray, list[int | None]]:
         """The last frames, the current one at the end; costs what ``count`` costs, not what was played.

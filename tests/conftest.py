@@ -35,6 +35,8 @@ SLOW = (
     "test_interpreters",
     "test_house",
     "test_demo",
+    "test_regress",
+    "test_sweep",
     "test_runbook",
     "test_notebooks",
 )

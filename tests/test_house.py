@@ -82,7 +82,7 @@ def test_every_dependency_is_pinned_in_the_lock_at_a_version_it_allows():
 
 def test_whatever_helpers_import_is_a_dependency():
     listed = {canonicalize_name(requirement.name) for requirement in project_dependencies()}
-    packages = {"PIL": "pillow", "pynvml": "nvidia-ml-py", "skimage": "scikit-image"}
+    packages = {"PIL": "pillow", "pynvml": "nvidia-ml-py", "skimage": "scikit-image", "yaml": "pyyaml"}
     aside = {"helpers", "torch", "procgen"}  # ours; chosen for the machine; the recorder's own environment
     for path in modules("helpers"):
         names = {name.split(".")[0] for name in imports(path)} - aside - set(sys.stdlib_module_names)
