@@ -391,7 +391,8 @@ class Replay:
         if self.first is None:
             text = f"all {self.compared} frames of {self.path} are equal, token for token"
         else:
-            text = f"{self.different} of {self.compared} frames of {self.path} differ; the first one: {self.first}"
+            differ = f"{self.different} of {self.compared} frames of {self.path} differ"
+            text = f"{differ}; the first one: {self.first}"
         return "; ".join([text, *self.notes])
 
     def to_dict(self) -> dict[str, Any]:

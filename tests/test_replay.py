@@ -59,7 +59,9 @@ def test_a_run_replays_headless_and_leaves_the_same_session(run: Path, tmp_path:
 
 def test_one_call_replays_a_run_too(run: Path) -> None:
     made = session_file.replay(run / "session.json")
-    assert made.equal and made.compared == 3 and made.notes == ()
+    assert made.equal and made.compared == 3
+    # The engine's tests set torch to one thread; a kernel has its own number, and that may differ.
+    assert all(note.startswith("threads was") for note in made.notes)
 
 
 def test_a_difference_fails_the_verdict_and_shows_both_frames(run: Path, tmp_path: Path) -> None:
