@@ -53,7 +53,7 @@ FORMAT, VERSION = "tinyworlds-session", 1
 """What a recording says it is; `helpers.session_file` describes it."""
 
 NOT_RECORDED = (
-    *("device", "fps", "use_latest_checkpoints", "replay", "replay_other_weights"),
+    *("device", "fps", "use_latest_checkpoints", "evaluate", "replay", "replay_other_weights"),
     *("video_tokenizer_path", "latent_actions_path", "dynamics_path"),
 )
 """Settings that tell where a world is found and shown, not what is played."""
@@ -327,6 +327,12 @@ class Game:
         """One a generated frame of the current branch, up to where play stands."""
         return [each for moment in self._path() for each in moment.hashes]
 
+    @property
+    def tokens(self) -> np.ndarray:
+        """The tokens of the generated frames of the current branch, up to where play stands: ``[T, P]``."""
+        made = [moment.tokens for moment in self._path() if moment.tokens is not None]
+        return np.concatenate(made) if made else np.empty((0, 0), np.uint16)
+
     def last_frames(self, count: int) -> tuple[np.ndarray, list[int | None]]:
         """The last frames, the current one at the end; costs what ``count`` costs, not what was played.
 
@@ -513,6 +519,19 @@ class Game:
                 worlds.step(ids) for _ in range(math.ceil(frames / self.horizon))
             ]  # [n, horizon, 3, H, W]
         return to_uint8(torch.cat(made, 1)[:, :frames].float().cpu())
+
+    def warm_up(self) -> float:
+        """Take a step that counts for nothing, so that the first real one takes no longer than others.
+
+        Returns:
+            The seconds it took.
+        """
+        session = self._state().fork(keep=self.settings.context_window)
+        _set(session, self._play)
+        clock = StepClock(self.opened.suite.device)
+        with precision(self.settings, self.opened.suite.device), clock:
+            session.step(0)
+        return clock.seconds[0]
 
     def as_if(self, tokens: np.ndarray) -> np.ndarray:
         """The pictures that the step which led here would have made of other tokens.

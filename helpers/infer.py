@@ -17,10 +17,13 @@ import torch
 from PIL import Image
 
 from helpers import session_file
+from helpers.errors import OutputError
 from helpers.evidence import plot_trace
+from helpers.facts import environment_facts
 from helpers.game import Game
+from helpers.metrics import measure
 from helpers.report import Check, Status, write_json
-from helpers.rollout import LOOP_ENDS, LOOP_STARTS, OpenWorld, Rollout, Settings
+from helpers.rollout import LOOP_ENDS, LOOP_STARTS, OpenWorld, Rollout, Settings, precision
 from helpers.video import VideoResult, contact_sheet, write_pngs, write_video
 
 log = logging.getLogger("runbook.infer")
@@ -74,6 +77,7 @@ def save(rollout: Rollout, opened: OpenWorld, settings: Settings, run: Path) -> 
     sheet(rollout).save(sheet_path)
     fps = settings.fps or opened.world.fps
     video = write_video(rollout.frames, run / "rollout.mp4", fps)
+    write_arrays(rollout, run / "rollout.npz")
     session = run / "session.json"
     session_file.write(session, Game.from_rollout(opened, rollout, settings).recording())
     for path in (run / "frames", sheet_path, video.path, session):
@@ -82,6 +86,22 @@ def save(rollout: Rollout, opened: OpenWorld, settings: Settings, run: Path) -> 
     if picture:
         picture.save(different)
     return Saved(pngs, sheet_path, video, session)
+
+
+def write_arrays(rollout: Rollout, path: Path) -> None:
+    """Write what a rollout is made of: ``frames`` uint8 ``[T, H, W, 3]``, ``tokens`` int32 ``[T', P]``.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    # A game's session keeps its last frames only; the game itself keeps all.
+    tokens = rollout.game.tokens if rollout.game else rollout.session.tokens[0].cpu().numpy()
+    try:
+        np.savez_compressed(path, frames=rollout.frames, tokens=tokens.astype(np.int32))
+    except OSError as error:
+        raise OutputError(
+            f"{path} could not be written ({error.strerror or error}).", fix="Free some disk and run again."
+        ) from error
 
 
 def show(saved: Saved, rollout: Rollout) -> None:
@@ -125,7 +145,18 @@ def verify(opened: OpenWorld, rollout: Rollout, saved: Saved, settings: Settings
     if rollout.psnr:
         mean = f"{statistics.mean(rollout.psnr):.1f} dB against the true frames (mean of {len(rollout.psnr)})"
         checks.append(Check("psnr", "ok", mean))
-    write_json(run / "run.json", describe_run(opened, rollout, saved, settings, checks))
+    with precision(settings, opened.suite.device):
+        metrics = measure(
+            rollout.session,
+            rollout.frames,
+            rollout.truth,
+            rollout.given,
+            rollout.actions,
+            len(rollout.psnr),
+            settings.evaluate,
+        )
+    record = describe_run(opened, rollout, saved, settings, checks) | {"metrics": metrics}
+    write_json(run / "run.json", record)
     return checks
 
 
@@ -233,7 +264,7 @@ def check_replay(replay: session_file.Replay) -> Check:
 def describe_run(
     opened: OpenWorld, rollout: Rollout, saved: Saved, settings: Settings, checks: Sequence[Check]
 ) -> dict[str, Any]:
-    """Everything about the run, as plain JSON values: the content of ``run.json``."""
+    """Everything about the run but its metrics, as plain JSON values: the content of ``run.json``."""
     generated_seconds = rollout.seconds[1:] or rollout.seconds
     per_frame = (
         statistics.median(generated_seconds) / settings.prediction_horizon if generated_seconds else None
@@ -262,7 +293,7 @@ def describe_run(
             "median_ms_per_frame": None if per_frame is None else per_frame * 1000,
             "frames_per_second": None if per_frame is None else 1 / per_frame,
         },
-        "metrics": {"psnr_db": rollout.psnr},
+        "environment": environment_facts(opened.suite.device),
         "replay": rollout.replay.to_dict() if rollout.replay else None,
         "evidence": {
             "checks": [asdict(check) for check in checks],

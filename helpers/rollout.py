@@ -22,6 +22,8 @@ from helpers.dataset import FrameDataset, lively_starts, to_model_frames
 from helpers.errors import ActionError, DatasetError, ParameterError
 from helpers.evidence import GpuTrace
 from helpers.hub import sha256_of
+from helpers.metrics import psnr
+from helpers.presets import overrides
 from helpers.run_folder import ROOT
 from helpers.suites import World, world
 from helpers.video import to_uint8
@@ -71,8 +73,10 @@ class Settings:
         feedback: ``"tokens"`` keeps generated tokens; ``"pixels"`` tokenises generated frames again.
         actions: Action ids to take, one a step; they come before every other source of actions.
         start: Row of the dataset to start from; -1 takes a lively clip, chosen by the seed.
+        evaluate: Also measure what takes further passes of the models: Δ₄PSNR and token accuracy.
         replay: A session file to play again instead; what it recorded comes before the parameters above.
         replay_other_weights: Replay it even if the suite is not the one it was played with.
+        preset: Such as ``"30fps"``: sets steps, temperature and feedback as measured on this machine.
     """
 
     dataset: str = "demo"
@@ -99,8 +103,10 @@ class Settings:
     feedback: Feedback = "tokens"
     actions: tuple[int, ...] = ()
     start: int = -1
+    evaluate: bool = True
     replay: str = ""
     replay_other_weights: bool = False
+    preset: str = ""
 
     @classmethod
     def read(cls, namespace: Mapping[str, Any]) -> "Settings":
@@ -121,7 +127,8 @@ class Settings:
                     f"{each.name} is {value!r}.",
                     fix=f"It takes a {wanted.__name__}, such as {each.default!r}.",
                 )
-        settings = cls(**values | {"actions": tuple(values.get("actions", ()))})
+        chosen = overrides(values.get("preset", ""))
+        settings = cls(**values | {"actions": tuple(values.get("actions", ()))} | chosen)
         settings.check()
         return settings
 
@@ -483,16 +490,8 @@ def frames_psnr(frames: np.ndarray, clip: Clip, settings: Settings) -> list[floa
     if settings.action_source != "ground truth" and not settings.teacher_forced:
         return []
     truth = to_uint8(clip.frames[0])[: len(frames)]
-    return [psnr(frames[index], truth[index]) for index in range(settings.context_window, len(truth))]
-
-
-def psnr(image: np.ndarray, truth: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of a uint8 image against the true one, in dB; 100 where they are equal.
-
-    Source: the usual definition, 10 log10(255^2 / mean squared error).
-    """
-    error = float(np.mean((image.astype(np.float64) - truth.astype(np.float64)) ** 2))
-    return 100.0 if error == 0 else float(10 * np.log10(255**2 / error))
+    given = settings.context_window
+    return [float(value) for value in psnr(frames[given : len(truth)], truth[given:])]
 
 
 def gpu_uuid(device: torch.device) -> str:

@@ -391,8 +391,7 @@ class Replay:
         if self.first is None:
             text = f"all {self.compared} frames of {self.path} are equal, token for token"
         else:
-            differ = f"{self.different} of {self.compared} frames of {self.path} differ"
-            text = f"{differ}; the first one: {self.first}"
+            text = f"{self.different} of {self.compared} frames of {self.path} differ; first: {self.first}"
         return "; ".join([text, *self.notes])
 
     def to_dict(self) -> dict[str, Any]:

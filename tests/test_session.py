@@ -165,6 +165,19 @@ def test_a_session_is_not_changed_by_what_is_done_to_tensors_it_took_or_gave(sui
         assert torch.equal(kept, expected)
 
 
+@pytest.mark.parametrize("count", [1, 3, 5, 99])
+def test_the_last_frames_are_the_end_of_all_frames(suite, count):
+    session = Session(suite, random_frames(2, 2))
+    play(session, [1, 2, 3])
+    assert torch.equal(session.last_frames(count), session.frames[:, -count:])
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.0, True])
+def test_no_last_frames_at_all_are_refused(suite, count):
+    with pytest.raises(ParameterError, match="Use at least 1"):
+        Session(suite, random_frames(1, 2)).last_frames(count)
+
+
 # --- feedback --------------------------------------------------------------------------------------
 
 
