@@ -30,6 +30,10 @@ class World:
         dataset_repo: Dataset repository on the hub; None for the embedded world.
         model_repo: Model repository on the hub, which has one folder a suite; None for the embedded world.
         steps: MaskGIT decoding steps a frame.
+        revision: Branch or commit of both repositories at which files are first looked for. The commit found
+            is then locked on this disk, and later fetches take the same one.
+        checkpoints: Paths of the published checkpoints in the model repository, for mirrors that serve files
+            and cannot list them.
     """
 
     name: str
@@ -41,6 +45,8 @@ class World:
     dataset_repo: str | None
     model_repo: str | None
     steps: int = 10
+    revision: str = "main"
+    checkpoints: tuple[str, ...] = ()
 
     @property
     def embedded(self) -> bool:
@@ -48,7 +54,9 @@ class World:
         return self.model_repo is None
 
 
-def _published(name: str, title: str, fps: int, first_frame: int = 0) -> World:
+def _published(
+    name: str, title: str, fps: int, first_frame: int = 0, checkpoints: tuple[str, ...] = ()
+) -> World:
     """A world on the hub; all of them were recorded at 60 frames a second."""
     return World(
         name=name,
@@ -59,6 +67,7 @@ def _published(name: str, title: str, fps: int, first_frame: int = 0) -> World:
         first_frame=first_frame,
         dataset_repo="AlmondGod/tinyworlds",
         model_repo="AlmondGod/tinyworlds-models",
+        checkpoints=checkpoints,
     )
 
 
@@ -68,7 +77,17 @@ WORLDS: dict[str, World] = {
         # CoinRun is recorded one row a step, and every step is shown: fps is only how fast it plays.
         # More than six decoding steps gained it nothing: `python runbook.py evaluate --steps 10`.
         World("demo", "CoinRun", "clips.h5", 15, 1, 0, dataset_repo=None, model_repo=None, steps=6),
-        _published("sonic", "Sonic", fps=15, first_frame=100),
+        _published(
+            "sonic",
+            "Sonic",
+            fps=15,
+            first_frame=100,
+            checkpoints=(
+                "sonic/sonic_video_tokenizer_step_27500_2025_09_17_06_20_26.pth",
+                "sonic/sonic_latent_actions_step_2500_2025_09_17_06_50_59.pth",
+                "sonic/sonic_dynamics_step_97500_2025_09_18_11_25_59.pth",
+            ),
+        ),
         _published("pong", "Pong", fps=15),
         _published("zelda", "Zelda", fps=15, first_frame=1000),
         _published("picodoom", "PicoDoom", fps=30, first_frame=300),

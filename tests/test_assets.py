@@ -68,6 +68,7 @@ def test_a_fresh_fetch_lands_the_four_parts_in_the_published_layout(hub: HubDoub
     assert [path.read_bytes() for path in paths] == contents
     run = paths[1].relative_to(tmp_path).parts[1]
     assert files_under(tmp_path) == [
+        "data/.sonic.lock",
         "data/sonic_assets.json",
         "data/sonic_frames.h5",
         f"results/{run}/actions/checkpoints/{ACTIONS}",
