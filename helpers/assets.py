@@ -448,7 +448,8 @@ def _import(
     try:
         if locked and file.sha256 != locked["sha256"]:
             raise _not_as_locked(name, locked, file, chosen)
-        _check_content(part, copy)
+        if not locked:
+            _check_content(part, copy)
     except AssetError:
         copy.unlink()
         raise

@@ -259,6 +259,8 @@ def _download_ranged(file: RemoteFile, part: Path, endpoint: str, patience: Pati
                     return
                 raise _Cut(f"the connection ended after {_size(part):,} of {file.size:,} bytes")
             except Exception as error:
+                if not _size(part):
+                    _forget(part)
                 if _size(part) - before >= max(1, file.size // 50):
                     tries.begin_again()
                 tries.after(error)
@@ -330,7 +332,11 @@ class _Body:
         self._parts: queue.Queue[Any] = queue.Queue(maxsize=64)
         self._gone = threading.Event()
         threading.Thread(target=self._receive, args=(url, headers), daemon=True).start()
-        self.status, self.headers = self._take(patience.stall)
+        try:
+            self.status, self.headers = self._take(patience.stall)
+        except queue.Empty:
+            self._gone.set()
+            raise _Stalled(f"nothing came for {patience.stall:g} s") from None
 
     def __enter__(self) -> "_Body":
         return self
@@ -347,18 +353,17 @@ class _Body:
                     raise _Stalled(f"only {received:,} bytes came in {self._patience.stall:g} s")
                 ends, received = time.monotonic() + self._patience.stall, 0
                 continue
-            block = self._take(left)
+            try:
+                block = self._take(left)
+            except queue.Empty:
+                continue
             if block is None:
                 return
             received += len(block)
             yield block
 
     def _take(self, seconds: float) -> Any:
-        try:
-            taken = self._parts.get(timeout=max(seconds, 0.001))
-        except queue.Empty:
-            self._gone.set()
-            raise _Stalled(f"nothing came for {self._patience.stall:g} s") from None
+        taken = self._parts.get(timeout=seconds)
         if isinstance(taken, BaseException):
             raise taken
         return taken
@@ -399,7 +404,7 @@ def _persist(ask: Callable[[], T], patience: Patience) -> T:
 
 
 def _attended(ask: Callable[[], T], seconds: float) -> T:
-    """What ``ask`` returns or raises; `_Stalled` if it does neither in time, and its thread is left behind."""
+    """What ``ask`` returns or raises; `_Stalled` if it does neither in time: its thread is left behind."""
     answer: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue()
 
     def work() -> None:
@@ -431,14 +436,18 @@ class _Tries:
 
     def after(self, error: Exception) -> None:
         """Wait for the next try, or raise ``error`` if there is none."""
+        import httpx2
+
         self._failures += 1
         asked = _retry_after(error)
+        # A refused connection or an unknown name seldom mends itself within seconds.
+        attempts = min(self._patience.attempts, 3 if isinstance(error, httpx2.ConnectError) else 99)
         pause = self._patience.pause * 2 ** (self._failures - 1) * random.uniform(1, 1.25)
         pause = min(pause, self._patience.longest_pause) if asked is None else asked
         spent = time.monotonic() - self._since
         if (
             not _may_get_better(error)
-            or self._failures >= self._patience.attempts
+            or self._failures >= attempts
             or pause > self._patience.longest_pause
             or spent + pause > self._patience.budget
         ):
@@ -664,8 +673,11 @@ def _is_true(value: str | None) -> bool:
 def _explained(subject: str, endpoint: str) -> Iterator[None]:
     """Turn whatever the hub's client raises into a sentence about ``subject``."""
     import httpx2
+    from huggingface_hub.errors import OfflineModeIsEnabled
 
     try:
+        if _is_true(os.environ.get("HF_HUB_OFFLINE")):
+            raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
         yield
     # RuntimeError is what the Xet transport raises; ValueError is an answer that is not JSON.
     except (OSError, RuntimeError, ValueError, httpx2.HTTPError) as error:
