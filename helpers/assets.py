@@ -10,6 +10,7 @@ What was fetched is recorded in ``data/<suite>_assets.json`` with its checksums,
 the files sound without a network. Reading what is *in* a checkpoint is `helpers.worldmodel`'s business.
 """
 
+import hashlib
 import itertools
 import json
 import logging
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from helpers import hub
 from helpers.dataset import FrameDataset, lively_starts
-from helpers.errors import AssetError, DatasetError
+from helpers.errors import AssetError, CheckpointError, DatasetError
 from helpers.file_kind import impostor
 from helpers.hub import RemoteFile, sha256_of
 from helpers.report import Check, write_json
@@ -135,7 +136,8 @@ def prepare_assets(
     except AssetError as error:
         raise (failure or error) from None
     source = _source_check(chosen, download, failure)
-    return paths, [source, *describe_assets(paths, recorded_checksums(chosen, root))]
+    checks = [source, *describe_assets(paths, recorded_checksums(chosen, root))]
+    return paths, [*checks, *_lock_check(chosen, root)]
 
 
 def find_suite(
@@ -224,6 +226,72 @@ def checkpoint_form(path: Path) -> Form:
 def weights_file(path: Path) -> Path:
     """The file that holds a checkpoint's weights: the .pth itself, or the one in its directory."""
     return path if checkpoint_form(path) == "file" else path / _WEIGHTS_IN_DIRECTORY
+
+
+def safe_checkpoints(paths: SuitePaths, root: str | Path = ROOT) -> dict[str, Path]:
+    """A suite's checkpoints in the form that holds no code: what `load_suite` should be given.
+
+    Foreign pickles are read once, under an exact allow-list, and kept as safetensors and JSON under
+    ``results/.converted``, by the SHA-256 of what they were made from; a kept one that is damaged, or was
+    altered, is made again. Where nothing can be written, and for the embedded world, the source is used.
+
+    Args:
+        paths: The suite.
+        root: The folder that holds ``results/``.
+
+    Raises:
+        CheckpointError: A checkpoint cannot be used.
+    """
+    folder = Path(root) / "results" / ".converted"
+    return {part: _safe(part, path, folder) for part, path in paths.items() if part != "dataset"}
+
+
+def _safe(kind: Any, path: Path, folder: Path) -> Path:
+    from helpers.worldmodel.checkpoint import read_checkpoint, write_converted
+
+    if path.is_relative_to(EMBEDDED) or path.suffix == ".safetensors":
+        return path
+    sources = [path] if path.is_file() else [path / _WEIGHTS_IN_DIRECTORY, path / "state.pt"]
+    hashes = [sha256_of(source) for source in sources if source.exists()]
+    source = hashes[0] if path.is_file() else hashlib.sha256("".join(hashes).encode()).hexdigest()
+    kept = folder / f"{source}.safetensors"
+    with suppress(CheckpointError):
+        if json.loads(_read_text(kept.with_suffix(".json"))).get("source") == source:
+            read_checkpoint(kept, kind)
+            return kept
+    checkpoint = read_checkpoint(path, kind)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_converted(checkpoint, kept, source)
+    except OSError as error:
+        log.info("%s is read as it is, since %s cannot be written (%s)", path, kept, error.strerror)
+        return path
+    return kept
+
+
+def _read_text(path: Path) -> str:
+    """A JSON file's text; ``"{}"`` where it cannot be read or holds no object."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return text if isinstance(json.loads(text), dict) else "{}"
+    except (OSError, ValueError, RecursionError):
+        return "{}"
+
+
+def require_unchanged(chosen: World, paths: SuitePaths, root: Path = ROOT) -> None:
+    """Prove that what was fetched is still what it was (by size and time stamps, or where they differ by hash).
+
+    Raises:
+        AssetError: A file has changed since.
+    """
+    for entry in _read_record(chosen, root).values():
+        path = root / entry["path"]
+        if path in dict(paths.items()).values() and not _intact(entry, root, verify=False):
+            raise AssetError(
+                f"{path} has changed since it was fetched.",
+                fix=f'Run 04_assets with dataset = "{chosen.name}" and download = True: it is set aside and '
+                "fetched again.",
+            )
 
 
 def describe_assets(paths: SuitePaths, recorded: Mapping[Path, str] | None = None) -> list[Check]:
@@ -743,6 +811,19 @@ def _step(name: str, kind: str) -> int | None:
     """The training step in a checkpoint's name; None if the name is not of this kind."""
     found = _CHECKPOINT[kind].search(name.removesuffix(".pth"))
     return int(found.group(1)) if found else None
+
+
+def _lock_check(chosen: World, root: Path) -> list[Check]:
+    """What the record locks: later fetches must match it."""
+    record = _read_record(chosen, root)
+    if not record:
+        return []
+    words = [
+        f"{part} {entry['sha256'][:12]} ({entry.get('checksum', 'published')}, "
+        f"commit {entry.get('commit', '')[:7] or 'none'})"
+        for part, entry in record.items()
+    ]
+    return [Check("lock", "ok", f"{_record_path(chosen, root).name} locks {'; '.join(words)}")]
 
 
 def _source_check(chosen: World, download: bool, failure: AssetError | None) -> Check:

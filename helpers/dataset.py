@@ -7,6 +7,7 @@ Layout of the h5 (rows are consecutive frames of play):
     episodes  int [N]              optional: rows of one episode carry one number and lie together
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from PIL import Image
 from helpers.errors import DatasetError, ParameterError
 from helpers.file_kind import impostor
 
+_LARGEST_SIDE = 2048  # pixels
+_LARGEST_CHUNK = 64_000_000  # bytes: a chunk is read whole, whatever of it is wanted
 _FETCH = "Run 04_assets to fetch it again."
 
 
@@ -241,6 +244,8 @@ def _open(path: Path) -> h5py.File:
 
 
 def _checked_frames(file: h5py.File, path: Path) -> h5py.Dataset:
+    if isinstance(file.get("frames", getlink=True), (h5py.ExternalLink, h5py.SoftLink)):
+        raise DatasetError(f"`frames` of {path} only points elsewhere.", fix=f"Delete it. {_FETCH}")
     frames = file.get("frames")
     if not isinstance(frames, h5py.Dataset):
         raise DatasetError(
@@ -252,6 +257,14 @@ def _checked_frames(file: h5py.File, path: Path) -> h5py.Dataset:
             f"`frames` of {path} is {frames.dtype} {list(frames.shape)}, not uint8 [N, H, W, 3].",
             fix="Choose another h5, or rewrite this one with RGB frames of 8 bits a channel.",
         )
+    if max(frames.shape[1:3]) > _LARGEST_SIDE or math.prod(frames.chunks or (0,)) > _LARGEST_CHUNK:
+        raise DatasetError(
+            f"`frames` of {path} is {list(frames.shape)} in chunks of {frames.chunks}: to read one frame "
+            "would take far too much memory.",
+            fix="Rewrite the h5 with frames of at most 2048 pixels a side and small chunks.",
+        )
+    if frames.external or frames.is_virtual:
+        raise DatasetError(f"`frames` of {path} lies in other files.", fix=f"Delete it. {_FETCH}")
     return frames
 
 
@@ -266,6 +279,11 @@ def _column(file: h5py.File, name: str, rows: int, path: Path) -> np.ndarray | N
         raise DatasetError(
             f"`{name}` of {path} is {column.dtype} {list(column.shape)}, not {rows} whole numbers.",
             fix=f"Rewrite the h5, or leave `{name}` out.",
+        )
+    chunk = math.prod(column.chunks or (0,)) * column.dtype.itemsize
+    if rows * column.dtype.itemsize > _LARGEST_CHUNK or chunk > _LARGEST_CHUNK:
+        raise DatasetError(
+            f"`{name}` of {path} has {rows} rows, more than are read at once.", fix=f"Leave `{name}` out."
         )
     try:
         return np.asarray(column[:])
