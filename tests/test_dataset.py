@@ -299,6 +299,15 @@ def test_a_column_that_claims_more_rows_than_can_be_read_is_refused(tmp_path: Pa
         FrameDataset(tmp_path / "rows.h5")
 
 
+def test_a_damaged_table_of_names_is_called_damage(tmp_path: Path, plain: Path) -> None:
+    """Found by fuzzing: h5py raises RuntimeError here, not OSError."""
+    content = bytearray(plain.read_bytes())
+    content[content.index(b"SNOD")] = 0
+    (tmp_path / "names.h5").write_bytes(content)
+    with pytest.raises(DatasetError, match="is damaged"):
+        FrameDataset(tmp_path / "names.h5")
+
+
 FUZZ_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
 
 
