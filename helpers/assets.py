@@ -10,24 +10,29 @@ What was fetched is recorded in ``data/<suite>_assets.json`` with its checksums,
 the files sound without a network. Reading what is *in* a checkpoint is `helpers.worldmodel`'s business.
 """
 
+import hashlib
+import itertools
 import json
+import logging
 import re
 import shutil
-import tempfile
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, fields
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from helpers import hub
 from helpers.dataset import FrameDataset, lively_starts
-from helpers.errors import AssetError, DatasetError
+from helpers.errors import AssetError, CheckpointError, DatasetError
 from helpers.file_kind import impostor
 from helpers.hub import RemoteFile, sha256_of
 from helpers.report import Check, write_json
 from helpers.run_folder import ROOT
-from helpers.suites import KINDS, World, world
+from helpers.suites import KINDS, WORLDS, World, world
 from helpers.video import contact_sheet
 
 if TYPE_CHECKING:
@@ -50,8 +55,12 @@ _CHECKPOINT = {
 }
 _RUN_TIME = re.compile(r"\d{8}_\d{6}")
 _WEIGHTS_IN_DIRECTORY = "model_state_dict.pt"
-# Left over after a download, so that the run which follows has room to work.
-_SPARE_BYTES = 100_000_000
+# Names come from a repository anyone may have written to: none may lead out of its folder, on Windows either.
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.pth")
+_BROWSER_COPY = re.compile(r" ?\(\d+\)$")
+_WRITER_SILENT_SECONDS = 120
+
+log = logging.getLogger("runbook.assets")
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,11 @@ def prepare_assets(
     dynamics_path: str = "",
     use_latest_checkpoints: bool = False,
     root: Path = ROOT,
+    *,
+    verify: bool = False,
+    update: bool = False,
+    import_from: str = "",
+    patience: hub.Patience = hub.DEFAULT_PATIENCE,
 ) -> tuple[SuitePaths, list[Check]]:
     """Find a suite, after fetching what is not here yet; the one call of 04_assets.
 
@@ -95,6 +109,10 @@ def prepare_assets(
         dynamics_path: As in `find_suite`.
         use_latest_checkpoints: As in `find_suite`.
         root: The folder that holds ``data/`` and ``results/``.
+        verify: Hash every file that is here, whatever its time stamps say.
+        update: Take what the hub has now instead of what was locked at the first fetch.
+        import_from: A file or folder that a browser fetched, taken over first (see `import_files`).
+        patience: How long the hub may keep us waiting.
 
     Returns:
         The paths, and the checks: how the files came to be here, then `describe_assets`' row for each.
@@ -105,10 +123,12 @@ def prepare_assets(
     chosen = world(dataset)
     given = (video_tokenizer_path, latent_actions_path, dynamics_path)
     failure: AssetError | None = None
+    if import_from:
+        import_files(dataset, import_from, root, update=update)
     if download:
         wanted = ["dataset", *(kind for kind, path in zip(KINDS, given, strict=True) if not path)]
         try:
-            fetch_suite(dataset, root, endpoint, wanted)
+            fetch_suite(dataset, root, endpoint, wanted, verify=verify, update=update, patience=patience)
         except AssetError as error:
             failure = error
     try:
@@ -116,7 +136,8 @@ def prepare_assets(
     except AssetError as error:
         raise (failure or error) from None
     source = _source_check(chosen, download, failure)
-    return paths, [source, *describe_assets(paths, recorded_checksums(chosen, root))]
+    checks = [source, *describe_assets(paths, recorded_checksums(chosen, root))]
+    return paths, [*checks, *_lock_check(chosen, root)]
 
 
 def find_suite(
@@ -207,6 +228,72 @@ def weights_file(path: Path) -> Path:
     return path if checkpoint_form(path) == "file" else path / _WEIGHTS_IN_DIRECTORY
 
 
+def safe_checkpoints(paths: SuitePaths, root: str | Path = ROOT) -> dict[str, Path]:
+    """A suite's checkpoints in the form that holds no code: what `load_suite` should be given.
+
+    Foreign pickles are read once, under an exact allow-list, and kept as safetensors and JSON under
+    ``results/.converted``, by the SHA-256 of what they were made from; a kept one that is damaged, or was
+    altered, is made again. Where nothing can be written, and for the embedded world, the source is used.
+
+    Args:
+        paths: The suite.
+        root: The folder that holds ``results/``.
+
+    Raises:
+        CheckpointError: A checkpoint cannot be used.
+    """
+    folder = Path(root) / "results" / ".converted"
+    return {part: _safe(part, path, folder) for part, path in paths.items() if part != "dataset"}
+
+
+def _safe(kind: Any, path: Path, folder: Path) -> Path:
+    from helpers.worldmodel.checkpoint import read_checkpoint, write_converted
+
+    if path.is_relative_to(EMBEDDED) or path.suffix == ".safetensors":
+        return path
+    sources = [path] if path.is_file() else [path / _WEIGHTS_IN_DIRECTORY, path / "state.pt"]
+    hashes = [sha256_of(source) for source in sources if source.exists()]
+    source = hashes[0] if path.is_file() else hashlib.sha256("".join(hashes).encode()).hexdigest()
+    kept = folder / f"{source}.safetensors"
+    with suppress(CheckpointError):
+        if json.loads(_read_text(kept.with_suffix(".json"))).get("source") == source:
+            read_checkpoint(kept, kind)
+            return kept
+    checkpoint = read_checkpoint(path, kind)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_converted(checkpoint, kept, source)
+    except OSError as error:
+        log.info("%s is read as it is, since %s cannot be written (%s)", path, kept, error.strerror)
+        return path
+    return kept
+
+
+def _read_text(path: Path) -> str:
+    """A JSON file's text; ``"{}"`` where it cannot be read or holds no object."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return text if isinstance(json.loads(text), dict) else "{}"
+    except (OSError, ValueError, RecursionError):
+        return "{}"
+
+
+def require_unchanged(chosen: World, paths: SuitePaths, root: Path = ROOT) -> None:
+    """Prove that what was fetched is what it was: by size and time stamps, by hash where these differ.
+
+    Raises:
+        AssetError: A file has changed since.
+    """
+    for entry in _read_record(chosen, root).values():
+        path = root / entry["path"]
+        if path in dict(paths.items()).values() and not _intact(entry, root, verify=False):
+            raise AssetError(
+                f"{path} has changed since it was fetched.",
+                fix=f'Run 04_assets with dataset = "{chosen.name}" and download = True: it is set aside and '
+                "fetched again.",
+            )
+
+
 def describe_assets(paths: SuitePaths, recorded: Mapping[Path, str] | None = None) -> list[Check]:
     """One check a part: its name, form, size and the head of its SHA-256 (of the weights, for a directory).
 
@@ -247,79 +334,343 @@ def preview_batch(
 
 def fetch_suite(
     name: str,
-    root: Path = ROOT,
+    root: str | Path = ROOT,
     endpoint: str = "",
     parts: Collection[str] = PARTS,
     free_bytes: Callable[[Path], int] | None = None,
+    *,
+    verify: bool = False,
+    update: bool = False,
+    patience: hub.Patience = hub.DEFAULT_PATIENCE,
 ) -> list[Path]:
     """Bring a suite's files here from the hub, each verified before it appears under its name.
 
-    Files that are here and intact are not fetched again; where all are, nothing is asked of the network. Of
-    each kind the published checkpoint with the highest step is taken.
+    Files that are here and intact are not fetched again; where all are, nothing is asked of the network and
+    nothing is written. Of each kind the published checkpoint with the highest step is taken, once: from then
+    on the record in ``data/`` locks commit, size and SHA-256, and what is fetched later must match it.
 
     Args:
         name: A world's name; for the embedded one there is nothing to fetch.
         root: The folder that holds ``data/`` and ``results/``.
         endpoint: Address of a hub or mirror; empty for HF_ENDPOINT or the hub itself.
         parts: Which of `PARTS` to bring.
-        free_bytes: Tells how many bytes are free where ``root`` lies; by default the disk is asked.
+        free_bytes: Tells how many bytes are free where a folder lies; by default the disk is asked.
+        verify: Hash every file that is here. Otherwise one whose size and time stamps are those recorded when
+            it was last hashed counts as intact.
+        update: Take what the hub has now instead of what the record locks.
+        patience: How long the hub may keep us waiting.
 
     Returns:
         The verified local paths, in the order of `PARTS`.
 
     Raises:
         ParameterError: There is no such world.
-        AssetError: A file is not on the hub, cannot be fetched, is not what the hub lists, or does not fit on
-            the disk. What was verified before stays; nothing unverified is left.
+        AssetError: A file is not on the hub, cannot be fetched, is not what the hub lists or the record
+            locks, or does not fit on the disk. What was verified before stays under its name; what came of
+            an unfinished file stays beside, and the next run goes on from there.
     """
-    chosen = world(name)
+    chosen, root = world(name), Path(root)
     wanted = [part for part in PARTS if part in parts]
     if chosen.embedded:
         embedded = dict(find_suite(name, root).items())
         return [embedded[part] for part in wanted]
-    record = _read_record(chosen, root)
-    here = {
-        part: root / record[part]["path"] for part in wanted if part in record and _intact(record[part], root)
-    }
-    missing = [part for part in wanted if part not in here]
-    if missing:
-        remote = _published_files(chosen, missing, endpoint)
-        run_folder = _run_folder(chosen, root)
-        target = {part: _target(chosen, part, remote[part], root, run_folder) for part in missing}
-        to_fetch = [part for part in missing if not hub.matches(target[part], remote[part])]
-        _require_space(sum(remote[part].size for part in to_fetch), root, free_bytes or _free_bytes)
-        for part in missing:
-            if part in to_fetch:
-                _fetch(remote[part], target[part], root, endpoint)
-            here[part] = target[part]
-            record[part] = _record_entry(target[part], remote[part], root)
-            write_json(_record_path(chosen, root), record)
+    here = {} if update else _parts_here(chosen, root, wanted, verify)
+    if len(here) < len(wanted):
+        try:
+            with _one_writer(chosen, root):
+                # Another process may have brought them while we waited.
+                here = {} if update else _parts_here(chosen, root, wanted, verify)
+                missing = [part for part in wanted if part not in here]
+                here |= _bring(chosen, root, missing, endpoint, update, free_bytes or _free_bytes, patience)
+        except OSError as error:
+            raise AssetError(
+                f"{error.filename or root} could not be written ({error.strerror or error}).",
+                fix="Close what has the file open, check that the folder may be written to; run it again.",
+            ) from error
     return [here[part] for part in wanted]
 
 
-def _published_files(chosen: World, parts: Collection[str], endpoint: str) -> dict[str, RemoteFile]:
-    """The file of each part on the hub; of each kind of checkpoint, the one with the highest step."""
+def _parts_here(chosen: World, root: Path, wanted: Collection[str], verify: bool) -> dict[str, Path]:
+    """The parts that are here as recorded; time stamps found to be out of date are recorded anew."""
+    record = _read_record(chosen, root)
+    here, before = {}, json.dumps(record)
+    for part in wanted:
+        if part in record and _intact(record[part], root, verify):
+            here[part] = root / record[part]["path"]
+            record[part] |= _stamps(here[part])
+    if json.dumps(record) != before:
+        with suppress(OSError):  # a folder that may only be read costs a hash each time, no more
+            write_json(_record_path(chosen, root), record)
+    return here
+
+
+def _bring(
+    chosen: World,
+    root: Path,
+    missing: list[str],
+    endpoint: str,
+    update: bool,
+    free_bytes: Callable[[Path], int],
+    patience: hub.Patience,
+) -> dict[str, Path]:
+    """Fetch what is missing, or recognise it where the user has put it; the caller holds the lock."""
+    record = _read_record(chosen, root)
+    locked = {} if update else {part: record[part] for part in missing if part in record}
+    remote = _locate(chosen, missing, locked, endpoint, patience)
+    run_folder = _run_folder(chosen, root)
+    brought, to_fetch = {}, {}
+    for part, file in remote.items():
+        target = _target(chosen, part, file, root, run_folder)
+        same = (path for path in _namesakes(part, file, target, root) if hub.matches(path, file))
+        if file.checksum and (found := next(same, None)):
+            brought[part] = found
+        else:
+            to_fetch[part] = target
+    _require_space({part: (remote[part], target) for part, target in to_fetch.items()}, root, free_bytes)
+    for part, file in remote.items():
+        if part in to_fetch:
+            brought[part] = to_fetch[part]
+            incoming = _incoming(chosen, root, part)
+            incoming.mkdir(parents=True, exist_ok=True)
+            _land(hub.download(file, incoming, endpoint, patience), brought[part])
+            with suppress(OSError):
+                incoming.rmdir()
+                incoming.parent.rmdir()
+        record[part] = _record_entry(brought[part], file, root)
+        write_json(_record_path(chosen, root), record)
+    return brought
+
+
+def import_files(
+    name: str, source: str | Path, root: str | Path = ROOT, *, update: bool = False
+) -> dict[str, Path]:
+    """Take over files of a suite that were fetched by other means: by a browser, or on another computer.
+
+    Which part a file is, is told by its SHA-256 where the record locks it, else by its name (a browser's
+    `` (1)`` does no harm). It is copied, its content checked, and it lands as if it had been fetched.
+
+    Args:
+        name: A world's name.
+        source: A file, or a folder of which those files are taken that fit.
+        root: The folder that holds ``data/`` and ``results/``.
+        update: Take a file that is not what the record locks.
+
+    Returns:
+        Where each part lies now.
+
+    Raises:
+        AssetError: There is no fitting file, or one is damaged or not what the record locks.
+    """
+    chosen, root, source = world(name), Path(root), Path(source).expanduser()
+    if chosen.embedded:
+        raise AssetError(f"{chosen.title} is embedded and needs no files.", fix="Leave import_from empty.")
+    candidates = sorted(source.iterdir()) if source.is_dir() else [source]
+    try:
+        with _one_writer(chosen, root):
+            record = _read_record(chosen, root)
+            taken = {}
+            for path in (path for path in candidates if path.is_file()):
+                if part := _part_of(path, chosen, record):
+                    taken[part] = _import(part, path, chosen, root, record, update)
+                    write_json(_record_path(chosen, root), record)
+    except OSError as error:
+        raise AssetError(
+            f"{error.filename or source} could not be read or written ({error.strerror or error}).",
+            fix="Check the path and the folder's permissions.",
+        ) from error
+    if not taken:
+        raise AssetError(
+            f"{source} holds no file of {chosen.title}.",
+            fix=f"Give {chosen.dataset_file}, a .pth whose name says its kind and step, or a folder of them.",
+        )
+    return taken
+
+
+def _part_of(path: Path, chosen: World, record: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which part a file is, by content or by name; ``""`` if none."""
+    if path.suffix.lower() not in (".pth", ".h5"):
+        return ""
+    checksum = sha256_of(path)
+    by_content = [part for part, entry in record.items() if entry["sha256"] == checksum]
+    stem = _BROWSER_COPY.sub("", path.stem)
+    if by_content:
+        return by_content[0]
+    if path.suffix.lower() == ".h5":
+        return "dataset" if stem == Path(chosen.dataset_file).stem else ""
+    others = [each for each in WORLDS if each != chosen.name and stem.lower().startswith(f"{each}_")]
+    return next((kind for kind in KINDS if not others and _step(stem, kind) is not None), "")
+
+
+def _import(
+    part: str, path: Path, chosen: World, root: Path, record: dict[str, dict[str, Any]], update: bool
+) -> Path:
+    name = chosen.dataset_file if part == "dataset" else f"{_BROWSER_COPY.sub('', path.stem)}.pth"
+    locked = None if update else record.get(part)
+    if locked:
+        name = Path(locked["path"]).name
+    incoming = _incoming(chosen, root, part)
+    incoming.mkdir(parents=True, exist_ok=True)
+    _require_space({part: (RemoteFile("", "", "", name, path.stat().st_size), path)}, root, _free_bytes)
+    copy = Path(shutil.copyfile(path, incoming / f"{name}.import"))
+    file = RemoteFile("", "", "", f"imported from {path.name}", copy.stat().st_size, sha256_of(copy))
+    try:
+        if locked and file.sha256 != locked["sha256"]:
+            raise _not_as_locked(name, locked, file, chosen)
+        if not locked:
+            _check_content(part, copy)
+    except AssetError:
+        copy.unlink()
+        raise
+    target = _target(chosen, part, replace(file, path=name), root, _run_folder(chosen, root))
+    if locked:
+        target = root / locked["path"]
+    _land(copy, target)
+    entry = locked or _record_entry(target, file, root) | {"source": file.path, "checksum": "learned"}
+    record[part] = entry | _stamps(target)
+    return target
+
+
+def _check_content(part: str, path: Path) -> None:
+    """Prove that a file is at least whole: nothing else vouches for one that no repository listed."""
+    if found := impostor(path):
+        raise AssetError(f"{path.name} is {found}.", fix="Download it again.")
+    if part == "dataset":
+        try:
+            FrameDataset(path).close()
+        except DatasetError as error:
+            raise AssetError(error.what, fix=error.fix) from error
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error):
+        damaged = "its directory"
+    if damaged:
+        raise AssetError(f"{path.name} is damaged ({damaged}).", fix="Download it again.")
+
+
+def _land(arrived: Path, target: Path) -> None:
+    """Move a verified file under its name in one step; what was there is set aside, never deleted."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        number = next(
+            n for n in itertools.count(1) if not target.with_name(f"{target.name}.aside{n}").exists()
+        )
+        aside = target.with_name(f"{target.name}.aside{number}")
+        target.replace(aside)
+        log.info("%s was not what it should be and was set aside as %s", target, aside.name)
+    arrived.replace(target)
+
+
+@contextmanager
+def _one_writer(chosen: World, root: Path) -> Iterator[None]:
+    """Let one process at a time write a suite. The lock is the system's own and ends with its process."""
+    from huggingface_hub.utils import WeakFileLock
+
+    data = root / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    lock = data / f".{chosen.name}.lock"
+    with ExitStack() as stack:
+        last_sign = time.monotonic()
+        seen = None
+        while True:
+            try:
+                stack.enter_context(WeakFileLock(lock, timeout=1))
+                break
+            except TimeoutError:  # filelock's own Timeout is one
+                folders = [_incoming(chosen, root, part) for part in ("dataset", "dynamics")]
+                now = [(each.name, each.stat().st_size) for folder in folders for each in _files_in(folder)]
+                if now != seen:
+                    seen, last_sign = now, time.monotonic()
+                if time.monotonic() - last_sign > _WRITER_SILENT_SECONDS:
+                    raise AssetError(
+                        f"Another process fetches {chosen.title} and has not come further for "
+                        f"{_WRITER_SILENT_SECONDS} s.",
+                        fix="Wait for it, or close the other notebook or terminal, and run this again.",
+                    ) from None
+        yield
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*")) if folder.is_dir() else []
+
+
+def _incoming(chosen: World, root: Path, part: str) -> Path:
+    """Where a part's bytes arrive: data/ and results/ may each be on a disk of their own, and a move is one
+    step only within a disk.
+    """
+    return root / ("data" if part == "dataset" else "results") / ".incoming" / chosen.name
+
+
+def _locate(
+    chosen: World,
+    parts: Collection[str],
+    locked: Mapping[str, Mapping[str, Any]],
+    endpoint: str,
+    patience: hub.Patience,
+) -> dict[str, RemoteFile]:
+    """The file of each part on the hub: the locked one where there is a lock, else the newest published."""
+    free = [part for part in parts if not locked.get(part, {}).get("repo_path")]
+    found = {}
+    for part, file in _published_files(chosen, free, endpoint, patience).items():
+        found[part] = hub.look_up(file, endpoint, patience)
+    for part in parts:
+        entry = locked.get(part)
+        if not entry:
+            continue
+        if part not in found:
+            repo, kind = _repository(chosen, part)
+            file = RemoteFile(repo, kind, entry["commit"], entry["repo_path"])
+            try:
+                found[part] = hub.look_up(file, endpoint, patience)
+            except AssetError:  # a repository may have been rewritten: what counts is the content
+                found[part] = hub.look_up(replace(file, commit=chosen.revision), endpoint, patience)
+        if found[part].sha256 not in ("", entry["sha256"]):
+            raise _not_as_locked(found[part].source, entry, found[part], chosen)
+        found[part] = replace(found[part], sha256=entry["sha256"], size=entry["size"])
+    return {part: found[part] for part in parts}
+
+
+def _repository(chosen: World, part: str) -> tuple[str, str]:
     assert chosen.dataset_repo and chosen.model_repo, "embedded worlds are not on the hub"
+    return (chosen.dataset_repo, "dataset") if part == "dataset" else (chosen.model_repo, "model")
+
+
+def _not_as_locked(what: str, entry: Mapping[str, Any], found: RemoteFile, chosen: World) -> AssetError:
+    return AssetError(
+        f"{what} is not what was fetched before: it has the sha256 {found.sha256[:12]}…, and "
+        f"data/{chosen.name}_assets.json locks {entry['sha256'][:12]}….",
+        fix="If the change is meant, accept it with update = True; the old file is set aside.",
+    )
+
+
+def _published_files(
+    chosen: World, parts: Collection[str], endpoint: str, patience: hub.Patience
+) -> dict[str, RemoteFile]:
+    """The file of each part on the hub, by name; of each kind, the checkpoint with the highest step."""
     found: dict[str, RemoteFile] = {}
     if "dataset" in parts:
-        files = hub.list_files(chosen.dataset_repo, "dataset", endpoint)
+        repo, kind = _repository(chosen, "dataset")
+        files = hub.list_files(repo, kind, endpoint, chosen.revision, patience)
         matching = [file for file in files if file.path == chosen.dataset_file]
-        if not matching:
-            raise _not_published(chosen.dataset_file, chosen.dataset_repo, [file.path for file in files])
-        found["dataset"] = matching[0]
+        if files and not matching:
+            raise _not_published(chosen.dataset_file, repo, [file.path for file in files])
+        found["dataset"] = (matching or [RemoteFile(repo, kind, chosen.revision, chosen.dataset_file)])[0]
     kinds = [part for part in parts if part in KINDS]
-    files = hub.list_files(chosen.model_repo, "model", endpoint) if kinds else []
+    if not kinds:
+        return found
+    repo, repo_type = _repository(chosen, kinds[0])
+    files = hub.list_files(repo, repo_type, endpoint, chosen.revision, patience)
+    files = files or [RemoteFile(repo, repo_type, chosen.revision, path) for path in chosen.checkpoints]
     folder = f"{chosen.name}/"
-    in_suite = [file for file in files if file.path.startswith(folder) and file.name.endswith(".pth")]
-    if kinds and not in_suite:
+    in_suite = [file for file in files if file.path.startswith(folder) and _SAFE_NAME.fullmatch(file.name)]
+    if not in_suite:
         folders = sorted({file.path.split("/")[0] + "/" for file in files if "/" in file.path})
-        raise _not_published(folder, chosen.model_repo, folders)
+        raise _not_published(folder, repo, folders)
     for kind in kinds:
         matching = [file for file in in_suite if _step(file.name, kind) is not None]
         if not matching:
-            raise _not_published(
-                f"{kind} checkpoint in {folder}", chosen.model_repo, [file.name for file in in_suite]
-            )
+            raise _not_published(f"{kind} checkpoint in {folder}", repo, [file.name for file in in_suite])
         found[kind] = max(matching, key=lambda file: (_step(file.name, kind) or 0, file.name))
     return found
 
@@ -331,34 +682,37 @@ def _not_published(what: str, repo: str, there: list[str]) -> AssetError:
     )
 
 
-def _fetch(file: RemoteFile, target: Path, root: Path, endpoint: str) -> None:
-    """Download beside the target's folder, verify, and only then move to the target in one step."""
-    # data/ and results/ may each be on a disk of their own; a move is one step only within a disk.
-    disk = root / target.relative_to(root).parts[0]
-    try:
-        disk.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".staging_", dir=disk, ignore_cleanup_errors=True) as staging:
-            fetched = hub.download(file, Path(staging), endpoint)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            fetched.replace(target)
-    except OSError as error:
-        raise AssetError(
-            f"{file.name} could not be put at {target} ({error.strerror or error}).",
-            fix="Close what has the file open, check that the folder may be written to, and run it again.",
-        ) from error
+def _namesakes(part: str, file: RemoteFile, target: Path, root: Path) -> list[Path]:
+    """Where the user may have the file already: under its name in the published layout, of whichever run."""
+    if part == "dataset":
+        return [target]
+    return [target, *sorted((root / "results").glob(f"*/**/checkpoints/**/{file.name}"))]
 
 
 def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _require_space(needed: int, root: Path, free_bytes: Callable[[Path], int]) -> None:
-    free = free_bytes(root)
-    if needed and free < needed + _SPARE_BYTES:
-        raise AssetError(
-            f"The files to fetch take {_megabytes(needed)} and {root} has {_megabytes(free)} free.",
-            fix=f"Free at least {_megabytes(needed + _SPARE_BYTES - free)} there and run it again.",
-        )
+def _require_space(
+    wanted: Mapping[str, tuple[RemoteFile, Path]], root: Path, free_bytes: Callable[[Path], int]
+) -> None:
+    """Stop before the first byte where the files do not fit; data/ and results/ may be on different disks."""
+    needed: dict[Any, tuple[int, Path]] = {}
+    for part, (file, _) in wanted.items():
+        folder = root / ("data" if part == "dataset" else "results")
+        while not folder.exists():
+            folder = folder.parent
+        came = sum(path.stat().st_size for path in folder.glob(f".incoming/*/{file.name}.part"))
+        disk = folder.stat().st_dev
+        needed[disk] = (needed.get(disk, (0, folder))[0] + max(0, file.size - came), folder)
+    for missing, folder in needed.values():
+        # A tenth more, so that the run which follows has room to work.
+        asked, free = missing + missing // 10, free_bytes(folder)
+        if free < asked:
+            raise AssetError(
+                f"The files to fetch take {_megabytes(missing)} and {folder} has {_megabytes(free)} free.",
+                fix=f"Free at least {_megabytes(asked - free)} there and run it again.",
+            )
 
 
 def _run_folder(chosen: World, root: Path) -> Path:
@@ -390,19 +744,32 @@ def _read_record(chosen: World, root: Path) -> dict[str, dict[str, Any]]:
 def _record_entry(path: Path, file: RemoteFile, root: Path) -> dict[str, Any]:
     return {
         "path": path.relative_to(root).as_posix(),
-        "size": file.size,
+        "size": path.stat().st_size,
         "sha256": file.sha256 or sha256_of(path),
+        "checksum": "published" if file.checksum else "learned",
         "source": file.source,
+        "repo_path": file.path if file.repo else "",
         "commit": file.commit,
+        **_stamps(path),
     }
 
 
-def _intact(entry: dict[str, Any], root: Path) -> bool:
+def _stamps(path: Path) -> dict[str, int]:
+    """What changes when a file is written to. Its time of modification can be set back; that of the change of
+    its entry (on POSIX) cannot.
+    """
+    status = path.stat()
+    return {"mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}
+
+
+def _intact(entry: Mapping[str, Any], root: Path, verify: bool) -> bool:
     """Whether a recorded file is still what it was when it was fetched."""
     path = root / entry["path"]
-    return bool(
-        path.is_file() and path.stat().st_size == entry["size"] and sha256_of(path) == entry["sha256"]
-    )
+    if not path.is_file() or path.stat().st_size != entry["size"]:
+        return False
+    if not verify and all(entry.get(name) == value for name, value in _stamps(path).items()):
+        return True
+    return sha256_of(path) == entry["sha256"]
 
 
 def _find_checkpoint(chosen: World, kind: str, root: Path, given: str, use_latest: bool) -> Path:
@@ -444,6 +811,19 @@ def _step(name: str, kind: str) -> int | None:
     """The training step in a checkpoint's name; None if the name is not of this kind."""
     found = _CHECKPOINT[kind].search(name.removesuffix(".pth"))
     return int(found.group(1)) if found else None
+
+
+def _lock_check(chosen: World, root: Path) -> list[Check]:
+    """What the record locks: later fetches must match it."""
+    record = _read_record(chosen, root)
+    if not record:
+        return []
+    words = [
+        f"{part} {entry['sha256'][:12]} ({entry.get('checksum', 'published')}, "
+        f"commit {entry.get('commit', '')[:7] or 'none'})"
+        for part, entry in record.items()
+    ]
+    return [Check("lock", "ok", f"{_record_path(chosen, root).name} locks {'; '.join(words)}")]
 
 
 def _source_check(chosen: World, download: bool, failure: AssetError | None) -> Check:

@@ -7,6 +7,7 @@ Layout of the h5 (rows are consecutive frames of play):
     episodes  int [N]              optional: rows of one episode carry one number and lie together
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,10 @@ from PIL import Image
 from helpers.errors import DatasetError, ParameterError
 from helpers.file_kind import impostor
 
+_LARGEST_SIDE = 2048  # pixels
+_LARGEST_CHUNK = 64_000_000  # bytes: a chunk is read whole, whatever of it is wanted
+# What h5py raises where a file's inner structures are damaged; which of them depends on where.
+_DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError)
 _FETCH = "Run 04_assets to fetch it again."
 
 
@@ -67,6 +72,12 @@ class FrameDataset:
                     f"(preload_ratio {preload_ratio}) and the first usable one is number {first_frame}.",
                     fix="Raise preload_ratio, or choose a longer dataset.",
                 )
+        except _DAMAGE as error:
+            self._file.close()
+            raise DatasetError(
+                f"{path} is damaged: its layout makes no sense ({type(error).__name__}).",
+                fix=f"Delete it. {_FETCH}",
+            ) from error
         except BaseException:
             self._file.close()
             raise
@@ -135,7 +146,7 @@ class FrameDataset:
         self._check_clip(start, length)
         try:
             return np.asarray(self._frames[start : start + length * self.skip : self.skip])
-        except OSError as error:
+        except _DAMAGE as error:
             raise DatasetError(
                 f"The clip from row {start} of {self.path} cannot be read: the file is damaged.",
                 fix=_FETCH,
@@ -235,12 +246,14 @@ def _open(path: Path) -> h5py.File:
         )
     try:
         return h5py.File(path, "r")
-    except OSError as error:
+    except _DAMAGE as error:
         what = "is cut short" if "truncated" in str(error) else "is not an h5 file, or is damaged"
         raise DatasetError(f"{path} {what}.", fix=f"Delete it. {_FETCH}") from error
 
 
 def _checked_frames(file: h5py.File, path: Path) -> h5py.Dataset:
+    if isinstance(file.get("frames", getlink=True), (h5py.ExternalLink, h5py.SoftLink)):
+        raise DatasetError(f"`frames` of {path} only points elsewhere.", fix=f"Delete it. {_FETCH}")
     frames = file.get("frames")
     if not isinstance(frames, h5py.Dataset):
         raise DatasetError(
@@ -252,6 +265,14 @@ def _checked_frames(file: h5py.File, path: Path) -> h5py.Dataset:
             f"`frames` of {path} is {frames.dtype} {list(frames.shape)}, not uint8 [N, H, W, 3].",
             fix="Choose another h5, or rewrite this one with RGB frames of 8 bits a channel.",
         )
+    if max(frames.shape[1:3]) > _LARGEST_SIDE or math.prod(frames.chunks or (0,)) > _LARGEST_CHUNK:
+        raise DatasetError(
+            f"`frames` of {path} is {list(frames.shape)} in chunks of {frames.chunks}: to read one frame "
+            "would take far too much memory.",
+            fix="Rewrite the h5 with frames of at most 2048 pixels a side and small chunks.",
+        )
+    if frames.external or frames.is_virtual:
+        raise DatasetError(f"`frames` of {path} lies in other files.", fix=f"Delete it. {_FETCH}")
     return frames
 
 
@@ -267,7 +288,12 @@ def _column(file: h5py.File, name: str, rows: int, path: Path) -> np.ndarray | N
             f"`{name}` of {path} is {column.dtype} {list(column.shape)}, not {rows} whole numbers.",
             fix=f"Rewrite the h5, or leave `{name}` out.",
         )
+    chunk = math.prod(column.chunks or (0,)) * column.dtype.itemsize
+    if rows * column.dtype.itemsize > _LARGEST_CHUNK or chunk > _LARGEST_CHUNK:
+        raise DatasetError(
+            f"`{name}` of {path} has {rows} rows, more than are read at once.", fix=f"Leave `{name}` out."
+        )
     try:
         return np.asarray(column[:])
-    except OSError as error:
+    except _DAMAGE as error:
         raise DatasetError(f"`{name}` of {path} cannot be read: the file is damaged.", fix=_FETCH) from error

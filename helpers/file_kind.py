@@ -13,7 +13,12 @@ def impostor(path: Path) -> str:
         ``"an HTML page"``, ``"a Git-LFS pointer"`` or ``"an empty file"``; ``""`` if it is none of them.
     """
     with path.open("rb") as file:
-        head = file.read(512).lstrip().lower()
+        return impostor_head(file.read(512))
+
+
+def impostor_head(head: bytes) -> str:
+    """As `impostor`, told from the first bytes of a file, up to 512 of which are looked at."""
+    head = head[:512].lstrip().lower()
     if not head:
         return "an empty file"
     if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):

@@ -17,7 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from helpers.assets import SuitePaths, find_suite, weights_file
+from helpers.assets import (
+    SuitePaths,
+    find_suite,
+    require_unchanged,
+    safe_checkpoints,
+    weights_file,
+)
 from helpers.dataset import FrameDataset, lively_starts, to_model_frames
 from helpers.errors import ActionError, DatasetError, ParameterError
 from helpers.evidence import GpuTrace
@@ -266,7 +272,8 @@ def open_world(settings: Settings, root: Path = ROOT) -> OpenWorld:
         use_latest_checkpoints=settings.use_latest_checkpoints,
     )
     began = time.perf_counter()
-    checkpoints = {kind: path for kind, path in paths.items() if kind != "dataset"}
+    require_unchanged(chosen, paths, root)
+    checkpoints = safe_checkpoints(paths, root)
     suite = load_suite(**checkpoints, device=settings.device)
     load_seconds = time.perf_counter() - began
     hashes = {

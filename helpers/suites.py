@@ -30,6 +30,10 @@ class World:
         dataset_repo: Dataset repository on the hub; None for the embedded world.
         model_repo: Model repository on the hub, which has one folder a suite; None for the embedded world.
         steps: MaskGIT decoding steps a frame.
+        revision: Branch or commit of both repositories at which files are first looked for. The commit found
+            is then locked on this disk, and later fetches take the same one.
+        checkpoints: Paths of the published checkpoints in the model repository, for mirrors that serve files
+            and cannot list them.
         true_actions: What the dataset's true action ids mean, in their order; empty where it has none.
     """
 
@@ -42,6 +46,8 @@ class World:
     dataset_repo: str | None
     model_repo: str | None
     steps: int = 10
+    revision: str = "main"
+    checkpoints: tuple[str, ...] = ()
     true_actions: tuple[str, ...] = ()
 
     @property
@@ -50,7 +56,9 @@ class World:
         return self.model_repo is None
 
 
-def _published(name: str, title: str, fps: int, first_frame: int = 0) -> World:
+def _published(
+    name: str, title: str, fps: int, first_frame: int = 0, checkpoints: tuple[str, ...] = ()
+) -> World:
     """A world on the hub; all of them were recorded at 60 frames a second."""
     return World(
         name=name,
@@ -61,6 +69,7 @@ def _published(name: str, title: str, fps: int, first_frame: int = 0) -> World:
         first_frame=first_frame,
         dataset_repo="AlmondGod/tinyworlds",
         model_repo="AlmondGod/tinyworlds-models",
+        checkpoints=checkpoints,
     )
 
 
@@ -87,7 +96,17 @@ WORLDS: dict[str, World] = {
             steps=6,
             true_actions=_keys("left", "right", "jump"),
         ),
-        _published("sonic", "Sonic", fps=15, first_frame=100),
+        _published(
+            "sonic",
+            "Sonic",
+            fps=15,
+            first_frame=100,
+            checkpoints=(
+                "sonic/sonic_video_tokenizer_step_27500_2025_09_17_06_20_26.pth",
+                "sonic/sonic_latent_actions_step_2500_2025_09_17_06_50_59.pth",
+                "sonic/sonic_dynamics_step_97500_2025_09_18_11_25_59.pth",
+            ),
+        ),
         _published("pong", "Pong", fps=15),
         _published("zelda", "Zelda", fps=15, first_frame=1000),
         _published("picodoom", "PicoDoom", fps=30, first_frame=300),

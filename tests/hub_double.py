@@ -4,18 +4,49 @@
         hub.add("AlmondGod/tinyworlds-models", "model", {"sonic/…_step_5_….pth": b"…"})
         fetch_suite("sonic", root, endpoint=hub.endpoint)
 
-It lists what was added, and serves it unless `altered` holds other bytes for a path or `refuse` a status.
+It lists what was added, and serves it unless `altered` holds other bytes for a path, `refuse` a status or
+`faults` what goes wrong with its next requests.
 """
 
 import hashlib
 import json
 import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "c0ffee" + "0" * 34
+
+
+@dataclass
+class Fault:
+    """What goes wrong with one request.
+
+    Args:
+        status: Answer with this status instead.
+        headers: Headers to add or replace.
+        cut_at: Close the connection after so many bytes of the body.
+        drip: Send a byte, then wait so many seconds, and so on.
+        ignore_range: Send the whole file whatever is asked for.
+        body: Send this instead.
+        before: Called first.
+    """
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    cut_at: int = -1
+    drip: float = 0.0
+    ignore_range: bool = False
+    body: bytes | None = None
+    before: Callable[[], None] | None = None
+
+
+NO_FAULT = Fault()
 
 
 class HubDouble:
@@ -25,7 +56,12 @@ class HubDouble:
         endpoint: Address to give as ``endpoint``.
         altered: Bytes to send for a path instead of its own; listing and headers stay those of the file.
         refuse: HTTP status to answer to every request whose address contains the key.
+        faults: What goes wrong with the GETs of a file, by path: a `Fault` a request, the last one for good.
+        lists: Whether it answers listings.
+        head_headers: Headers to add to the answers to HEAD.
+        redirect: Where content is served from instead: the address of another double.
         requests: Every request so far: ``"GET /api/models/…"``.
+        ranges: The Range header of each GET of a file's content, "" where it has none.
         tokens: The Authorization header of each request, None where it has none.
     """
 
@@ -33,6 +69,11 @@ class HubDouble:
         self.repos: dict[tuple[str, str], dict[str, bytes]] = {}
         self.altered: dict[str, bytes] = {}
         self.refuse: dict[str, int] = {}
+        self.faults: dict[str, list[Fault]] = {}
+        self.lists = True
+        self.head_headers: dict[str, str] = {}
+        self.redirect = ""
+        self.ranges: list[str] = []
         self.requests: list[str] = []
         self.tokens: list[str | None] = []
         hub = self
@@ -102,6 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
         for part, status in self.double.refuse.items():
             if part in address:
                 return self._send(status, b"", {}, with_body)
+        if address.startswith("/api/") and not self.double.lists:
+            return self._send(404, b"", {}, with_body)
         if address.startswith("/api/"):
             return self._api(address.removeprefix("/api/").split("/"), with_body)
         return self._resolve(address.lstrip("/").split("/"), with_body)
@@ -130,25 +173,54 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes", "ETag": f'"{git_oid(content)}"'}
         if in_lfs(key):
             headers |= {"X-Linked-Etag": f'"{sha256(content)}"', "X-Linked-Size": str(len(content))}
+        if not with_body:
+            headers |= self.double.head_headers
         body, status = self.double.altered.get(key, content), 200
-        if wanted := self.headers.get("Range"):
+        fault = NO_FAULT
+        if with_body:
+            self.double.ranges.append(self.headers.get("Range", ""))
+            faults = self.double.faults.get(key, [])
+            if faults:
+                fault = faults.pop(0) if len(faults) > 1 else faults[0]
+        if fault.before:
+            fault.before()
+        if self.double.redirect and with_body:
+            return self._send(302, b"", {"Location": self.double.redirect + self.path}, with_body)
+        if fault.status:
+            return self._send(fault.status, b"", fault.headers, with_body)
+        headers |= fault.headers
+        body = body if fault.body is None else fault.body
+        unchanged = self.headers.get("If-Range", headers["ETag"]) == headers["ETag"]
+        wanted = self.headers.get("Range")
+        if wanted and unchanged and not fault.ignore_range:
             first = int(wanted.removeprefix("bytes=").split("-")[0])
             if first >= len(body):
                 return self._send(416, b"", {"Content-Range": f"bytes */{len(body)}"}, with_body)
             headers["Content-Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
             body, status = body[first:], 206
-        return self._send(status, body, headers, with_body)
+        return self._send(status, body, headers, with_body, fault)
 
-    def _send(self, status: int, body: bytes, headers: dict[str, str], with_body: bool) -> None:
+    def _send(
+        self, status: int, body: bytes, headers: dict[str, str], with_body: bool, fault: Fault = NO_FAULT
+    ) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
+        if "Content-Length" not in headers:
+            self.send_header("Content-Length", str(len(body)))
         # A kept-alive connection would outlive the server.
         self.send_header("Connection", "close")
         self.end_headers()
-        if with_body:
-            self.wfile.write(body)
+        if not with_body:
+            return
+        with suppress(OSError):  # a client that has given up
+            if fault.drip:
+                for place in range(len(body)):
+                    self.wfile.write(body[place : place + 1])
+                    self.wfile.flush()
+                    time.sleep(fault.drip)
+            else:
+                self.wfile.write(body if fault.cut_at < 0 else body[: fault.cut_at])
 
 
 def _item(path: str, content: bytes) -> dict[str, Any]:
