@@ -7,11 +7,19 @@ python runbook.py test  run the tests; further arguments go to pytest
 python runbook.py bench measure how long a frame takes, against the straightforward way
 python runbook.py evaluate
                         measure the embedded world: the numbers of its model card
+python runbook.py baseline [--dataset sonic]
+                        freeze what a world generates here, to be held against later
+python runbook.py regress
+                        generate it again, and say in a report what has changed and why
+python runbook.py sweep sweep.yaml
+                        run a notebook for every combination of parameters
 python runbook.py setup [--torch-lock auto|cpu|2.8.0]
                         only set up, looking at every step again; the torch choice is remembered
+python runbook.py doctor [--json] [--deep] [--bundle] [--dataset sonic]
+                        judge machine, torch, network and files, and say what to do; sets nothing up
 
-Each of them first sets up what is missing: a virtual environment in .venv, torch for this machine, the other
-packages. What is already done is recognised and skipped. On Windows, write `py -3.11` instead of `python`.
+Each of the others first sets up what is missing: a virtual environment in .venv, torch for this machine, the
+other packages. What is already done is recognised and skipped. On Windows, write `py -3.11` for `python`.
 """
 
 # Standard library only, and nothing newer than Python 3.7 above main(): an old Python must get as far as
@@ -19,7 +27,6 @@ packages. What is already done is recognised and skipped. On Windows, write `py 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import io
 import json
@@ -28,20 +35,33 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from helpers.torch_build import TorchBuild
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "runbook.json"
 LOG = ROOT / "outputs" / "setup.log"
 THIS = f"{sys.version_info[0]}.{sys.version_info[1]}"
-COMMANDS = ("run", "lab", "test", "bench", "evaluate", "setup")
+# What runs inside the environment: the arguments that follow its Python.
+INSIDE = {
+    "run": ["-m", "helpers.batch"],
+    "lab": [
+        "-m",
+        "jupyterlab",
+        f"--ServerApp.root_dir={ROOT}",
+        "--LabApp.default_url=/lab/tree/notebooks/00_check.ipynb",
+    ],
+    "test": ["-X", "warn_default_encoding", "-m", "pytest"],
+    "bench": ["-m", "helpers.bench"],
+    "evaluate": ["-m", "helpers.demo.evaluate"],
+    "baseline": ["-m", "helpers.baseline"],
+    "regress": ["-m", "helpers.regress"],
+    "sweep": ["-m", "helpers.sweep"],
+}
+COMMANDS = (*INSIDE, "setup", "doctor")
 PYTHONS = ("3.11", "3.12", "3.10", "3.13")  # all that fit, the most comfortable first
+STAYS = "RUNBOOK_STAYS"
 PROBE = (
     "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2] if sys.maxsize > 2**32 else '32 bits')"
 )
@@ -53,7 +73,7 @@ def main(argv: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A console that lacks a letter must not stop an installation.
             stream.reconfigure(errors="replace")
-    if THIS not in PYTHONS:
+    if THIS not in PYTHONS and not os.environ.get(STAYS):
         return start_again(argv)
 
     from helpers.errors import RunbookError
@@ -67,6 +87,10 @@ def main(argv: list[str]) -> int:
         print(f"There is no command {command!r}; there are {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
     try:
+        if command == "doctor":
+            from helpers import doctor
+
+            return doctor.main(rest)
         lock = check_arguments(command, rest)
         python = set_up(lock, again=command == "setup")
         return 0 if command == "setup" else hand_over(python, command, rest)
@@ -104,19 +128,10 @@ def hand_over(python: Path, command: str, rest: list[str]) -> int:
     """Go on inside the environment."""
     from helpers.commands import child_environment
 
-    modules = {
-        "run": ["-m", "helpers.batch"],
-        "lab": [
-            "-m",
-            "jupyterlab",
-            f"--ServerApp.root_dir={ROOT}",
-            "--LabApp.default_url=/lab/tree/notebooks/00_check.ipynb",
-        ],
-        "test": ["-X", "warn_default_encoding", "-m", "pytest"],
-        "bench": ["-m", "helpers.bench"],
-        "evaluate": ["-m", "helpers.demo.evaluate"],
-    }
-    return follow([str(python), *modules[command], *rest], cwd=ROOT, env=child_environment())
+    # A file that an argument names lies where the reader stands, and the program runs in its own folder.
+    named = command in ("run", "baseline", "regress", "sweep")
+    stands = ["--called-from", str(Path.cwd())] if named else []
+    return follow([str(python), *INSIDE[command], *stands, *rest], cwd=ROOT, env=child_environment())
 
 
 def follow(command: list[str], **options: Any) -> int:
@@ -135,6 +150,9 @@ def follow(command: list[str], **options: Any) -> int:
 def start_again(argv: list[str]) -> int:
     """Run this file with a Python that fits, or say which one to install."""
     python = find_python()
+    if python is None and argv[:1] == ["doctor"] and sys.version_info >= (3, 10):
+        os.environ[STAYS] = "1"  # the doctor runs under any Python that can read it, and judges that one
+        return main(argv)
     if python is None:
         print(
             f"This is Python {THIS}; the runbook needs a 64-bit Python 3.10 to 3.13, and none was found. "
@@ -192,8 +210,9 @@ def set_up(lock: str | None, again: bool) -> Path:
         SetupError: A step failed; what was done stays, and the next run goes on from there.
         TorchBuildError: No torch build fits this machine.
     """
-    from helpers import deps, torch_build
+    from helpers import deps
     from helpers.env import venv_python
+    from helpers.torch_probe import CONSTRAINT_NAME
 
     stamp = read_stamp()
     lock = lock or stamp.get("torch_lock", "auto")
@@ -211,32 +230,66 @@ def set_up(lock: str | None, again: bool) -> Path:
     pip = [str(python), "-m", "pip", "install"]
     step("Upgrading pip", [*pip, "--upgrade", "pip"])
 
-    machine = torch_build.this_machine() | {"python": version}
-    build = torch_build.choose(**machine, lock=lock)
-    print(f"torch for this machine: {build.requirement}. {build.reason}", flush=True)
-    if not torch_fits(deps.torch_version(str(python)), build, lock):
-        step("Installing torch", [*pip, *torch_arguments(build)])
+    install_torch(python, version, lock)
 
-    step("Installing the rest", deps.rest_command(deps.keep_torch(VENV, str(python)), str(python)))
-    # No isolation: setuptools is there by now, and a build environment of its own would need the network.
-    step("Installing helpers", [*pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
+    step("Installing the rest", deps.rest_command(VENV / CONSTRAINT_NAME, str(python)))
+    install_helpers(pip)
     write_stamp(fingerprint(version, lock), lock)
     print("Everything is in place.", flush=True)
     return python
+
+
+def install_torch(python: Path, version: str, lock: str) -> None:
+    """Install the best build of torch that works on this machine, and prove it with a kernel."""
+    from helpers import torch_build
+    from helpers.torch_probe import CONSTRAINT_NAME, site_packages
+
+    machine = torch_build.this_machine() | {"python": version}
+    fitting = torch_build.fitting(**machine, lock=lock)
+    builds = torch_build.with_fallback(fitting)
+    print("  Installing torch …", flush=True)
+    if builds != fitting:
+        print(f"    {torch_build.INDEX} is out of reach; pip looks where it is configured to", flush=True)
+    started = time.monotonic()
+    torch_build.install(
+        builds,
+        str(python),
+        site_packages(VENV),
+        LOG,
+        VENV / CONSTRAINT_NAME,
+        lambda line: show(line, torch=True),
+    )
+    print(f"  Installing torch: done in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def install_helpers(pip: list[str]) -> None:
+    """Let the environment's Python find ``helpers`` here, whatever folder it starts in."""
+    from helpers.torch_probe import site_packages
+
+    packages = site_packages(VENV)
+    if packages and set("{}") & set(str(ROOT)):
+        # setuptools takes braces in a path for a variable of its own, and stops.
+        (packages / "tinyworlds-runbook.pth").write_text(f"{ROOT}\n", encoding="utf-8")
+        return
+    # No isolation: setuptools is there by now, and a build environment of its own would need the network.
+    step("Installing helpers", [*pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
 
 
 def step(what: str, command: list[str]) -> None:
     """Run one step, showing what is fetched and, at the end, how long it took."""
     from helpers.commands import run_step
 
-    def show(line: str) -> None:
-        if line.lstrip().startswith(("Downloading", "Installing collected")):
-            print(f"    {line.strip()[:100]}", flush=True)
-
     print(f"  {what} …", flush=True)
     started = time.monotonic()
     run_step(what, command, LOG, cwd=ROOT, show=show)
     print(f"  {what}: done in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def show(line: str, torch: bool = False) -> None:
+    """Print a line of a step's output if it tells how far the step is."""
+    starts = ("Downloading", "Installing collected", *(("Trying", "torch ", "That one") if torch else ()))
+    if line.lstrip().startswith(starts) or " MB/s" in line:
+        print(f"    {line.strip()[: 400 if torch else 100]}", flush=True)
 
 
 def environment_version(python: Path) -> str | None:
@@ -273,28 +326,6 @@ def make_environment() -> None:
                 fix="Close JupyterLab and every program that uses it, delete the folder, and run this again.",
             ) from error
     step("Making .venv", [*base, "-m", "venv", str(VENV)])
-
-
-def torch_fits(installed: str | None, build: TorchBuild, lock: str) -> bool:
-    """Whether the installed torch will do. Without a GPU, any build of the right version will."""
-    if installed is None or build.tag != "cpu" or lock == "cpu":
-        return f"torch=={installed}" == build.requirement
-    return installed.split("+")[0] == build.torch
-
-
-def torch_arguments(build: TorchBuild) -> list[str]:
-    """What follows ``pip install``: the CPU build may also come from wherever pip is configured to look."""
-    if build.tag == "cpu" and not reachable(f"{build.index_url}/torch/"):
-        print(f"    {build.index_url} is out of reach; pip looks where it is configured to", flush=True)
-        return [f"torch=={build.torch}"]
-    return build.pip_args()
-
-
-def reachable(url: str) -> bool:
-    """Whether an address answers within ten seconds."""
-    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10) as answer:
-        return bool(answer.status == 200)
-    return False
 
 
 def read_stamp() -> dict[str, str]:

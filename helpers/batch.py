@@ -23,7 +23,10 @@ from helpers.suites import world
 
 NOTEBOOKS = ("00_check", "01_env", "02_torch", "03_deps", "04_assets", "05_infer")
 FOLDER = ROOT / "notebooks"
-_RESULTS = ("contact_sheet.png", "frames", "rollout.mp4", "rollout.gif", "run.json", "run.log")
+_RESULTS = (
+    *("contact_sheet.png", "frames", "rollout.mp4", "rollout.gif", "replay_difference.png"),
+    *("session.json", "run.json", "run.log"),
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="a parameter of the notebooks, such as -p generation_steps=24; may be repeated",
     )
+    # runbook.py says from where it was called, for it starts this program elsewhere.
+    made.add_argument("--called-from", type=Path, default=Path.cwd(), help=argparse.SUPPRESS)
     return made
 
 
@@ -82,7 +87,7 @@ def plan(arguments: argparse.Namespace, folder: Path = FOLDER) -> tuple[list[str
             type, or known to none of the notebooks.
     """
     dataset = world(arguments.dataset).name
-    names = sorted({_find_notebook(text, folder) for text in arguments.only})
+    names = sorted({find_notebook(text, folder) for text in arguments.only})
     known = {name: parameters_of(folder / f"{name}.ipynb") for name in names}
     given: dict[str, dict[str, Any]] = {name: {} for name in names}
     for text in arguments.parameter:
@@ -99,13 +104,15 @@ def plan(arguments: argparse.Namespace, folder: Path = FOLDER) -> tuple[list[str
             )
         for notebook in takers:
             given[notebook][name] = parse_value(name, value, known[notebook][name])
+            if name == "replay" and value and (arguments.called_from / value).exists():
+                given[notebook][name] = str(arguments.called_from / value)
     for notebook in names:
         if "dataset" in known[notebook]:
             given[notebook]["dataset"] = world(given[notebook].get("dataset", dataset)).name
     return names, given
 
 
-def _find_notebook(text: str, folder: Path) -> str:
+def find_notebook(text: str, folder: Path) -> str:
     """The notebook that a name, or the beginning of one such as ``05``, stands for."""
     wanted = Path(text).name.removesuffix(".ipynb")
     there = sorted(path.stem for path in folder.glob("*.ipynb"))
@@ -160,20 +167,36 @@ def parse_value(name: str, text: str, annotation: str) -> Any:
     value = _literal(text)
     if value is None and "None" in types:
         return None
-    if "str" in types:
-        return text
-    allowed = {"int": (int,), "float": (int, float), "bool": (bool,), "list": (list,)}
+    return text if "str" in types else check_value(name, value, annotation)
+
+
+def check_value(name: str, value: Any, annotation: str) -> Any:
+    """The value itself, if it is of the type that the notebook declares.
+
+    Raises:
+        ParameterError: It is of another type.
+    """
+    types = {part.strip().split("[")[0] for part in annotation.split("|")}
+    if value is None and "None" in types:
+        return None
+    allowed: dict[str, tuple[type, ...]] = {
+        "int": (int,),
+        "float": (int, float),
+        "bool": (bool,),
+        "list": (list,),
+        "str": (str,),
+    }
     if types <= {*allowed, "None"}:
         fits = [kind for kind in types - {"None"} if isinstance(value, allowed[kind])]
         if not fits or (isinstance(value, bool) and "bool" not in types):
             raise ParameterError(
-                f"The parameter {name} is {text!r}; it must be of type {annotation}.",
+                f"The parameter {name} is {value!r}; it must be of type {annotation}.",
                 fix=f'Write it like -p "{name}={_EXAMPLE[sorted(types - {"None"})[0]]}".',
             )
     return value
 
 
-_EXAMPLE = {"int": "10", "float": "0.5", "bool": "true", "list": "[0,1,2]"}
+_EXAMPLE = {"int": "10", "float": "0.5", "bool": "true", "list": "[0,1,2]", "str": "text"}
 
 
 def _literal(text: str) -> Any:
@@ -201,34 +224,41 @@ def run_notebooks(
     Returns:
         The outcomes so far, the failed one last. A line is printed for each.
     """
-    (run_dir / "notebooks").mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(run_dir / "run.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("papermill")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
     outcomes: list[Outcome] = []
-    try:
-        for name in names:
-            if sys.stdout.isatty():
-                print(f"  {name:<10} …", end="\r", flush=True)
-            outcomes.append(_run_one(name, run_dir, parameters.get(name, {}), folder))
-            print(f"  {name:<10} {outcomes[-1].status:<4} {outcomes[-1].seconds:6.1f} s", flush=True)
-            if outcomes[-1].status == "fail":
-                break
-    finally:
-        logger.removeHandler(handler)
-        handler.close()
+    for name in names:
+        if sys.stdout.isatty():
+            print(f"  {name:<10} …", end="\r", flush=True)
+        outcomes.append(run_notebook(name, run_dir, parameters.get(name, {}), folder))
+        print(f"  {name:<10} {outcomes[-1].status:<4} {outcomes[-1].seconds:6.1f} s", flush=True)
+        if outcomes[-1].status == "fail":
+            break
     return outcomes
 
 
-def _run_one(name: str, run_dir: Path, parameters: Mapping[str, Any], folder: Path) -> Outcome:
+def run_notebook(
+    name: str, run_dir: Path, parameters: Mapping[str, Any], folder: Path = FOLDER, **engine: Any
+) -> Outcome:
+    """Run one notebook to its end; what goes wrong is in the outcome, never raised.
+
+    Args:
+        name: The notebook, without ``.ipynb``.
+        run_dir: The run's folder; see `run_notebooks`.
+        parameters: The notebook's parameters.
+        folder: Where the notebook lies.
+        engine: What papermill passes to its engine, beside what every run passes.
+    """
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
+    (run_dir / "notebooks").mkdir(parents=True, exist_ok=True)
     executed = run_dir / "notebooks" / f"{name}.ipynb"
     started = time.monotonic()
     message = ""
+    logger = logging.getLogger("papermill")
+    handler = logging.FileHandler(run_dir / "run.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     try:
         papermill.execute_notebook(
             _escape(folder / f"{name}.ipynb"),
@@ -239,12 +269,16 @@ def _run_one(name: str, run_dir: Path, parameters: Mapping[str, Any], folder: Pa
             progress_bar=False,
             # What a kernel says of itself goes past papermill to the terminal: only what kills it matters.
             extra_arguments=["--IPKernelApp.log_level=50"],
+            **engine,
         )
     except PapermillExecutionError as error:
         message = _sentence(error.ename, error.evalue, executed)
     except Exception as error:
         # A kernel that cannot start or dies has many exception classes, of several packages.
         message = _sentence(type(error).__name__, str(error), executed)
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
     seconds = time.monotonic() - started
     verdict = run_dir / f"{name}.json"
     if not message and not verdict.is_file():

@@ -5,13 +5,18 @@ anything is installed.
 """
 
 import os
+import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from helpers.errors import SetupError
+
+Shell = Literal["powershell", "cmd", "bash"]
 
 _TAIL_LINES = 15
 
@@ -66,14 +71,90 @@ def child_environment() -> dict[str, str]:
     }
 
 
-def printable(command: Sequence[str], windows: bool = sys.platform == "win32") -> str:
-    """The command as one line to paste: into PowerShell on Windows, into a POSIX shell elsewhere."""
-    if not windows:
+def this_shell(environ: Mapping[str, str] = os.environ, windows: bool = sys.platform == "win32") -> Shell:
+    """The shell that the reader most likely types into.
+
+    Args:
+        environ: The environment: PowerShell adds the user's own folder to PSModulePath, cmd sets PROMPT,
+            Git's and MSYS2's bash set MSYSTEM.
+        windows: Whether this is Windows; elsewhere any shell understands what is written for bash.
+    """
+    if not windows or "MSYSTEM" in environ:
+        return "bash"
+    modules = environ.get("PSMODULEPATH", environ.get("PSModulePath", "")).lower()
+    # The machine's own entries lie under Program Files and System32, and every program inherits them.
+    own = [entry for entry in modules.split(";") if entry and not entry.startswith(_MACHINE_WIDE)]
+    return "cmd" if "PROMPT" in environ and not own else "powershell"
+
+
+_MACHINE_WIDE = (r"c:\program files", r"c:\windows", "%")
+
+
+def printable(command: Sequence[str], shell: Shell | None = None) -> str:
+    """The command as one line to paste into a shell; by default into the one of this system."""
+    shell = shell or this_shell()
+    if shell == "bash":
         return shlex.join(command)
+    if shell == "cmd":
+        return subprocess.list2cmdline(command)
     special = set(" '&()$;,`@{}")
     words = ["'" + word.replace("'", "''") + "'" if special & set(word) else word for word in command]
     # PowerShell takes a quoted first word for a text, not for a program, unless & calls it.
     return ("& " if words[0].startswith("'") else "") + " ".join(words)
+
+
+def unset_line(names: Iterable[str], shell: Shell) -> str:
+    """The line that takes environment variables away from a shell's session."""
+    form, between = _UNSET[shell]
+    return between.join(form.format(name) for name in names)
+
+
+_UNSET = {"powershell": ("Remove-Item Env:{}", "; "), "cmd": ("set {}=", " & "), "bash": ("unset {}", "; ")}
+
+
+def set_line(name: str, value: str, shell: Shell) -> str:
+    """The line that sets an environment variable for a shell's session."""
+    if shell == "powershell":
+        return f"$env:{name} = '{value}'"
+    return f"set {name}={value}" if shell == "cmd" else f"export {name}={shlex.quote(value)}"
+
+
+def runbook_line(*arguments: str, windows: bool = sys.platform == "win32") -> str:
+    """``runbook.py`` with arguments, as it is started on this system."""
+    return " ".join(["py -3.11" if windows else "python3", "runbook.py", *arguments])
+
+
+class Progress:
+    """Makes of pip's ``Progress 1048576 of 209715200`` a line now and then; other lines pass as they are.
+
+    It is written by ``pip install --progress-bar raw``, many times a second.
+    """
+
+    def __init__(self, every: float = 5.0) -> None:
+        self._every = every
+        self._began = self._last = 0.0
+        self._start = self._done = 0
+
+    def __call__(self, line: str, now: float) -> str | None:
+        """The line to show for a line of output at a time in seconds; None for none."""
+        found = _PROGRESS.fullmatch(line.strip())
+        if found is None:
+            return line
+        done, total = int(found[1]), int(found[2])
+        if done < self._done or not self._began:  # another file begins
+            self._began = self._last = now
+            self._start = done
+        self._done = done
+        if now - self._last < self._every:
+            return None
+        self._last = now
+        rate = (done - self._start) / max(now - self._began, 1e-9)
+        left = f", {(total - done) / rate:.0f} s left" if total and rate else ""
+        share = f"{done / total:.0%} of {total / 1e6:,.0f} MB" if total else f"{done / 1e6:,.0f} MB"
+        return f"    {share}, {rate / 1e6:.1f} MB/s{left}"
+
+
+_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 
 
 def run_step(
@@ -117,10 +198,13 @@ def run_step(
             ) from error
         with process:
             assert process.stdout is not None
+            progress = Progress()
             for line in process.stdout:
-                file.write(line)
-                tail = [*tail, line.rstrip()][-_TAIL_LINES:]
-                show(line.rstrip())
+                if (shown := progress(line.rstrip(), time.monotonic())) is None:
+                    continue
+                file.write(f"{shown}\n")
+                tail = [*tail, shown][-_TAIL_LINES:]
+                show(shown)
     if process.returncode:
         output = "\n".join(f"    {line}" for line in tail)
         raise SetupError(

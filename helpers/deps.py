@@ -15,9 +15,9 @@ from helpers.commands import child_environment, run_step
 from helpers.errors import SetupError
 from helpers.report import Check
 from helpers.run_folder import ROOT
+from helpers.torch_probe import CONSTRAINT_NAME
 
 REQUIREMENTS = ROOT / "requirements-notorch.txt"
-CONSTRAINT_NAME = "torch-constraint.txt"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.commands import printable
+from helpers.commands import printable, runbook_line
 from helpers.report import Check
 from helpers.run_folder import ROOT
 
@@ -113,8 +113,7 @@ def _judge_helpers(python: Interpreter, root: Path) -> Check:
 
 
 def _command(root: Path, name: str) -> str:
-    launcher = "py -3.11" if sys.platform == "win32" else "python3"
-    return f"`{launcher} runbook.py {name}` (in {root})"
+    return f"`{runbook_line(name)}` (in {root})"
 
 
 def _same(one: str | Path, other: str | Path) -> bool:

@@ -63,5 +63,9 @@ class OutputError(RunbookError):
     """A run's results could not be written."""
 
 
+class SessionFileError(RunbookError):
+    """A session file is missing, damaged, of another version, or was played with other weights."""
+
+
 class VerdictError(RunbookError):
     """A step ended with at least one failed check."""

@@ -1,6 +1,7 @@
 """The NVIDIA GPUs of this machine, as ``nvidia-smi`` reports them.
 
-It comes with the driver, so it can be asked before anything is installed. Standard library only.
+It comes with the driver, so it can be asked before anything is installed. Standard library only, apart from
+NVML where it is installed.
 """
 
 import os
@@ -12,6 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _FIELDS = ("name", "driver_version", "compute_cap", "memory.total", "uuid")
+# What a query asks for, the most telling first: a driver that lacks one field refuses the whole query.
+# driver_model.current: Windows only; compute_cap: drivers from 510 on.
+_QUERIES = (
+    (*_FIELDS, "driver_model.current", "mig.mode.current"),
+    _FIELDS,
+    tuple(field for field in _FIELDS if field != "compute_cap"),
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,8 @@ class Gpu:
         capability: Compute capability, such as ``"8.6"``.
         memory_mib: Total memory in MiB.
         uuid: Such as ``"GPU-2f1c…"``.
+        driver_model: ``"WDDM"``, ``"TCC"`` or ``"MCDM"`` under Windows.
+        mig: Whether the GPU is split into instances (Multi-Instance GPU).
     """
 
     name: str
@@ -31,6 +41,8 @@ class Gpu:
     capability: str | None
     memory_mib: int | None
     uuid: str | None
+    driver_model: str | None = None
+    mig: bool = False
 
 
 def detect_gpus() -> list[Gpu]:
@@ -38,8 +50,11 @@ def detect_gpus() -> list[Gpu]:
     return read_nvidia_smi()[0]
 
 
-def read_nvidia_smi() -> tuple[list[Gpu], str]:
+def read_nvidia_smi(timeout: float = 30) -> tuple[list[Gpu], str]:
     """Ask ``nvidia-smi`` for the GPUs.
+
+    Args:
+        timeout: Seconds to wait for an answer.
 
     Returns:
         The GPUs, and what was wrong in words where there are none (no ``nvidia-smi``, no driver answering).
@@ -48,12 +63,17 @@ def read_nvidia_smi() -> tuple[list[Gpu], str]:
     if program is None:
         return [], "nvidia-smi was not found, so there is no NVIDIA driver"
     problem = ""
-    # Drivers before 510 refuse the whole query because of compute_cap: the second query goes without it.
-    for fields in (_FIELDS, tuple(field for field in _FIELDS if field != "compute_cap")):
+    for fields in _QUERIES:
         command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
         try:
             done = subprocess.run(
-                command, capture_output=True, encoding="utf-8", errors="replace", timeout=30, check=False
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=timeout,
+                check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return [], f"{program} gave no answer ({error})"
@@ -80,7 +100,18 @@ def parse_nvidia_smi(text: str, fields: Sequence[str] = _FIELDS) -> list[Gpu]:
             text if re.fullmatch(r"\d+(\.\d+)*", text) else None for text in numbers.values()
         )
         uuid = value["uuid"] if value["uuid"].startswith(("GPU-", "MIG-")) else None
-        gpus.append(Gpu(value["name"], driver, capability, int(float(memory)) if memory else None, uuid))
+        model = value.get("driver_model.current", "")
+        gpus.append(
+            Gpu(
+                name=value["name"],
+                driver=driver,
+                capability=capability,
+                memory_mib=int(float(memory)) if memory else None,
+                uuid=uuid,
+                driver_model=model if model in ("WDDM", "TCC", "MCDM") else None,
+                mig=value.get("mig.mode.current") == "Enabled",
+            )
+        )
     return gpus
 
 
@@ -94,3 +125,28 @@ def find_nvidia_smi() -> str | None:
         Path("/usr/lib/wsl/lib/nvidia-smi"),
     ]
     return shutil.which("nvidia-smi") or next((str(place) for place in places if place.is_file()), None)
+
+
+def read_nvml() -> tuple[list[str], str]:
+    """The GPUs' names and the driver through NVML, and what was wrong where there are none."""
+    try:
+        import pynvml
+    except ImportError:
+        return [], "nvidia-ml-py is not installed yet"
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return [], f"NVML: {error}"
+    try:
+        driver = _text(pynvml.nvmlSystemGetDriverVersion())
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [f"{_text(pynvml.nvmlDeviceGetName(handle))}, driver {driver}" for handle in handles], ""
+    except pynvml.NVMLError as error:
+        return [], f"NVML: {error}"
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _text(value: str | bytes) -> str:
+    """NVML's older bindings give bytes."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -16,9 +16,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from helpers import session_file
+from helpers.errors import OutputError
 from helpers.evidence import plot_trace
+from helpers.facts import environment_facts
+from helpers.game import Game
+from helpers.metrics import measure
 from helpers.report import Check, Status, write_json
-from helpers.rollout import LOOP_ENDS, LOOP_STARTS, OpenWorld, Rollout, Settings
+from helpers.rollout import LOOP_ENDS, LOOP_STARTS, OpenWorld, Rollout, Settings, precision
 from helpers.video import VideoResult, contact_sheet, write_pngs, write_video
 
 log = logging.getLogger("runbook.infer")
@@ -31,6 +36,7 @@ class Saved:
     pngs: list[Path]
     contact_sheet: Path
     video: VideoResult
+    session: Path
 
 
 def start_log(run: Path) -> None:
@@ -58,21 +64,44 @@ def sheet(rollout: Rollout) -> Image.Image:
 
 
 def save(rollout: Rollout, opened: OpenWorld, settings: Settings, run: Path) -> Saved:
-    """Write every picture of the rollout into the run's folder.
+    """Write every picture of the rollout, and its session file, into the run's folder.
 
     Raises:
         OutputError: Something could not be written.
     """
-    for old in [*(run / "frames").glob("frame_*.png"), run / "rollout.gif"]:
+    different = run / "replay_difference.png"
+    for old in [*(run / "frames").glob("frame_*.png"), run / "rollout.gif", different]:
         old.unlink(missing_ok=True)
     pngs = write_pngs(rollout.frames, run / "frames", scale=4)
     sheet_path = run / "contact_sheet.png"
     sheet(rollout).save(sheet_path)
     fps = settings.fps or opened.world.fps
     video = write_video(rollout.frames, run / "rollout.mp4", fps)
-    for path in (run / "frames", sheet_path, video.path):
+    write_arrays(rollout, run / "rollout.npz")
+    session = run / "session.json"
+    session_file.write(session, Game.from_rollout(opened, rollout, settings).recording())
+    for path in (run / "frames", sheet_path, video.path, session):
         log.info("wrote %s", path)
-    return Saved(pngs, sheet_path, video)
+    picture = rollout.replay.picture() if rollout.replay else None
+    if picture:
+        picture.save(different)
+    return Saved(pngs, sheet_path, video, session)
+
+
+def write_arrays(rollout: Rollout, path: Path) -> None:
+    """Write what a rollout is made of: ``frames`` uint8 ``[T, H, W, 3]``, ``tokens`` int32 ``[T', P]``.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    # A game's session keeps its last frames only; the game itself keeps all.
+    tokens = rollout.game.tokens if rollout.game else rollout.session.tokens[0].cpu().numpy()
+    try:
+        np.savez_compressed(path, frames=rollout.frames, tokens=tokens.astype(np.int32))
+    except OSError as error:
+        raise OutputError(
+            f"{path} could not be written ({error.strerror or error}).", fix="Free some disk and run again."
+        ) from error
 
 
 def show(saved: Saved, rollout: Rollout) -> None:
@@ -85,6 +114,8 @@ def show(saved: Saved, rollout: Rollout) -> None:
         display(Video(str(saved.video.path), embed=True, html_attributes="controls loop autoplay muted"))
     else:
         display(Picture(filename=str(saved.video.path)))
+    if picture := rollout.replay.picture() if rollout.replay else None:
+        display(picture)
     if rollout.trace and rollout.trace.samples:
         display(plot_trace(rollout.trace.samples))
 
@@ -108,11 +139,24 @@ def verify(opened: OpenWorld, rollout: Rollout, saved: Saved, settings: Settings
         check_frames_differ(rollout),
         check_device(opened, rollout),
     ]
+    if rollout.replay:
+        checks.append(check_replay(rollout.replay))
     checks += [Check("note", "warn", note, "Nothing needs to be done.") for note in opened.notes]
     if rollout.psnr:
         mean = f"{statistics.mean(rollout.psnr):.1f} dB against the true frames (mean of {len(rollout.psnr)})"
         checks.append(Check("psnr", "ok", mean))
-    write_json(run / "run.json", describe_run(opened, rollout, saved, settings, checks))
+    with precision(settings, opened.suite.device):
+        metrics = measure(
+            rollout.session,
+            rollout.frames,
+            rollout.truth,
+            rollout.given,
+            rollout.actions,
+            len(rollout.psnr),
+            settings.evaluate,
+        )
+    record = describe_run(opened, rollout, saved, settings, checks) | {"metrics": metrics}
+    write_json(run / "run.json", record)
     return checks
 
 
@@ -204,10 +248,23 @@ def check_device(opened: OpenWorld, rollout: Rollout) -> Check:
     )
 
 
+def check_replay(replay: session_file.Replay) -> Check:
+    """Every frame must have the tokens that were recorded."""
+    if replay.equal:
+        return Check("replay", "ok", str(replay))
+    return Check(
+        "replay",
+        "fail",
+        str(replay),
+        "See replay_difference.png. Only the same files, device and torch give the same bits; if these are "
+        "the same, the session file was changed.",
+    )
+
+
 def describe_run(
     opened: OpenWorld, rollout: Rollout, saved: Saved, settings: Settings, checks: Sequence[Check]
 ) -> dict[str, Any]:
-    """Everything about the run, as plain JSON values: the content of ``run.json``."""
+    """Everything about the run but its metrics, as plain JSON values: the content of ``run.json``."""
     generated_seconds = rollout.seconds[1:] or rollout.seconds
     per_frame = (
         statistics.median(generated_seconds) / settings.prediction_horizon if generated_seconds else None
@@ -236,7 +293,8 @@ def describe_run(
             "median_ms_per_frame": None if per_frame is None else per_frame * 1000,
             "frames_per_second": None if per_frame is None else 1 / per_frame,
         },
-        "metrics": {"psnr_db": rollout.psnr},
+        "environment": environment_facts(opened.suite.device),
+        "replay": rollout.replay.to_dict() if rollout.replay else None,
         "evidence": {
             "checks": [asdict(check) for check in checks],
             "gpu_seconds": rollout.gpu_seconds,
@@ -248,5 +306,6 @@ def describe_run(
             "frames": len(saved.pngs),
             "contact_sheet": saved.contact_sheet.name,
             "video": saved.video.path.name,
+            "session": saved.session.name,
         },
     }

@@ -5,15 +5,15 @@ Standard library only, so that it works before anything is installed.
 
 import html
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from helpers.errors import VerdictError
 
-Status = Literal["ok", "warn", "fail"]
-_MARK = {"ok": "✅ ok", "warn": "⚠️ warn", "fail": "❌ fail"}
+Status = Literal["ok", "warn", "fail", "skip"]
+_MARK = {"ok": "✅ ok", "warn": "⚠️ warn", "fail": "❌ fail", "skip": "➖ skip"}
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,20 @@ class Check:
 
     Args:
         id: Short, stable name in snake_case, such as ``"driver"``.
-        status: ``"ok"``; ``"warn"`` if the run can go on; ``"fail"`` if it cannot.
+        status: ``"ok"``; ``"warn"`` if the run can go on; ``"fail"`` if it cannot; ``"skip"`` if it was not
+            looked at, and then ``observed`` says why.
         observed: What was found, in words and numbers.
-        fix: What to do; required unless the status is ok.
+        fix: What to do, as a command or a click; required unless the status is ok.
+        expected: What should be found.
+        why: Why it matters.
     """
 
     id: str
     status: Status
     observed: str
     fix: str = ""
+    expected: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Verdict:
 
     @property
     def status(self) -> Status:
-        """The worst status among the checks."""
+        """The worst status among the checks; what was skipped makes nothing worse."""
         found = {check.status for check in self.checks}
         return "fail" if "fail" in found else "warn" if "warn" in found else "ok"
 
@@ -50,29 +55,57 @@ class Verdict:
         """The verdict as plain JSON values."""
         return {"step": self.step, "status": self.status, "checks": [asdict(check) for check in self.checks]}
 
-    def __str__(self) -> str:
-        rows = [("check", "status", "observed", "what to do")]
-        rows += [(check.id, check.status, check.observed, check.fix) for check in self.checks]
-        widths = [max(len(row[column]) for row in rows) for column in range(2)]
-        lines = [
-            f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}{f'  -> {row[3]}' if row[3] else ''}"
-            for row in rows
+    @property
+    def _columns(self) -> list[str]:
+        """The columns of the table: what no check fills is left out."""
+        optional = [
+            name for name in ("expected", "why") if any(getattr(check, name) for check in self.checks)
         ]
-        return "\n".join([f"{self.step}: {self.status}", *lines])
+        return ["id", "status", "observed", *optional, "fix"]
+
+    def __str__(self) -> str:
+        width = max((len(check.id) for check in self.checks), default=0)
+        return "\n".join([f"{self.step}: {self.status}", *(_lines(check, width) for check in self.checks)])
 
     def _repr_html_(self) -> str:
+        title = f"<b>{html.escape(self.step)}: {_MARK[self.status]}</b>"
+        good = [check for check in self.checks if check.status == "ok"]
+        if len(self.checks) <= _SHORT or not good:
+            return title + self._table(self.checks)
+        # A long table would hide what needs attention: that comes first, the rest is folded away.
+        rest = [check for check in self.checks if check.status != "ok"]
+        folded = f"<details><summary>{len(good)} ok</summary>{self._table(good)}</details>"
+        return title + (self._table(rest) if rest else "") + folded
+
+    def _table(self, checks: Sequence[Check]) -> str:
+        columns = self._columns
         rows = "".join(
             "<tr>"
             + "".join(
                 f'<td style="text-align:left;white-space:normal">{html.escape(cell)}</td>'
-                for cell in (check.id, _MARK[check.status], check.observed, check.fix)
+                for cell in (
+                    _MARK[check.status] if name == "status" else getattr(check, name) for name in columns
+                )
             )
             + "</tr>"
-            for check in self.checks
+            for check in checks
         )
-        titles = ("check", "status", "observed", "what to do")
-        head = "".join(f'<th style="text-align:left">{title}</th>' for title in titles)
-        return f"<b>{html.escape(self.step)}: {_MARK[self.status]}</b><table><tr>{head}</tr>{rows}</table>"
+        head = "".join(f'<th style="text-align:left">{_TITLES.get(name, name)}</th>' for name in columns)
+        return f"<table><tr>{head}</tr>{rows}</table>"
+
+
+_SHORT = 15
+"""So many checks are shown in one table."""
+_TITLES = {"id": "check", "fix": "what to do"}
+
+
+def _lines(check: Check, width: int) -> str:
+    """A check as text: one line, and more below it where something is to be done."""
+    lines = [f"{check.status:<4}  {check.id:<{width}}  {check.observed}"]
+    if check.status != "ok":
+        details = (("expected", check.expected), ("why", check.why), ("what to do", check.fix))
+        lines += [f"{'':<{width + 6}}  {title}: {text}" for title, text in details if text]
+    return "\n".join(lines)
 
 
 def conclude(step: str, checks: Iterable[Check], run_dir: Path) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -28,12 +28,18 @@ from helpers.dataset import FrameDataset, lively_starts, to_model_frames
 from helpers.errors import ActionError, DatasetError, ParameterError
 from helpers.evidence import GpuTrace
 from helpers.hub import sha256_of
+from helpers.metrics import psnr
+from helpers.presets import overrides
 from helpers.run_folder import ROOT
 from helpers.suites import World, world
 from helpers.video import to_uint8
 from helpers.worldmodel import Session, Suite, load_suite
 from helpers.worldmodel.layers import Transformer
 from helpers.worldmodel.session import Feedback
+
+if TYPE_CHECKING:
+    from helpers.game import Game
+    from helpers.session_file import Replay
 
 log = logging.getLogger("runbook.rollout")
 
@@ -73,6 +79,10 @@ class Settings:
         feedback: ``"tokens"`` keeps generated tokens; ``"pixels"`` tokenises generated frames again.
         actions: Action ids to take, one a step; they come before every other source of actions.
         start: Row of the dataset to start from; -1 takes a lively clip, chosen by the seed.
+        evaluate: Also measure what takes further passes of the models: Δ₄PSNR and token accuracy.
+        replay: A session file to play again instead; what it recorded comes before the parameters above.
+        replay_other_weights: Replay it even if the suite is not the one it was played with.
+        preset: Such as ``"30fps"``: sets steps, temperature and feedback as measured on this machine.
     """
 
     dataset: str = "demo"
@@ -99,6 +109,10 @@ class Settings:
     feedback: Feedback = "tokens"
     actions: tuple[int, ...] = ()
     start: int = -1
+    evaluate: bool = True
+    replay: str = ""
+    replay_other_weights: bool = False
+    preset: str = ""
 
     @classmethod
     def read(cls, namespace: Mapping[str, Any]) -> "Settings":
@@ -119,7 +133,8 @@ class Settings:
                     f"{each.name} is {value!r}.",
                     fix=f"It takes a {wanted.__name__}, such as {each.default!r}.",
                 )
-        settings = cls(**values | {"actions": tuple(values.get("actions", ()))})
+        chosen = overrides(values.get("preset", ""))
+        settings = cls(**values | {"actions": tuple(values.get("actions", ()))} | chosen)
         settings.check()
         return settings
 
@@ -202,6 +217,7 @@ class Rollout:
     """What a rollout made.
 
     Args:
+        clip: What it started from.
         given: Frames of context at the front of ``frames``.
         frames: uint8 ``[T, H, W, 3]``: the context, then the generated frames.
         truth: uint8 ``[T', H, W, 3]``, T' <= T: what the clip shows; as long as the clip.
@@ -214,8 +230,11 @@ class Rollout:
         peak_memory_bytes: The most GPU memory torch held; 0 on a CPU.
         trace: What NVML saw of the GPU; None on a CPU.
         session: What was stepped; a player goes on from it.
+        game: The game of which this is one branch; None if the session was stepped from start to end.
+        replay: How it compares with the session file that it is a replay of; None if it is not one.
     """
 
+    clip: Clip
     given: int
     frames: np.ndarray
     truth: np.ndarray
@@ -228,6 +247,8 @@ class Rollout:
     peak_memory_bytes: int
     trace: GpuTrace | None
     session: Session
+    game: "Game | None" = None
+    replay: "Replay | None" = None
 
     @property
     def generated(self) -> int:
@@ -441,23 +462,18 @@ def describe_rollout(
     session: Session, clip: Clip, settings: Settings, clock: StepClock, trace: GpuTrace | None
 ) -> Rollout:
     """What a session holds, as pixels, hashes and numbers; ``session`` may have been played by hand."""
-    frames = to_uint8(session.frames[0].float().cpu())
-    truth = to_uint8(clip.frames[0])[: len(frames)]
-    given = settings.context_window
-    generated = len(frames) - given
-    tokens = session.tokens[0].cpu().numpy() if generated else np.empty((0, 0), np.int64)
     chosen = session.actions[0].repeat_interleave(session.horizon).tolist()
-    source = settings.action_source
-    comparable = range(given, len(truth)) if source == "ground truth" or settings.teacher_forced else range(0)
+    frames = to_uint8(session.frames[0].float().cpu())
     return Rollout(
-        given=given,
+        clip=clip,
+        given=settings.context_window,
         frames=frames,
-        truth=truth,
+        truth=to_uint8(clip.frames[0])[: len(frames)],
         actions=[None if action < 0 else int(action) for action in chosen],
-        action_source=source,
-        token_hashes=[hashlib.sha256(row.astype("<i4").tobytes()).hexdigest()[:16] for row in tokens],
+        action_source=settings.action_source,
+        token_hashes=[token_hash(row) for row in session.tokens[0].cpu().numpy()],
         seconds=list(clock.seconds),
-        psnr=[psnr(frames[index], truth[index]) for index in comparable],
+        psnr=frames_psnr(frames, clip, settings),
         gpu_seconds=list(clock.gpu_seconds),
         peak_memory_bytes=clock.peak_memory_bytes,
         trace=trace,
@@ -465,13 +481,24 @@ def describe_rollout(
     )
 
 
-def psnr(image: np.ndarray, truth: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of a uint8 image against the true one, in dB; 100 where they are equal.
+def token_hash(tokens: np.ndarray) -> str:
+    """What identifies a frame's tokens, int ``[P]``: 16 hexadecimal digits of their sha256 as int32."""
+    return hashlib.sha256(tokens.astype("<i4").tobytes()).hexdigest()[:16]
 
-    Source: the usual definition, 10 log10(255^2 / mean squared error).
+
+def frames_psnr(frames: np.ndarray, clip: Clip, settings: Settings) -> list[float]:
+    """PSNR of each generated frame against the clip's, as far as that goes; none where play left the clip.
+
+    Args:
+        frames: uint8 ``[T, H, W, 3]``, the context first.
+        clip: What they started from.
+        settings: Only inferred actions and teacher forcing keep a rollout near its clip.
     """
-    error = float(np.mean((image.astype(np.float64) - truth.astype(np.float64)) ** 2))
-    return 100.0 if error == 0 else float(10 * np.log10(255**2 / error))
+    if settings.action_source != "ground truth" and not settings.teacher_forced:
+        return []
+    truth = to_uint8(clip.frames[0])[: len(frames)]
+    given = settings.context_window
+    return [float(value) for value in psnr(frames[given : len(truth)], truth[given:])]
 
 
 def gpu_uuid(device: torch.device) -> str:

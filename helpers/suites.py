@@ -34,6 +34,7 @@ class World:
             is then locked on this disk, and later fetches take the same one.
         checkpoints: Paths of the published checkpoints in the model repository, for mirrors that serve files
             and cannot list them.
+        true_actions: What the dataset's true action ids mean, in their order; empty where it has none.
     """
 
     name: str
@@ -47,6 +48,7 @@ class World:
     steps: int = 10
     revision: str = "main"
     checkpoints: tuple[str, ...] = ()
+    true_actions: tuple[str, ...] = ()
 
     @property
     def embedded(self) -> bool:
@@ -71,12 +73,29 @@ def _published(
     )
 
 
+def _keys(*keys: str) -> tuple[str, ...]:
+    """Names of the ids whose bits are keys held down, the first key being bit 0: "nothing", "left", …"""
+    held = ([key for bit, key in enumerate(keys) if number >> bit & 1] for number in range(2 ** len(keys)))
+    return tuple(" + ".join(names) or "nothing" for names in held)
+
+
 WORLDS: dict[str, World] = {
     each.name: each
     for each in (
         # CoinRun is recorded one row a step, and every step is shown: fps is only how fast it plays.
         # More than six decoding steps gained it nothing: `python runbook.py evaluate --steps 10`.
-        World("demo", "CoinRun", "clips.h5", 15, 1, 0, dataset_repo=None, model_repo=None, steps=6),
+        World(
+            "demo",
+            "CoinRun",
+            "clips.h5",
+            fps=15,
+            skip=1,
+            first_frame=0,
+            dataset_repo=None,
+            model_repo=None,
+            steps=6,
+            true_actions=_keys("left", "right", "jump"),
+        ),
         _published(
             "sonic",
             "Sonic",

@@ -7,21 +7,32 @@ choice comes from a table, and the result is proved with a kernel in a fresh pro
 Standard library only: it works before anything is installed.
 """
 
+import contextlib
 import html
-import json
 import platform
 import re
-import subprocess
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import urllib.request
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from helpers.commands import child_environment, printable, run_step
-from helpers.errors import ParameterError, TorchBuildError
+from helpers.commands import printable, run_step, runbook_line, set_line, this_shell
+from helpers.errors import ParameterError, SetupError, TorchBuildError
 from helpers.gpu import Gpu, detect_gpus
 from helpers.report import Check
+from helpers.torch_probe import (
+    CONSTRAINT_NAME,
+    TorchReport,
+    installed_version,
+    libraries,
+    libraries_of,
+    remove_packages,
+    remove_remains,
+    remove_torch,
+    verify,
+)
 
 TESTED = "2.13.0"
 """The torch version that the tests run on, and the one that ``lock="auto"`` prefers."""
@@ -29,9 +40,11 @@ TESTED = "2.13.0"
 INDEX = "https://download.pytorch.org/whl"
 
 # ---------------------------------------------------------------------------------------------------
-# The table, for x86-64 Linux and Windows, as gathered on 2026-11-23. Capabilities: what the official wheels
-# are built for, by pytorch's release notes and issue threads. Python: the tags of the wheels on pypi.org.
-# Driver floors: NVIDIA's minimum drivers for CUDA 12.x and 13.x.
+# The table, for x86-64 Linux and Windows, as gathered on 2026-11-23. Sources:
+#   capabilities   the release compatibility matrix, github.com/pytorch/pytorch/blob/main/RELEASE.md, and the
+#                  release notes: what the official wheels are built for
+#   Python         the tags of the wheels, pypi.org/project/torch/#files
+#   driver floors  the minimum drivers of CUDA 12.x and 13.x, docs.nvidia.com/cuda/cuda-toolkit-release-notes
 _CU126 = ("5.0", "6.0", "7.0", "7.5", "8.0", "8.6", "9.0")
 _FROM_VOLTA = ("7.0", "7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
 _FROM_TURING = ("7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
@@ -86,17 +99,19 @@ class TorchBuild:
         tag: ``"cpu"``, ``"cu126"``, ``"cu128"``, ``"cu129"`` or ``"cu130"``.
         reason: Why this one, in words.
         local: Whether the index marks the version with its tag (``2.13.0+cpu``); macOS wheels have none.
+        index: Where the indexes of all tags are; empty for wherever pip is configured to look.
     """
 
     torch: str
     tag: str
     reason: str
     local: bool = True
+    index: str = INDEX
 
     @property
     def index_url(self) -> str:
-        """The package index that holds this build."""
-        return f"{INDEX}/{self.tag}"
+        """The package index that holds this build; empty for pip's own."""
+        return f"{self.index}/{self.tag}" if self.index else ""
 
     @property
     def requirement(self) -> str:
@@ -105,7 +120,7 @@ class TorchBuild:
 
     def pip_args(self) -> list[str]:
         """The arguments that follow ``pip install``."""
-        return [self.requirement, "--index-url", self.index_url]
+        return [self.requirement, *(["--index-url", self.index_url] if self.index else [])]
 
 
 @dataclass(frozen=True)
@@ -116,31 +131,6 @@ class Candidate:
     tag: str
     fits: bool
     why: str
-
-
-@dataclass(frozen=True)
-class TorchReport:
-    """What a fresh process found in the installed torch.
-
-    Args:
-        version: Such as ``"2.13.0+cu126"``; None where torch cannot be imported.
-        cuda: CUDA version of the build; None for a CPU build.
-        available: What ``torch.cuda.is_available()`` says.
-        device: Name of the GPU that torch uses first.
-        capability: That GPU's compute capability.
-        architectures: What the build holds code for, such as ``("sm_80", "sm_86")``.
-        kernel: ``"cpu"`` or ``"cuda"``: where a matrix product came out right; empty where none did.
-        error: The last line of what went wrong; empty where nothing did.
-    """
-
-    version: str | None = None
-    cuda: str | None = None
-    available: bool = False
-    device: str | None = None
-    capability: str | None = None
-    architectures: tuple[str, ...] = ()
-    kernel: str = ""
-    error: str = ""
 
 
 def choose(
@@ -154,10 +144,11 @@ def choose(
 
     Args:
         os: ``"windows"``, ``"linux"`` or ``"macos"`` (x86-64 for the CUDA builds).
-        driver: NVIDIA driver version such as ``"560.94"``; None without a GPU.
+        driver: NVIDIA driver version such as ``"560.94"``, also as Windows' device manager writes it
+            (``"32.0.15.6094"``); None without a GPU.
         capability: Compute capability such as ``"8.6"``, or one for each GPU, as a sequence or as
             ``"8.6,12.0"``; None without a GPU. A build that serves every GPU is preferred; where there is
-            none, the build serves those of the highest capability, and the reason names the others.
+            none, the build serves the strongest that it can, and the reason names the others.
         python: Python version such as ``"3.11"`` or ``"3.11.7"``.
         lock: ``"auto"`` prefers the tested version and cu126; ``"cpu"`` asks for the CPU build; a version
             such as ``"2.8.0"`` tries that version's tags in the plan's order (cu126, cu128, cu129, cu130);
@@ -170,25 +161,53 @@ def choose(
         TorchBuildError: No build fits; the message names the driver, Python or lock that would.
         ParameterError: An argument is not of the form above.
     """
+    return fitting(os, driver, capability, python, lock)[0]
+
+
+def fitting(
+    os: str,
+    driver: str | None,
+    capability: str | Sequence[str] | None,
+    python: str,
+    lock: str = "auto",
+) -> list[TorchBuild]:
+    """Every build that serves a machine, best first; arguments and errors as of :func:`choose`."""
     machine = _Machine.of(os, driver, capability, python)
     order = _order(lock, gpu=machine.has_gpu)
-    rows = [_judge(machine, torch, tag, machine.capabilities) for torch, tag in order]
-    served = machine.capabilities
-    if machine.has_gpu and not any(row.fits for row in rows):
-        served = served[:1]
-        rows = [_judge(machine, torch, tag, served) for torch, tag in order]
-    best = next((row for row in rows if row.fits), None)
-    if best is None:
+    found: list[tuple[list[str], TorchBuild]] = []
+    for torch, tag in order:
+        served = [one for one in machine.capabilities if _judge(machine, torch, tag, [one]).fits]
+        row = _judge(machine, torch, tag, served or machine.capabilities)
+        if row.fits:
+            reason = row.why + _left_out(machine, served, tag) + f" {has_defect(torch)}".rstrip()
+            found.append((served, TorchBuild(torch, tag, reason, local=machine.os != "macos")))
+    if not found:
         raise _refusal(machine, order, lock)
-    reason = best.why
-    if left_out := sorted(set(machine.capabilities) - set(served)):
-        reason += (
-            f" No single build serves all GPUs here; those of capability {', '.join(left_out)} stay unused: "
-            "hide them with CUDA_VISIBLE_DEVICES."
-        )
-    if _version(best.torch) < (2, 10):
-        reason += " " + _CVE.format(best.torch)
-    return TorchBuild(best.torch, best.tag, reason, local=machine.os != "macos")
+    # The strongest GPU counts first, then the next; among equals the order stands, because sorting is stable.
+    found.sort(key=lambda each: [one not in each[0] for one in machine.capabilities])
+    return [build for _, build in found]
+
+
+def _left_out(machine: "_Machine", served: Sequence[str], tag: str) -> str:
+    """The sentence that names GPUs which a build does not serve."""
+    rest = sorted(set(machine.capabilities) - set(served), key=_version)
+    if tag == "cpu" or not rest:
+        return ""
+    return (
+        f" No single build serves all GPUs here; those of capability {', '.join(rest)} stay unused: "
+        "hide them with CUDA_VISIBLE_DEVICES."
+    )
+
+
+def has_defect(version: str) -> str:
+    """What a torch's known security defect means here, in words; empty where it has none.
+
+    Args:
+        version: Such as ``"2.8.0"`` or ``"2.8.0+cu126"``.
+    """
+    torch = version.partition("+")[0]
+    numbers = tuple(map(int, re.findall(r"\d+", torch)[:2]))
+    return _CVE.format(torch) if numbers < (2, 10) else ""
 
 
 def candidates(
@@ -220,26 +239,67 @@ class _Machine:
     def of(
         cls, os: str, driver: str | None, capability: str | Sequence[str] | None, python: str
     ) -> "_Machine":
-        if os not in ("windows", "linux", "macos"):
+        system = _SYSTEMS.get(os.strip().lower())
+        if system is None:
             raise ParameterError(f"os is {os!r}.", fix='It is one of "windows", "linux" and "macos".')
-        listed = capability.split(",") if isinstance(capability, str) else list(capability or ())
-        capabilities = sorted({text.strip() for text in listed}, key=_version, reverse=True)
-        for text in [*capabilities, python, *([driver] if driver else [])]:
-            _version(text)
-        if os == "macos":
-            return cls(os, None, (), python)
-        return cls(os, driver or None, tuple(capabilities), python)
+        listed = re.split(r"[\s,;+]+", capability) if isinstance(capability, str) else capability or ()
+        named = {text.strip() for text in map(str, listed) if text.strip() not in _NOTHING}
+        capabilities = sorted(named, key=_version, reverse=True)
+        found = re.match(r"\d+\.\d+(\.\d+)*", python.strip())
+        if found is None:
+            raise ParameterError(f"{python!r} is not a version of Python.", fix='Write it like "3.11".')
+        known_driver = _driver(driver)
+        if system == "macos":
+            return cls(system, None, (), found[0])
+        return cls(system, known_driver, tuple(capabilities), found[0])
 
     @property
     def has_gpu(self) -> bool:
         return bool(self.driver or self.capabilities)
 
 
+_SYSTEMS = {"windows": "windows", "win32": "windows", "linux": "linux", "macos": "macos", "darwin": "macos"}
+# What nvidia-smi prints, and people write, where there is nothing to say.
+_NOTHING = (
+    "",
+    "N/A",
+    "[N/A]",
+    "n/a",
+    "none",
+    "None",
+    "Not Supported",
+    "[Not Supported]",
+    "unknown",
+    "Unknown",
+)
+
+
+def _driver(text: str | None) -> str | None:
+    """A driver's version as NVIDIA counts it; None for none."""
+    if text is None or text.strip() in _NOTHING:
+        return None
+    found = re.fullmatch(r"(?:NVIDIA\s+)?[vVrR]?(\d+(?:\.\d+)*)(?:[-+ ~].*)?", text.strip())
+    if found is None:
+        raise ParameterError(
+            f"{text!r} is not a driver version.", fix='Write it as nvidia-smi prints it, such as "560.94".'
+        )
+    parts = found[1].split(".")
+    if len(parts) == 4 and int(parts[0]) < 100:
+        # Windows' own count, 32.0.15.6094: the last five digits are NVIDIA's 560.94.
+        digits = (parts[2] + parts[3].rjust(4, "0"))[-5:]
+        return f"{digits[:3]}.{digits[3:]}"
+    return found[1]
+
+
 def _order(lock: str, gpu: bool) -> list[tuple[str, str]]:
     """The builds to weigh, best first, as (torch, tag)."""
+    lock = lock.strip().lower().removeprefix("v")
     if lock in ("auto", "cpu"):
         return list(_AUTO) if lock == "auto" and gpu else [(TESTED, "cpu")]
     torch, _, tag = lock.partition("+")
+    # "2.8" is the newest 2.8 there is.
+    newest = [each for release in _RELEASES for each in release.versions if each.startswith(f"{torch}.")]
+    torch = newest[-1] if newest else torch
     release = _release(torch)
     if release is None:
         known = [version for release in _RELEASES for version in release.versions]
@@ -296,13 +356,19 @@ def _refusal(machine: _Machine, order: Sequence[tuple[str, str]], lock: str) -> 
         )
     if not machine.capabilities:
         floor = _floor(machine.os, "cu126")
+        newer = machine.driver is not None and _version(machine.driver) >= _version(floor)
+        what = "the newest driver" if newer else f"driver {floor} or newer"
         return TorchBuildError(
             f"Driver {machine.driver} does not say what compute capability the GPU has.",
-            fix=f"Install driver {floor} or newer from nvidia.com/drivers, {instead}",
+            fix=f"Install {what} from nvidia.com/drivers and restart, {instead}",
         )
     best = machine.capabilities[0]
-    able = [tag for release, tag in releases if _code_for(best, release.tags.get(tag, ()))]
+    for best in machine.capabilities:
+        able = [tag for release, tag in releases if _code_for(best, release.tags.get(tag, ()))]
+        if able:
+            break
     if not able:
+        best = machine.capabilities[0]
         other = [version for version, tag in _AUTO if _code_for(best, _tags(version).get(tag, ()))]
         first = 'Choose torch_lock="auto", which knows a build for it,' if other else "Use another GPU,"
         return TorchBuildError(
@@ -342,7 +408,7 @@ def _version(text: str) -> tuple[int, ...]:
     if not re.fullmatch(r"\d+(\.\d+)*", text):
         raise ParameterError(
             f"{text!r} is not a version.",
-            fix='Give numbers with dots between them, such as "8.6" or "560.94".',
+            fix='Give numbers with dots between them, such as "8.6".',
         )
     numbers = tuple(int(part) for part in text.split("."))
     return numbers if len(numbers) > 1 else (*numbers, 0)
@@ -355,84 +421,43 @@ def this_machine(gpus: Sequence[Gpu] | None = None) -> dict[str, Any]:
         gpus: What :func:`detect_gpus` found; it is asked where this is None.
     """
     found = detect_gpus() if gpus is None else gpus
-    names = {"win32": "windows", "darwin": "macos"}
+    # The table's CUDA builds are for x86-64: elsewhere torch computes on the CPU.
+    usable = found if platform.machine().lower() in ("x86_64", "amd64") else ()
     return {
-        "os": names.get(sys.platform, "linux"),
-        "driver": next((gpu.driver for gpu in found if gpu.driver), None),
-        "capability": [gpu.capability for gpu in found if gpu.capability] or None,
-        "python": platform.python_version().rstrip("+"),
+        "os": _SYSTEMS.get(sys.platform, "linux"),
+        "driver": next((gpu.driver for gpu in usable if gpu.driver), None),
+        "capability": [gpu.capability for gpu in usable if gpu.capability] or None,
+        "python": platform.python_version(),
     }
 
 
-def install_command(build: TorchBuild, python: str = sys.executable) -> list[str]:
-    """The command that installs a build into a Python's environment."""
-    return [python, "-m", "pip", "install", *build.pip_args()]
+def serves(version: str, cuda: str | None, capability: str) -> bool | None:
+    """Whether an installed build has code for a GPU; None where the table does not know the build.
+
+    Args:
+        version: Such as ``"2.13.0+cu126"``.
+        cuda: The build's CUDA version, such as ``"12.6"``; None for a CPU build.
+        capability: The GPU's compute capability.
+    """
+    built = _tags(version.partition("+")[0]).get("cu" + (cuda or "").replace(".", "")[:3])
+    return None if built is None else _code_for(capability, built) is not None
+
+
+def install_command(build: TorchBuild, python: str = sys.executable, numbers: bool = False) -> list[str]:
+    """The command that installs a build into a Python's environment.
+
+    Args:
+        build: Which.
+        python: The environment's Python.
+        numbers: Whether pip is to print numbers for `helpers.commands.Progress` instead of a bar.
+    """
+    bar = ["--progress-bar", "raw"] if numbers else []
+    return [python, "-m", "pip", "install", *bar, *build.pip_args()]
 
 
 def install_line(build: TorchBuild, python: str = sys.executable) -> str:
     """That command as one line to paste into this system's shell."""
     return printable(install_command(build, python))
-
-
-# Integers this small multiply exactly in any floating point format, TF32 included, so equal means equal.
-_PROBE = """
-import html
-import json
-report = {}
-try:
-    import torch
-    report.update(version=torch.__version__, cuda=torch.version.cuda, available=torch.cuda.is_available())
-    small = (torch.arange(64 * 64) % 7).float().reshape(64, 64)
-    rows, columns = small.tolist(), small.T.tolist()
-    product = [[sum(a * b for a, b in zip(row, column)) for column in columns] for row in rows]
-    if not torch.equal(small @ small, torch.tensor(product)):
-        raise RuntimeError("a matrix product on the CPU came out wrong")
-    report.update(kernel="cpu")
-    if report["available"]:
-        report.update(
-            device=torch.cuda.get_device_name(0),
-            capability=".".join(map(str, torch.cuda.get_device_capability(0))),
-            architectures=torch.cuda.get_arch_list(),
-            kernel="",
-        )
-        on_gpu = small.cuda()
-        if not torch.equal((on_gpu @ on_gpu).cpu(), small @ small):
-            raise RuntimeError("a matrix product on the GPU differs from the CPU's")
-        report.update(kernel="cuda")
-except Exception as error:
-    report.update(error=f"{type(error).__name__}: {error}".splitlines()[0])
-print(json.dumps(report))
-"""
-
-
-def verify(python: str = sys.executable) -> TorchReport:
-    """Look at the installed torch in a fresh process and let it compute.
-
-    Args:
-        python: The Python whose environment is looked at.
-
-    Returns:
-        What was found; a torch that is missing or broken is reported in ``error``, not raised.
-    """
-    command = [python, "-c", _PROBE]
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=300,
-            check=False,
-            env=child_environment(),
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return TorchReport(error=f"The fresh process gave no answer ({error}).")
-    try:
-        found = json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        return TorchReport(error=f"The fresh process ended with status {done.returncode}: {last}")
-    return TorchReport(**(found | {"architectures": tuple(found.get("architectures", ()))}))
 
 
 @dataclass(frozen=True)
@@ -443,11 +468,13 @@ class Choice:
         gpus: The machine's GPUs.
         rows: The builds that were weighed, best first.
         outcome: The build that fits, or the error that says why none does.
+        fitting: Every build that fits, best first: what an installation tries.
     """
 
     gpus: tuple[Gpu, ...]
     rows: tuple[Candidate, ...]
     outcome: TorchBuild | TorchBuildError
+    fitting: tuple[TorchBuild, ...] = ()
 
     @property
     def _conclusion(self) -> tuple[str, str]:
@@ -481,33 +508,180 @@ def weigh(lock: str = "auto") -> Choice:
     Raises:
         ParameterError: The lock is of no known form.
     """
-    gpus = detect_gpus()
+    return weigh_for(detect_gpus(), lock)
+
+
+def weigh_for(gpus: Sequence[Gpu], lock: str = "auto", python: str | None = None) -> Choice:
+    """Weigh the builds for this machine with the GPUs given; otherwise as :func:`weigh`.
+
+    Args:
+        gpus: What :func:`detect_gpus` found.
+        lock: As :func:`choose` takes it.
+        python: The Python version that torch is for, if it is not this one's.
+    """
     machine = this_machine(gpus)
+    machine |= {"python": python or machine["python"]}
     rows = tuple(candidates(**machine, lock=lock))
     try:
-        return Choice(tuple(gpus), rows, choose(**machine, lock=lock))
+        builds = fitting(**machine, lock=lock)
+        return Choice(tuple(gpus), rows, builds[0], tuple(builds))
     except TorchBuildError as error:
         return Choice(tuple(gpus), rows, error)
 
 
-def install_if(wanted: bool, choice: Choice, log: Path) -> None:
-    """Install the chosen build into this Python's environment if it is wanted, its progress printed.
+def install_if(wanted: bool, choice: Choice, log: Path, say: Callable[[str], None] = print) -> None:
+    """Install the best build that works into this Python's environment if it is wanted; see :func:`install`.
 
     Args:
         wanted: Whether to install; nothing happens otherwise.
         choice: What :func:`weigh` chose.
         log: File that pip's output is added to.
+        say: Called with every line of progress.
 
     Raises:
-        TorchBuildError: No build fits.
-        SetupError: pip failed; the message holds the command and the end of its output.
+        TorchBuildError: No build fits, or none of those that fit works.
+        SetupError: What is left of another torch cannot be removed.
     """
     if not wanted:
         return
     if isinstance(choice.outcome, TorchBuildError):
         raise choice.outcome
-    build = choice.outcome
-    run_step(f"Installing {build.requirement}", install_command(build), log, show=print)
+    constraint = log.parent / CONSTRAINT_NAME
+    install(with_fallback(choice.fitting), sys.executable, this_packages(), log, constraint, say)
+
+
+def this_packages() -> Path:
+    """The folder that this Python's packages are in."""
+    import sysconfig
+
+    return Path(sysconfig.get_paths()["purelib"])
+
+
+def install(
+    builds: Sequence[TorchBuild],
+    python: str,
+    packages: Path | None,
+    log: Path,
+    constraint: Path,
+    say: Callable[[str], None],
+) -> TorchBuild:
+    """Install the first build that pip can install and that computes; the next where one does not.
+
+    At no time are there two builds or half of one: before a build is tried, what an interrupted pip left is
+    removed, and a build that does not compute is removed before the next is tried. A torch that is there
+    stays until pip has fetched the other one whole.
+
+    Args:
+        builds: What to try, best first, as :func:`fitting` gives it.
+        python: The Python into whose environment it goes.
+        packages: That environment's site-packages folder.
+        log: File that pip's output is added to.
+        constraint: File to write for pip's ``-c``, which keeps later installations from replacing torch.
+        say: Called with every line of progress.
+
+    Returns:
+        The build that is installed now.
+
+    Raises:
+        TorchBuildError: None could be installed and works; the message says what was wrong with each.
+        SetupError: A file of another torch cannot be removed.
+    """
+    failures: list[str] = []
+    fixes: list[str] = []
+    for build in builds:
+        remove_remains(packages)
+        before, libraries_before = installed_version(packages), libraries(packages)
+        old = libraries_of(packages, before)
+        say(f"Trying {build.requirement}. {build.reason}")
+        try:
+            if not _is_there(build, before):
+                command = install_command(build, python, numbers=_counts(packages))
+                run_step(f"Installing {build.requirement}", command, log, show=say)
+            problem = _problem(build, found := verify(python))
+        except SetupError as error:
+            problem = _last_words(error.what)
+            fixes.append(error.fix)
+        if not problem:
+            now = installed_version(packages) or found.version
+            remove_packages(python, old - libraries_of(packages, now), log)
+            constraint.write_text(f"torch=={now}\n", encoding="utf-8")
+            say(f"torch {now} computes on {'the GPU' if found.kernel == 'cuda' else 'the CPU'}.")
+            if build.tag != "cpu" and not found.available:
+                say(f"torch {now} sees no GPU: {runbook_line('doctor', '--deep')} says why.")
+            return build
+        failures.append(f"{build.requirement}: {problem}")
+        say(f"That one does not work here. {failures[-1]}")
+        if installed_version(packages) != before or _is_there(build, before):
+            remove_torch(python, packages, log)
+        remove_packages(python, libraries(packages) - libraries_before, log)
+    remove_remains(packages)
+    left = installed_version(packages)
+    now = f"torch {left}, which was there, still is." if left else "No torch is installed now."
+    raise TorchBuildError(
+        f"None of the builds that fit could be made to work. {now}\n  " + "\n  ".join(failures),
+        fix=f"{fixes[0] if fixes else _NEWER_DRIVER} All of pip's output is in {log}.",
+    )
+
+
+_NEWER_DRIVER = (
+    "Install the newest driver from nvidia.com/drivers, restart, and run the same command again; or take the "
+    f"CPU build: {runbook_line('setup', '--torch-lock', 'cpu')}."
+)
+
+
+def _is_there(build: TorchBuild, installed: str | None) -> bool:
+    """Whether an installed torch is this build; a CPU build may come from an index that marks none."""
+    if installed is None or build.tag != "cpu":
+        return f"torch=={installed}" == build.requirement
+    version, _, local = installed.partition("+")
+    return version == build.torch and local in ("", "cpu")
+
+
+def _counts(packages: Path | None) -> bool:
+    """Whether the environment's pip can print how far a download is, which it can from 24.1 on."""
+    found = installed_version(packages, "pip")
+    return found is not None and tuple(map(int, re.findall(r"\d+", found)[:2])) >= (24, 1)
+
+
+def _problem(build: TorchBuild, found: TorchReport) -> str:
+    """Why an installed build will not do; empty if it does."""
+    # A kernel on the CPU is enough even for a CUDA build: that it sees no GPU at all (a driver that does not
+    # answer, CUDA_VISIBLE_DEVICES) is no build's fault, and another one would see none either. What is asked
+    # for as a CPU build may come from an index that has CUDA builds only, whose GPU code is then no matter.
+    if found.kernel or (build.tag == "cpu" and found.available and found.version):
+        return ""
+    return found.error or "it does not compute"
+
+
+def _last_words(what: str) -> str:
+    """The sentence of a failed step and the last line of its output."""
+    lines = [line.strip() for line in what.strip().splitlines() if line.strip()]
+    return lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"
+
+
+def with_fallback(
+    builds: Sequence[TorchBuild], reach: Callable[[str], bool] | None = None
+) -> list[TorchBuild]:
+    """The same builds; a CPU build comes from pip's own index where PyTorch's is out of reach.
+
+    Args:
+        builds: What :func:`fitting` gave.
+        reach: Tells whether an address answers; asked only if there is a CPU build.
+    """
+    reach = reach or reachable
+    return [
+        replace(build, index="", local=False)
+        if build.tag == "cpu" and not reach(f"{build.index_url}/torch/")
+        else build
+        for build in builds
+    ]
+
+
+def reachable(url: str) -> bool:
+    """Whether an address answers within ten seconds."""
+    with contextlib.suppress(OSError, ValueError), urllib.request.urlopen(url, timeout=10) as answer:
+        return bool(answer.status == 200)
+    return False
 
 
 def check_torch(choice: Choice) -> list[Check]:
@@ -515,41 +689,76 @@ def check_torch(choice: Choice) -> list[Check]:
     return judge(choice, verify())
 
 
-def judge(choice: Choice, found: TorchReport) -> list[Check]:
+def judge(choice: Choice, found: TorchReport, mend: str = "") -> list[Check]:
     """Judge an installed torch against the machine.
 
     Args:
         choice: The machine's GPUs and the build that fits it.
         found: What :func:`verify` reported.
+        mend: What to do about a wrong build; by default the line that installs the right one.
 
     Returns:
         The checks ``torch_choice``, ``torch_installed``, ``torch_gpu`` and ``torch_kernel``.
     """
     if isinstance(choice.outcome, TorchBuild):
-        mend = f"Close every notebook's kernel and run: {install_line(choice.outcome)}"
-        seen = f"{choice.outcome.requirement}. {choice.outcome.reason}"
-        checks = [Check("torch_choice", "ok", seen)]
+        mend = mend or f"Close every notebook's kernel and run: {install_line(choice.outcome)}"
     else:
         mend = choice.outcome.fix
-        checks = [Check("torch_choice", "warn", choice.outcome.what, mend)]
+    checks = [judge_choice(choice)]
     if found.version is None:
         missing = found.error or "torch is not installed"
-        return [*checks, Check("torch_installed", "fail", missing, mend)]
+        return [
+            *checks,
+            Check("torch_installed", "fail", missing, mend, "a torch that imports", _WHY["installed"]),
+        ]
     kind = f"CUDA {found.cuda}" if found.cuda else "CPU build"
-    checks.append(Check("torch_installed", "ok", f"torch {found.version} ({kind})"))
+    seen = f"torch {found.version} ({kind})"
+    checks.append(Check("torch_installed", "ok", seen, "", "a torch that imports", _WHY["installed"]))
+    return [*checks, judge_gpu_use(choice, found, mend), judge_kernel(found, mend)]
+
+
+_WHY = {
+    "choice": "a build needs a driver that is new enough and code for the GPU; either alone is not enough",
+    "installed": "everything after step 2 computes with torch",
+    "gpu": "with is_available()=False everything runs on the CPU, many times slower",
+    "kernel": "is_available() is True even where the build has no code for the GPU: only a kernel proves it",
+}
+
+
+def judge_choice(choice: Choice) -> Check:
+    """Which build fits the machine: the check ``torch_choice``."""
+    expected = "a build of torch that fits GPU, driver and Python"
+    if isinstance(choice.outcome, TorchBuild):
+        seen = f"{choice.outcome.requirement}. {choice.outcome.reason}"
+        return Check("torch_choice", "ok", seen, "", expected, _WHY["choice"])
+    return Check("torch_choice", "warn", choice.outcome.what, choice.outcome.fix, expected, _WHY["choice"])
+
+
+def judge_gpu_use(choice: Choice, found: TorchReport, mend: str) -> Check:
+    """Whether torch sees the GPU that is there: the check ``torch_gpu``."""
+    expected = "is_available()=True where there is an NVIDIA GPU"
     if not choice.gpus:
-        checks.append(Check("torch_gpu", "ok", "no NVIDIA GPU here: everything runs on the CPU"))
+        seen = "no NVIDIA GPU here: everything runs on the CPU"
     elif found.available:
-        checks.append(Check("torch_gpu", "ok", f"is_available=True: {found.device}, {found.capability}"))
+        seen = f"is_available=True: {found.device}, {found.capability}"
     else:
         why = "this is a CPU build" if found.cuda is None else "torch cannot use the driver"
         seen = (
             f"is_available=False although there is {choice.gpus[0].name}: {why}; everything runs on the CPU"
         )
-        checks.append(Check("torch_gpu", "warn", seen, mend))
-    if found.kernel:
-        checks.append(Check("torch_kernel", "ok", f"a matrix product on {found.kernel} is exact"))
-    else:
+        return Check("torch_gpu", "warn", seen, mend, expected, _WHY["gpu"])
+    return Check("torch_gpu", "ok", seen, "", expected, _WHY["gpu"])
+
+
+def judge_kernel(found: TorchReport, mend: str) -> Check:
+    """Whether a matrix product came out right in a fresh process: the check ``torch_kernel``."""
+    expected = "a matrix product in a fresh process, exact"
+    if not found.kernel:
         built = f"; the build has code for {', '.join(found.architectures)}" if found.architectures else ""
-        checks.append(Check("torch_kernel", "fail", f"{found.error}{built}", mend))
-    return checks
+        return Check("torch_kernel", "fail", f"{found.error}{built}", mend, expected, _WHY["kernel"])
+    seen = f"a matrix product on {found.kernel} is exact"
+    if found.failing:
+        seen += f"; not on {'; '.join(found.failing)}"
+        fix = f"Hide that GPU: {set_line('CUDA_VISIBLE_DEVICES', '0', this_shell())}"
+        return Check("torch_kernel", "warn", seen, fix, expected, _WHY["kernel"])
+    return Check("torch_kernel", "ok", seen, "", expected, _WHY["kernel"])

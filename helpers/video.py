@@ -151,7 +151,7 @@ def write_video(
     except (ImportError, OSError, ValueError) as error:
         with contextlib.suppress(OSError):  # Windows keeps a file that a player holds open
             path.unlink(missing_ok=True)
-        gif = _write_gif(large, path.with_suffix(".gif"), fps)
+        gif = write_gif(large, path.with_suffix(".gif"), fps)
         return VideoResult(gif, "gif", len(frames), f"No MP4 was written ({error}); a GIF was.")
     return VideoResult(path, "h264", counted)
 
@@ -178,8 +178,17 @@ def _count_frames(path: Path) -> int:
         return sum(1 for _ in container.decode(video=0))
 
 
-def _write_gif(frames: np.ndarray, path: Path, fps: float) -> Path:
-    """Write a GIF and check its length: equal neighbours share a picture, so playing time is counted."""
+def write_gif(frames: np.ndarray, path: Path, fps: float) -> Path:
+    """Write a GIF and check its length: equal neighbours share a picture, so playing time is counted.
+
+    Args:
+        frames: uint8 ``[T, H, W, 3]``.
+        path: Where it goes.
+        fps: Frames per second.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
     # GIF counts in hundredths of a second, and players slow down what is faster than 50 a second.
     milliseconds = max(20, round(100 / fps) * 10)
     first, *others = [Image.fromarray(frame) for frame in frames]

@@ -30,7 +30,16 @@ def make_environment(root: Path) -> Path:
     return python
 
 
-SLOW = ("test_house", "test_demo", "test_runbook", "test_notebooks")
+SLOW = (
+    "test_torch_install",
+    "test_interpreters",
+    "test_house",
+    "test_demo",
+    "test_regress",
+    "test_sweep",
+    "test_runbook",
+    "test_notebooks",
+)
 """Modules that start programs, kernels or long rollouts; what a quick test can find is found before them."""
 
 

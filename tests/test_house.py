@@ -82,7 +82,7 @@ def test_every_dependency_is_pinned_in_the_lock_at_a_version_it_allows():
 
 def test_whatever_helpers_import_is_a_dependency():
     listed = {canonicalize_name(requirement.name) for requirement in project_dependencies()}
-    packages = {"PIL": "pillow", "pynvml": "nvidia-ml-py"}
+    packages = {"PIL": "pillow", "pynvml": "nvidia-ml-py", "skimage": "scikit-image", "yaml": "pyyaml"}
     aside = {"helpers", "torch", "procgen"}  # ours; chosen for the machine; the recorder's own environment
     for path in modules("helpers"):
         names = {name.split(".")[0] for name in imports(path)} - aside - set(sys.stdlib_module_names)
@@ -182,9 +182,9 @@ def test_the_engine_knows_nothing_of_the_house_around_it():
         assert foreign == set(), f"{path.name} imports {foreign}"
 
 
-# These stand before the steps and call them: headless runs, the widgets of 05's interactive mode, and the
-# rollout of 05, which opens the files that 04 found and must find the same ones.
-FRONTS = ("batch", "player", "rollout")
+# These stand before the steps and call them: headless runs, the doctor, the widgets of 05's interactive
+# mode, and the rollout of 05, which opens the files that 04 found and must find the same ones.
+FRONTS = ("batch", "doctor", "player", "rollout")
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -205,13 +205,17 @@ def test_nothing_but_the_player_loads_a_front_end_merely_by_being_imported():
     front_ends = {"ipywidgets", "IPython", "jupyterlab", "papermill", "anywidget", "helpers.player"}
     for path in modules("helpers"):
         names = imports(path, anywhere=False)
-        if path.stem != "player":
+        if path.parent.name != "player":
             assert (names | {name.split(".")[0] for name in names}) & front_ends == set(), path.name
 
 
-@pytest.mark.parametrize(
-    "name", ["check", "env", "torch_build", "gpu", "deps", "batch", "commands", "report"]
+BARE = (
+    *("check", "env", "torch_build", "torch_probe", "gpu", "machine", "redact", "doctor", "deps", "batch"),
+    *("commands", "report"),
 )
+
+
+@pytest.mark.parametrize("name", BARE)
 def test_what_runs_before_anything_is_installed_needs_the_standard_library_only(name):
     command = [sys.executable, "-S", "-c", f"import helpers.{name}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")

@@ -17,6 +17,7 @@ from helpers.worldmodel.layers import (
     sincos,
     slice_films,
     spatial_encoding,
+    stack_projections,
     temporal_width,
     to_patches,
 )
@@ -186,6 +187,51 @@ def test_the_ffn_gates_its_silu_branch():
     expected = rms_norm(x + part.w_o(v * v.sigmoid() * g), part.norm.rms.weight)
 
     torch.testing.assert_close(part(x), expected)
+
+
+@pytest.mark.parametrize("experts", [0, 3])
+def test_stacked_projections_keep_their_names_and_compute_the_same(experts):
+    # In float64, where nothing but a mistake could tell them apart.
+    plain = random_model(Transformer(16, 4, 10, 2, 2, experts), 9).double()
+    stacked = random_model(Transformer(16, 4, 10, 2, 2, experts), 9).double()
+    stack_projections(stacked)
+    x = torch.randn(2, 3, 5, 16, dtype=torch.float64)
+    films = plain.films(torch.randn(2, 2, 2, dtype=torch.float64), 3)
+
+    assert stacked.state_dict().keys() == plain.state_dict().keys()
+    for own, other in zip(stacked.state_dict().values(), plain.state_dict().values(), strict=True):
+        assert torch.equal(own, other)
+    torch.testing.assert_close(stacked(x, films)[0], plain(x, films)[0], rtol=1e-9, atol=1e-9)
+
+
+def test_weights_loaded_or_converted_after_stacking_are_the_ones_that_count():
+    other = random_model(Transformer(16, 4, 10, 1), 11)
+    x, films = torch.randn(1, 2, 5, 16, generator=torch.Generator().manual_seed(0)), [(None, None, None)]
+    for change in (
+        lambda model: model.load_state_dict(other.state_dict()),
+        lambda model: model.double().load_state_dict(other.state_dict()),
+    ):
+        stacked = random_model(Transformer(16, 4, 10, 1), 10)
+        stack_projections(stacked)
+        change(stacked)
+        given = x.to(stacked.blocks[0].ffn.w_o.weight.dtype)
+        torch.testing.assert_close(stacked(given, films)[0].float(), other(x, films)[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("known", [1, 3])
+def test_the_past_alone_is_the_past_that_a_whole_pass_returns(known):
+    transformer = random_model(Transformer(16, 4, 10, 3), 12).double()
+    x, films = torch.randn(2, known, 5, 16, dtype=torch.float64), transformer.films(None, known)
+    for own, whole in zip(transformer.past(x, films), transformer(x, films)[1], strict=True):
+        for part, expected in zip(own, whole, strict=True):
+            torch.testing.assert_close(part, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_window_longer_than_the_encodings_at_hand_has_an_encoding_too():
+    empty = Transformer(32, 4, 8, 0)
+    x = torch.zeros(1, 70, 1, 32)
+    expected = torch.tensor([angle_encoding(time, 10) for time in range(70)])
+    torch.testing.assert_close(empty(x, [])[0][0, :, 0, 22:], expected, rtol=0, atol=1e-5)
 
 
 # --- the whole stack -------------------------------------------------------------------------------

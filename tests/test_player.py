@@ -1,100 +1,418 @@
-"""The first player, driven through its widgets as JupyterLab drives them, without a browser."""
+"""The player without a browser: its loop, its keys, and its two fronts, driven as a page drives them."""
 
 import io
+import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from small_world import clip, settings, small_world
 
-from helpers.player import WAITING, Player, open_player, played
-from helpers.rollout import OpenWorld, Settings, choose_clip, open_world, roll_out
+from helpers import session_file
+from helpers.action_labels import ActionLabel, suggest_keys
+from helpers.errors import ParameterError
+from helpers.game import Game
+from helpers.player import open_player, played
+from helpers.player.keymap import KeyMap, default_keys, load_keys, save_keys
+from helpers.player.loop import BEHIND, SILENT, Loop, Shown, Watch
+from helpers.player.plain import PlainPlayer, action_id
+from helpers.player.widget import Player
+from helpers.rollout import OpenWorld, roll_out
 
-SETTINGS = Settings(use_interactive_mode=True, actions=(2, 6), steps=2)
+SETTINGS = settings(actions=(2, 0))
 
 
 @pytest.fixture(scope="module")
-def opened() -> OpenWorld:
-    return open_world(SETTINGS)
+def opened(tmp_path_factory: pytest.TempPathFactory) -> OpenWorld:
+    return small_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture
-def player(opened: OpenWorld) -> Iterator[Player]:
-    clip = choose_clip(opened, SETTINGS)
-    player = Player(opened, clip, SETTINGS, roll_out(opened, clip, SETTINGS))
+def game(opened: OpenWorld) -> Game:
+    return Game.from_rollout(opened, roll_out(opened, clip(opened, SETTINGS), SETTINGS), SETTINGS)
+
+
+class Told(list[Any]):
+    """What a loop showed and reported."""
+
+    def reports(self) -> list[str]:
+        return [each for each in self if isinstance(each, str)]
+
+    def actions(self) -> list[int | None]:
+        return [each.action for each in self if isinstance(each, Shown)]
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def loop(game: Game, told: Told) -> Iterator[Loop]:
+    loop = Loop(game, told.append, told.append, fps=60, idle=0)
+    yield loop
+    loop.sleep()
+
+
+def until(happened: Callable[[], bool], seconds: float = 60.0) -> bool:
+    end = time.monotonic() + seconds
+    while not happened() and time.monotonic() < end:
+        time.sleep(0.01)
+    return happened()
+
+
+# --- the loop ------------------------------------------------------------------------------------------
+
+
+def test_a_tap_takes_one_step_and_tells_which_press_it_answers(loop: Loop, told: Told) -> None:
+    loop.tap(3, press=7)
+    assert loop.wait()
+    assert [(each.action, each.press, each.generated) for each in told] == [(3, 7, 3)]
+
+
+def test_while_it_plays_the_held_action_is_taken_and_the_idle_one_without(loop: Loop, told: Told) -> None:
+    loop.wake()
+    loop.play(True)
+    assert until(lambda: told.actions().count(0) >= 2)
+    loop.hold(3)
+    assert until(lambda: told.actions().count(3) >= 2)
+    for each in list(told):
+        loop.seen(each.sequence)
+    loop.hold(None)
+    assert until(lambda: told.actions()[-1] == 0)
+    loop.play(False)
+    assert loop.wait()
+    count = len(told)
+    time.sleep(0.2)
+    assert len(told) == count
+
+
+def test_a_press_shorter_than_a_step_is_still_one_step(loop: Loop, told: Told) -> None:
+    loop.wake()
+    loop.play(True)
+    assert until(lambda: len(told) >= 1)
+    loop.hold(2, press=3)
+    loop.hold(None)
+    assert until(lambda: 2 in told.actions())
+    assert [each.press for each in told if each.action == 2] == [3]
+
+
+def test_it_waits_for_a_page_that_lags_and_pauses_when_it_is_gone(
+    loop: Loop, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("helpers.player.loop.BEHIND", 0.2)
+    monkeypatch.setattr("helpers.player.loop.SILENT", 1.0)
+    loop.wake()
+    loop.play(True)
+    assert until(lambda: not loop.playing)  # nothing is ever reported as shown
+    assert told.reports() == ["Paused: the page has not been seen for a while."]
+    count = len(told.actions())
+    time.sleep(0.2)
+    assert len(told.actions()) == count
+
+
+def test_a_watch_counts_from_the_oldest_frame_of_which_nothing_was_heard() -> None:
+    watch = Watch()
+    for sequence, now in ((1, 10.0), (2, 10.5), (3, 11.0)):
+        watch.sent(sequence, now)
+    assert watch.lag(11.2) == pytest.approx(1.2)
+    watch.seen(2)
+    assert watch.lag(11.2) == pytest.approx(0.2)
+    watch.seen(3)
+    assert watch.lag(99.0) == 0.0
+    assert BEHIND < SILENT
+
+
+def test_requests_beyond_a_few_are_dropped_rather_than_queued(loop: Loop) -> None:
+    gate = threading.Event()
+    loop.put(gate.wait)
+    taken = [loop.put(lambda: None) for _ in range(30)]
+    gate.set()
+    assert taken.count(False) > 0
+    assert loop.wait()
+
+
+def test_a_failing_step_is_reported_and_the_next_one_is_taken(loop: Loop, told: Told) -> None:
+    loop.put(lambda: loop.game.rewind(1000))
+    loop.put(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+    loop.tap(1)
+    assert loop.wait() and until(lambda: told.actions() == [1])
+    assert "Going to frame 1000" in told.reports()[0]
+    assert told.reports()[1] == "ZeroDivisionError: division by zero"
+
+
+def test_sleeping_ends_the_thread_and_waking_starts_one(loop: Loop) -> None:
+    assert loop.wake() and loop.alive
+    loop.sleep()
+    assert not loop.alive
+    loop.tap(1)
+    assert loop.wait() and loop.alive
+
+
+# --- keys ----------------------------------------------------------------------------------------------
+
+
+def label(action: int, name: str, certainty: float | None = None) -> ActionLabel:
+    return ActionLabel(action, name, 9, 0.2, False, (0, 0), (0, 0), None, certainty, ())
+
+
+def test_keys_held_together_stand_for_two_things_done_at_once() -> None:
+    keys = default_keys(
+        suggest_keys([label(0, "nothing"), label(1, "jump"), label(2, "right + jump"), label(3, "right")])
+    )
+    assert "Space" in keys.keys[1] and "ArrowRight" in keys.keys[3]
+    assert "ArrowRight+Space" in keys.keys[2] and "Digit2" in keys.keys[2]
+    assert keys.idle == 0
+
+
+def test_a_key_map_is_kept_and_read_back(tmp_path: Path) -> None:
+    keys = KeyMap({0: ("KeyX",), 1: ("ArrowLeft+Space", "Digit1")}, idle=1)
+    path = tmp_path / "data" / "demo_keys.json"
+    assert load_keys(path, 2) == (None, "")
+    save_keys(path, keys)
+    assert load_keys(path, 2) == (keys, "")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[]", "A key map is"),
+        ('{"keys": {"9": ["KeyA"]}}', "'9' is not an action id"),
+        ('{"keys": {"0": ["rm -rf"]}}', "is not a key"),
+        ('{"keys": {"0": "KeyA"}}', "are no list"),
+        ('{"keys": {"0": ["KeyA"], "1": ["KeyA"]}}', "KeyA stands for two actions"),
+        ('{"keys": {}, "idle": true}', "'True' is not an action id"),
+        ("{", "cannot be used"),
+    ],
+)
+def test_a_key_map_that_is_none_is_left_alone_and_said(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text(content, encoding="utf-8")
+    keys, note = load_keys(path, 2)
+    assert keys is None
+    assert said in note and "The usual keys are." in note
+
+
+# --- the console ---------------------------------------------------------------------------------------
+
+
+class Page:
+    """What a page does to a player, and hears from it."""
+
+    def __init__(self, player: Player) -> None:
+        self.player = player
+        self.heard: list[tuple[dict[str, Any], list[bytes]]] = []
+        player.send = lambda content, buffers=None: self.heard.append((content, buffers or []))
+
+    def say(self, **content: Any) -> None:
+        self.player._receive(self.player, content, [])
+        assert self.player.loop.wait()
+
+    def last(self, kind: str) -> tuple[dict[str, Any], list[bytes]]:
+        return next(each for each in reversed(self.heard) if each[0]["type"] == kind)
+
+
+@pytest.fixture
+def page(game: Game, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
+    monkeypatch.setattr("helpers.player.widget.LABEL_CLIPS", 8)
+    player = Player(game, tmp_path, tmp_path)
+    page = Page(player)
+    assert player.loop.wait(120)
+    page.say(type="hello")
+    yield page
+    player.close()
+
+
+def test_it_learns_the_labels_once_and_then_is_ready(page: Page) -> None:
+    state = page.player.state
+    assert state["phase"] == "ready"
+    assert sum(each["count"] for each in state["labels"]) == 8 * 4
+    assert (page.player._root / "data" / "demo_actions.json").is_file()
+
+
+def test_a_button_a_field_and_a_key_all_take_a_step(page: Page) -> None:
+    page.say(type="tap", action=1, press=1)
+    page.say(type="hold", action=3, press=2)
+    page.say(type="hold", action=None)
+    assert page.player.rollout().actions == [2, 0, 1, 3]
+    content, buffers = page.last("frame")
+    assert (content["press"], content["generated"]) == (2, 4)
+    assert np.array_equal(np.frombuffer(buffers[0], np.uint8), page.player.game.frame.reshape(-1))
+
+
+@pytest.mark.parametrize("action", [4, -1, "2", 1.5, True])
+def test_an_id_that_is_none_is_refused_and_play_goes_on(page: Page, action: Any) -> None:
+    page.say(type="tap", action=action)
+    assert "0 to 3" in page.last("refused")[0]["text"]
+    page.say(type="tap", action=0)
+    assert page.player.rollout().actions == [2, 0, 0]
+
+
+def test_rewinding_and_stepping_opens_a_branch_and_the_first_can_be_selected(page: Page) -> None:
+    page.say(type="rewind", to=1)
+    assert page.last("strip")[0]["generated"] == 1
+    page.say(type="tap", action=1)
+    assert (page.player.state["branch"], len(page.player.state["branches"])) == (1, 2)
+    page.say(type="select", branch=0)
+    assert page.player.rollout().actions == [2, 0]
+    page.say(type="rewind", to=10**9)
+    assert page.player.state["generated"] == 2
+
+
+def test_what_is_set_holds_and_what_cannot_be_is_said(page: Page) -> None:
+    page.say(type="set", name="temperature", value="0.7")
+    page.say(type="set", name="seed", value=str(2**62 + 1))
+    page.say(type="set", name="feedback", value="pixels")
+    page.say(type="set", name="fps", value="1000")
+    state = page.player.state
+    assert (state["temperature"], state["seed"], state["feedback"], state["fps"]) == (
+        0.7,
+        str(2**62 + 1),
+        "pixels",
+        60,
+    )
+    page.say(type="set", name="fps", value="nan")
+    assert "fps is 'nan'" in page.last("refused")[0]["text"] and page.player.loop.fps == 60
+    page.say(type="set", name="steps", value="0")
+    assert "steps is 0" in page.player.state["note"]
+    page.say(type="set", name="steps", value="many")
+    assert "steps is 'many'" in page.player.state["note"]
+    assert page.player.state["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"type": "run", "code": "1"},
+        {"type": "tap"},
+        {"type": "set", "name": "fps", "value": None},
+        {"type": "set", "name": "fps", "value": "nan"},
+        {"type": "save", "kind": "../x"},
+        {"type": "keys", "keys": {"keys": {"0": [5]}}},
+        {"type": "rewind", "to": "x"},
+        {"type": "what_if", "frames": 10**400},
+        {"type": "_save"},
+        {},
+        "play",
+    ],
+    ids=str,
+)
+def test_whatever_a_page_says_does_no_harm(page: Page, content: Any) -> None:
+    page.player._receive(page.player, content, [])
+    assert page.player.loop.wait() and page.player.loop.alive
+    page.say(type="tap", action=3)
+    assert page.player.rollout().actions == [2, 0, 3]
+
+
+def test_what_is_saved_can_be_opened(page: Page) -> None:
+    page.say(type="tap", action=1)
+    for kind in ("png", "mp4", "gif", "session"):
+        page.say(type="save", kind=kind, overlay=True)
+        path = Path(page.last("saved")[0]["path"])
+        assert path.is_file()
+        if kind == "png":
+            with Image.open(path) as picture:
+                assert picture.size == (384, 384)
+        if kind == "session":
+            steps = [each for each in session_file.read(path)["events"] if each["event"] == "step"]
+            assert [each["action"] for each in steps] == [2, 0, 1]
+
+
+def test_what_if_and_the_starts_are_shown_and_change_nothing(page: Page) -> None:
+    before = page.player.game.frame.copy()
+    page.say(type="what_if", frames=2)
+    with Image.open(io.BytesIO(page.last("what_if")[1][0])) as picture:
+        assert picture.format == "PNG"
+    page.say(type="starts")
+    rows = page.last("starts")[0]["rows"]
+    assert np.array_equal(page.player.game.frame, before)
+    page.say(type="restart", start=rows[0])
+    assert (page.player.state["start"], page.player.state["generated"]) == (rows[0], 0)
+
+
+def test_keys_are_edited_in_the_player_and_kept_with_the_world(page: Page) -> None:
+    page.say(type="keys", keys={"idle": 2, "keys": {"1": ["KeyJ"]}})
+    kept = json.loads((page.player._root / "data" / "demo_keys.json").read_text(encoding="utf-8"))
+    assert kept == {"version": 1, "idle": 2, "keys": {"1": ["KeyJ"]}}
+    assert page.player.state["idle"] == page.player.loop.idle == 2
+    page.say(type="keys", keys={"idle": 2, "keys": {"1": ["KeyJ"], "2": ["KeyJ"]}})
+    assert "two actions" in page.last("refused")[0]["text"]
+
+
+def test_play_stops_when_the_last_view_is_gone(page: Page) -> None:
+    page.say(type="hello")
+    page.player._receive(page.player, {"type": "play", "on": True}, [])
+    page.player._receive(page.player, {"type": "bye"}, [])
+    assert page.player.loop.playing
+    page.player._receive(page.player, {"type": "bye"}, [])
+    assert not page.player.loop.playing
+
+
+def test_closing_leaves_no_thread(page: Page) -> None:
+    page.player.close()
+    assert not page.player.loop.alive
+
+
+# --- the plain one -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plain(game: Game, tmp_path: Path) -> Iterator[PlainPlayer]:
+    player = PlainPlayer(game, tmp_path)
     yield player
     player.close()
 
 
-def shown(player: Player) -> np.ndarray:
-    with Image.open(io.BytesIO(player.image.value)) as image:
-        return np.asarray(image)
+def pixels(image: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(image)) as picture:
+        return np.asarray(picture)
 
 
-def test_it_goes_on_from_the_actions_that_were_given(player: Player) -> None:
-    assert player.rollout().actions == [2, 6]
-    assert shown(player).shape == (384, 384, 3)
+def test_the_plain_player_plays_by_button_and_field(plain: PlainPlayer) -> None:
+    before = pixels(plain.image.value)
+    plain.buttons[1].click()
+    assert plain.loop.wait()
+    plain.field.value = "3"
+    assert plain.loop.wait()
+    assert plain.rollout().actions == [2, 0, 1, 3]
+    assert before.shape == (384, 384, 3) and not np.array_equal(pixels(plain.image.value), before)
+    plain.reset_button.click()
+    assert plain.loop.wait()
+    assert plain.rollout().actions == []
 
 
-def test_a_button_and_the_field_both_take_a_step(player: Player) -> None:
-    before = shown(player)
-    player.buttons[1].click()
-    assert player.wait()
-    player.field.value = "5"
-    assert player.wait()
-    assert player.rollout().actions == [2, 6, 1, 5]
-    assert not np.array_equal(shown(player), before)
-    assert player.field.value == ""
+@pytest.mark.parametrize("text", ["4", "-1", "left", "1.5", "٣", "9" * 400])
+def test_the_plain_player_refuses_what_is_no_id(plain: PlainPlayer, text: str) -> None:
+    plain.field.value = text
+    assert "0 to 3" in plain.message.value
+    with pytest.raises(ParameterError):
+        action_id(text, 4)
 
 
-@pytest.mark.parametrize("text", ["8", "-1", "left", "1.5"])
-def test_an_id_that_is_none_is_refused_beside_the_field_and_play_goes_on(player: Player, text: str) -> None:
-    player.field.value = text
-    assert "0 to 7" in player.message.value
-    player.buttons[0].click()
-    assert player.wait()
-    assert player.rollout().actions == [2, 6, 0]
+def test_the_plain_player_plays_by_itself_without_a_page_that_reports(plain: PlainPlayer) -> None:
+    plain.play_button.click()
+    assert until(lambda: plain.game.generated >= 5)
+    plain.play_button.click()
+    assert not plain.loop.playing
 
 
-def test_reset_goes_back_to_the_clip(player: Player) -> None:
-    player.reset_button.click()
-    assert player.wait()
-    assert player.rollout().actions == []
-    player.ask(3)
-    assert player.rollout().actions == [3]
+# --- the notebook's two calls --------------------------------------------------------------------------
 
 
-def test_clicks_beyond_a_few_are_dropped_rather_than_queued(player: Player) -> None:
-    for _ in range(20):
-        player.ask(0)
-    assert player.wait()
-    assert 1 <= len(player.rollout().actions) - 2 <= WAITING + 1
+def test_without_interactive_mode_there_is_no_player(opened: OpenWorld, tmp_path: Path) -> None:
+    alone = replace(SETTINGS, use_interactive_mode=False)
+    made = roll_out(opened, clip(opened, alone), alone)
+    assert open_player(opened, alone, made, tmp_path) is None
+    assert played(None, made) is made
 
 
-def test_closing_ends_its_thread(player: Player) -> None:
-    thread = next(thread for thread in threading.enumerate() if thread.name == "player" and thread.is_alive())
-    player.close()
-    thread.join(5)
-    assert not thread.is_alive()
-
-
-def test_without_interactive_mode_there_is_no_player(opened: OpenWorld) -> None:
-    settings = replace(SETTINGS, use_interactive_mode=False)
-    clip = choose_clip(opened, settings)
-    rollout = roll_out(opened, clip, settings)
-    assert open_player(opened, clip, settings, rollout) is None
-    assert played(None, rollout) is rollout
-
-
-def test_a_step_that_fails_is_reported_and_the_next_one_taken(
-    player: Player, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(player._session, "step", lambda _: 1 / 0)
-        player.ask(0)
-        assert player.wait()
-    assert "ZeroDivisionError" in player.message.value
-    player.ask(1)
-    assert player.rollout().actions == [2, 6, 1]
+def test_what_was_played_is_what_is_saved(page: Page, opened: OpenWorld) -> None:
+    page.say(type="tap", action=1)
+    made = roll_out(opened, clip(opened, SETTINGS), SETTINGS)
+    assert played(page.player, made).actions == [2, 0, 1]

@@ -47,6 +47,32 @@ def test_a_verdict_in_a_notebook_shows_text_as_text() -> None:
     assert "Install &lt;3.11&gt;." in Verdict("00_check", (BAD,))._repr_html_()
 
 
+def test_a_long_verdict_shows_what_needs_attention_first_and_folds_the_rest() -> None:
+    good = [Check(f"good_{number}", "ok", "fine") for number in range(20)]
+    shown = Verdict("00_check", (*good, POOR))._repr_html_()
+
+    assert shown.index("no GPU") < shown.index("<details>") < shown.index("good_0")
+    assert "20 ok" in shown
+    assert "<details>" not in Verdict("00_check", (GOOD, POOR))._repr_html_()
+
+
+def test_what_was_skipped_makes_a_verdict_no_worse_and_says_why_and_how_to_look() -> None:
+    skipped = Check(
+        "kernel", "skip", "no answer in time", "Run: doctor --deep", "a kernel", "it proves torch"
+    )
+    verdict = Verdict("doctor", (GOOD, skipped))
+
+    assert verdict.status == "ok"
+    assert "expected: a kernel" in str(verdict) and "why: it proves torch" in str(verdict)
+    assert verdict.to_dict()["checks"][1]["expected"] == "a kernel"
+
+
+def test_columns_that_no_check_fills_are_left_out() -> None:
+    assert (
+        "<th" in Verdict("a", (GOOD,))._repr_html_() and "expected" not in Verdict("a", (GOOD,))._repr_html_()
+    )
+
+
 def test_json_is_written_whole_and_with_its_letters(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"用户": "é"})
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "用户": "é"\n}\n'

@@ -70,7 +70,7 @@ def test_a_name_on_the_path_that_starts_no_python_is_passed_over(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["dance"], "run, lab, test, bench, evaluate, setup"),
+        (["dance"], "run, lab, test, bench, evaluate, setup, doctor"),
         (["run", "--only", "99"], "There is no notebook '99'"),
         (["run", "--only", "00", "-p", "run_dri=x"], "Did you mean run_dir"),
         (["setup", "--torch-lock", "9.9"], "no known version"),
@@ -157,7 +157,7 @@ def test_a_broken_environment_is_made_anew_and_a_failing_step_says_what_to_try(p
     assert done.returncode == 1
     assert "made anew" in done.stdout and not (broken / "left over").exists()
     assert "out of reach" in done.stdout
-    assert "Installing torch failed" in done.stderr and "torch==2.13.0" in done.stderr
+    assert "Installing torch==2.13.0 failed" in done.stderr
     assert "What to do: " in done.stderr and "Traceback" not in done.stderr
     assert json.loads((broken / "runbook.json").read_text(encoding="utf-8")) == {
         "key": "",
@@ -214,9 +214,9 @@ def test_known_troubles_of_a_machine_get_advice(output, says):
 def test_a_command_is_printed_for_the_readers_own_shell():
     command = [r"C:\Program Files\py\python.exe", "-m", "pip", "install", "it's"]
 
-    assert printable(command, windows=True) == r"& 'C:\Program Files\py\python.exe' -m pip install 'it''s'"
-    assert printable(["python", "-m", "pip"], windows=True) == "python -m pip"
-    assert printable(["/a b/python", "-m"], windows=False) == "'/a b/python' -m"
+    assert printable(command, "powershell") == r"& 'C:\Program Files\py\python.exe' -m pip install 'it''s'"
+    assert printable(["python", "-m", "pip"], "powershell") == "python -m pip"
+    assert printable(["/a b/python", "-m"], "bash") == "'/a b/python' -m"
 
 
 def test_children_get_utf_8_and_no_other_pythons_packages(monkeypatch):

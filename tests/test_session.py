@@ -165,6 +165,19 @@ def test_a_session_is_not_changed_by_what_is_done_to_tensors_it_took_or_gave(sui
         assert torch.equal(kept, expected)
 
 
+@pytest.mark.parametrize("count", [1, 3, 5, 99])
+def test_the_last_frames_are_the_end_of_all_frames(suite, count):
+    session = Session(suite, random_frames(2, 2))
+    play(session, [1, 2, 3])
+    assert torch.equal(session.last_frames(count), session.frames[:, -count:])
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.0, True])
+def test_no_last_frames_at_all_are_refused(suite, count):
+    with pytest.raises(ParameterError, match="Use at least 1"):
+        Session(suite, random_frames(1, 2)).last_frames(count)
+
+
 # --- feedback --------------------------------------------------------------------------------------
 
 
@@ -370,3 +383,41 @@ def test_a_fork_where_no_step_ended_is_refused(suite, generated):
     session.step(1)
     with pytest.raises(ParameterError, match="from 0 to 2"):
         session.fork(generated)
+
+
+@pytest.mark.parametrize("horizon", [1, 2])
+@pytest.mark.parametrize("feedback", ["pixels", "tokens"])
+def test_a_fork_that_keeps_only_the_window_goes_on_bit_for_bit(suite, feedback, horizon):
+    whole = Session(suite, random_frames(1, 4), 3, horizon, 4, 1.0, seed=5, feedback=feedback)
+    short = whole.fork(keep=3)
+    for action in (1, None, 3, 0, 2):
+        assert torch.equal(short.step(action), whole.step(action))
+        short = short.fork(keep=3)
+        assert short.frames.shape[1] == 3 and short.generated == whole.generated
+        assert torch.equal(short.frames, whole.frames[:, -3:])
+        assert short.actions.tolist()[0] == whole.actions.tolist()[0][-short.actions.shape[1] :]
+
+
+def test_a_fork_of_many_worlds_plays_each_as_it_would_play_alone(suite):
+    session = Session(suite, random_frames(1, 3), 3, steps=4, temperature=1.0, seed=5, feedback="tokens")
+    session.step(2)
+    many = session.fork(batch=4)
+    frames = torch.cat([many.step(torch.arange(4)) for _ in range(2)], 1)
+    for action in range(4):
+        alone = session.fork()
+        expected = torch.cat([alone.step(action) for _ in range(2)], 1)
+        torch.testing.assert_close(frames[action : action + 1], expected, rtol=0, atol=1e-4)
+    assert session.generated == 1
+
+
+def test_a_fork_refuses_what_it_cannot_keep_or_multiply(suite):
+    session = Session(suite, random_frames(1, 3), 2)
+    play(session, [1, 1, 1, 1])
+    short = session.fork(keep=2)
+    assert short.generated == 4 and short.frames.shape[1] == 2
+    with pytest.raises(ParameterError, match="from 4 to 4"):
+        short.fork(3)
+    with pytest.raises(ParameterError, match="at least the context window, 2"):
+        session.fork(keep=1)
+    with pytest.raises(ParameterError, match="one world"):
+        session.fork(batch=3).fork(batch=2)

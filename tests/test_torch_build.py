@@ -1,22 +1,24 @@
 """Step 2: a matrix of machines and the build each must get, and the judgement of an installed torch."""
 
+import subprocess
 import sys
 
 import pytest
 
 from helpers.errors import ParameterError, RunbookError, TorchBuildError
-from helpers.gpu import Gpu, parse_nvidia_smi
+from helpers.gpu import Gpu, parse_nvidia_smi, read_nvidia_smi
 from helpers.torch_build import (
     Choice,
     TorchBuild,
-    TorchReport,
     candidates,
     choose,
+    fitting,
     install_command,
     judge,
+    serves,
     this_machine,
-    verify,
 )
+from helpers.torch_probe import TorchReport, verify
 
 # system, driver, capability, Python, lock -> torch, tag
 SERVED = [
@@ -66,6 +68,31 @@ SERVED = [
     ("linux", "580.65.06", ["7.0", "12.0"], "3.11", "auto", "2.10.0", "cu128"),
     ("windows", "581.29", ["6.1", "12.0"], "3.11", "auto", "2.13.0", "cu130"),
     ("linux", "550.54.14", ["3.5", "8.0"], "3.11", "auto", "2.13.0", "cu126"),
+    ("linux", "550.54.14", ["3.5", "7.0", "8.0"], "3.11", "auto", "2.13.0", "cu126"),
+    ("linux", "580.65.06", ["11.0", "8.6"], "3.11", "auto", "2.13.0", "cu126"),
+    ("windows", "572.16", ["12.0", "6.1"], "3.11", "auto", "2.11.0", "cu128"),
+    ("windows", "560.94", ["8.6", "12.0"], "3.11", "2.8.0+cu126", "2.8.0", "cu126"),
+    # Blackwell's and Ada's further capabilities; what a Jetson's or a laptop's owner asks
+    ("linux", "580.65.06", "12.1", "3.12", "auto", "2.13.0", "cu130"),
+    ("linux", "570.86.15", "12.1", "3.12", "auto", "2.11.0", "cu128"),
+    ("linux", "580.65.06", "8.9", "3.11", "auto", "2.13.0", "cu126"),
+    ("linux", "550.54.14", "8.7", "3.11", "auto", "2.13.0", "cu126"),
+    # Python's edges: 2.13 begins with 3.10 and has 3.14, 2.8 begins with 3.9
+    ("linux", "580.65.06", "8.6", "3.14", "auto", "2.13.0", "cu126"),
+    ("windows", None, None, "3.14", "auto", "2.13.0", "cpu"),
+    ("windows", "572.16", "12.0", "3.9", "2.8.0", "2.8.0", "cu128"),
+    ("windows", "560.94", "8.6", "3.14.0rc1", "auto", "2.13.0", "cu126"),
+    # Device Manager's way of counting, and other odd spellings of a driver
+    ("windows", "32.0.15.6094", "8.6", "3.11", "auto", "2.13.0", "cu126"),
+    ("windows", "32.0.15.7216", "12.0", "3.11", "auto", "2.11.0", "cu128"),
+    ("windows", "32.0.15.8129", "12.0", "3.11", "auto", "2.13.0", "cu130"),
+    ("windows", " 560.94 ", " 8.6 ", "3.11", "auto", "2.13.0", "cu126"),
+    ("linux", "535.183.01-0ubuntu1", "8.6", "3.11", "auto", "2.13.0", "cu126"),
+    ("linux", "NVIDIA 580.65.06", "12.0", "3.11", "auto", "2.13.0", "cu130"),
+    ("Windows", "560.94", "8.6", "3.11", "AUTO", "2.13.0", "cu126"),
+    ("linux", "[N/A]", "[N/A]", "3.11", "auto", "2.13.0", "cpu"),
+    ("linux", "", "", "3.11", "auto", "2.13.0", "cpu"),
+    ("darwin", None, None, "3.13", "2.8.0", "2.8.0", "cpu"),
     # locks: the plan's version and its order, other versions, one exact build, the CPU build
     ("windows", "560.94", "8.6", "3.11", "2.8.0", "2.8.0", "cu126"),
     ("windows", "572.16", "12.0", "3.11", "2.8.0", "2.8.0", "cu128"),
@@ -74,6 +101,10 @@ SERVED = [
     ("windows", "560.94", "8.6", "3.11", "2.11.0", "2.11.0", "cu126"),
     ("windows", "572.16", "12.0", "3.11", "2.10.0", "2.10.0", "cu128"),
     ("windows", "581.29", "12.0", "3.11", "2.12.1", "2.12.1", "cu130"),
+    ("windows", "560.94", "8.6", "3.11", "2.8", "2.8.0", "cu126"),
+    ("windows", "560.94", "8.6", "3.11", "2.12", "2.12.1", "cu126"),
+    ("linux", "550.54.14", "6.1", "3.11", "2.8.0", "2.8.0", "cu126"),
+    ("linux", "550.54.14", "10.0", "3.12", "2.8.0", "2.8.0", "cu128"),
     ("windows", "560.94", "8.6", "3.11", "cpu", "2.13.0", "cpu"),
     ("windows", "391.35", "3.5", "3.11", "cpu", "2.13.0", "cpu"),
 ]
@@ -87,6 +118,12 @@ REFUSED = [
     ("windows", "572.16", "12.0", "3.11", "2.13.0", "580"),
     ("windows", None, "8.6", "3.11", "auto", "528.33"),
     ("windows", "470.05", None, "3.11", "auto", "528.33"),
+    ("windows", "31.0.15.2741", "8.6", "3.11", "auto", "527.41 is installed"),
+    ("windows", "552.22", None, "3.11", "auto", "newest driver"),
+    ("linux", "580.65.06", "11.0", "3.11", "auto", "compute capability 11.0"),
+    ("linux", "580.65.06", "7.0", "3.11", "2.13.0+cu130", 'torch_lock="auto"'),
+    ("linux", "470.256.02", ["6.1", "8.6"], "3.11", "auto", "525.60.13"),
+    ("linux", "550.54.14", ["3.5", "3.7"], "3.11", "auto", "compute capability 3.7"),
     ("windows", "474.30", "3.5", "3.11", "auto", "no code|No build .* 3.5"),
     ("linux", "550.54.14", "3.7", "3.11", "auto", "CPU build"),
     ("windows", "560.94", "12.0", "3.11", "2.8.0+cu126", 'torch_lock="auto"'),
@@ -119,6 +156,9 @@ def test_a_machine_that_no_build_fits_is_told_what_to_change(system, driver, cap
         {"driver": "newest"},
         {"capability": "sm_86"},
         {"python": "three"},
+        {"driver": "R"},
+        {"driver": "unknown driver"},
+        {"python": "3"},
         {"lock": "2.8.7"},
         {"lock": "2.13.0+cu128"},
     ],
@@ -142,6 +182,53 @@ def test_the_reason_names_a_gpu_that_stays_unused():
     build = choose(os="windows", driver="581.29", capability=["6.1", "12.0"], python="3.11")
 
     assert "6.1 stay unused" in build.reason
+
+
+def test_the_tables_machines_are_many_and_of_every_kind():
+    assert len(SERVED) + len(REFUSED) >= 40
+    assert {os.lower() for os, *_ in SERVED} >= {"windows", "linux", "macos"}
+    assert {python[:4] for _, _, _, python, *_ in SERVED} >= {"3.10", "3.11", "3.12", "3.13"}
+
+
+def test_a_reason_names_only_the_gpus_that_stay_unused():
+    build = choose(os="linux", driver="550.54.14", capability=["3.5", "7.0", "8.0"], python="3.11")
+
+    assert "of capability 3.5 stay unused" in build.reason
+
+
+def test_every_build_that_fits_is_in_line_to_be_tried_best_first():
+    builds = fitting(os="windows", driver="581.29", capability="8.6", python="3.11")
+
+    assert [(build.torch, build.tag) for build in builds] == [
+        ("2.13.0", "cu126"),
+        ("2.13.0", "cu130"),
+        ("2.11.0", "cu128"),
+        ("2.10.0", "cu128"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("version", "cuda", "capability", "answer"),
+    [
+        ("2.13.0+cu126", "12.6", "12.0", False),
+        ("2.13.0+cu126", "12.6", "8.9", True),
+        ("2.13.0", "13.0", "6.1", False),
+        ("2.13.0+cu130", "13.0", "12.1", True),
+        ("9.9.9+cu126", "12.6", "8.6", None),
+        ("2.13.0+cpu", None, "8.6", None),
+    ],
+)
+def test_an_installed_build_is_known_to_have_code_for_a_gpu_or_not(version, cuda, capability, answer):
+    assert serves(version, cuda, capability) is answer
+
+
+def test_a_gpu_beside_one_that_computes_is_named_and_hidden():
+    found = TorchReport(
+        "2.13.0+cu130", "13.0", True, "A", "12.0", (), "cuda", "", failing=("B: no kernel image",)
+    )
+    kernel = next(check for check in judge(Choice((GPU,), (), BUILD), found) if check.id == "torch_kernel")
+
+    assert kernel.status == "warn" and "not on B" in kernel.observed and "CUDA_VISIBLE_DEVICES" in kernel.fix
 
 
 def test_the_plans_lock_is_weighed_in_the_plans_order():
@@ -182,12 +269,58 @@ def test_two_gpus_are_read_from_nvidia_smi():
 
 
 @pytest.mark.parametrize(
+    ("unknown", "asked", "capability", "model"),
+    [
+        ((), 1, "8.6", "WDDM"),
+        (("mig.mode.current",), 2, "8.6", None),
+        (("mig.mode.current", "compute_cap"), 3, None, None),
+    ],
+)
+def test_a_driver_that_lacks_a_field_is_asked_again_without_it(
+    unknown, asked, capability, model, monkeypatch
+):
+    values = {"name": "RTX", "driver_version": "560.94", "compute_cap": "8.6", "memory.total": "8192"}
+    values |= {"uuid": "GPU-1", "driver_model.current": "WDDM", "mig.mode.current": "[N/A]"}
+    calls = []
+
+    def nvidia_smi(command, **options):
+        calls.append(command)
+        fields = command[1].partition("=")[2].split(",")
+        if bad := [field for field in fields if field in unknown]:
+            text = f'Field "{bad[0]}" is not a valid field to query.'
+            return subprocess.CompletedProcess(command, 2, text, "")
+        return subprocess.CompletedProcess(
+            command, 0, ", ".join(values[field] for field in fields) + "\r\n", ""
+        )
+
+    monkeypatch.setattr("helpers.gpu.find_nvidia_smi", lambda: "nvidia-smi")
+    monkeypatch.setattr("helpers.gpu.subprocess.run", nvidia_smi)
+
+    (gpu,), problem = read_nvidia_smi()
+
+    assert (len(calls), gpu.capability, gpu.driver_model, problem) == (asked, capability, model, "")
+
+
+MODES = ("driver_model.current", "mig.mode.current")
+
+
+@pytest.mark.parametrize(
     ("text", "fields", "expected"),
     [
         (
             "NVIDIA GeForce GTX 970, 471.41, 4096, GPU-1\r\n",
             ("name", "driver_version", "memory.total", "uuid"),
             [Gpu("NVIDIA GeForce GTX 970", "471.41", None, 4096, "GPU-1")],
+        ),
+        (
+            "NVIDIA GeForce RTX 3060 Ti, 560.94, 8.6, 8192, GPU-1, WDDM, [N/A]\r\n",
+            ("name", "driver_version", "compute_cap", "memory.total", "uuid", *MODES),
+            [Gpu("NVIDIA GeForce RTX 3060 Ti", "560.94", "8.6", 8192, "GPU-1", "WDDM", False)],
+        ),
+        (
+            "NVIDIA A100-SXM4-40GB, 550.54.14, 8.0, 40960, GPU-1, [N/A], Enabled",
+            ("name", "driver_version", "compute_cap", "memory.total", "uuid", *MODES),
+            [Gpu("NVIDIA A100-SXM4-40GB", "550.54.14", "8.0", 40960, "GPU-1", None, True)],
         ),
         (
             "NVIDIA A100, 550.54.14, [N/A], [Not Supported], MIG-1",

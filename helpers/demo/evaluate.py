@@ -8,42 +8,27 @@ import argparse
 import itertools
 import json
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from helpers import metrics
 from helpers.assets import find_suite
 from helpers.bench import rollout_seconds
 from helpers.dataset import FrameDataset, to_model_frames
+from helpers.metrics import Interval, delta_psnr, interval
 from helpers.worldmodel import Session, Suite, load_suite
 from helpers.worldmodel.session import Feedback
 
 GENERATED = 16
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A mean over clips and the half-width of its 95% confidence interval (normal approximation)."""
-
-    mean: float
-    half_width: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.2f} ± {self.half_width:.2f}"
-
-
-def interval(values: np.ndarray) -> Interval:
-    """The mean of one value a clip, and 1.96 standard errors."""
-    return Interval(float(values.mean()), float(1.96 * values.std(ddof=1) / len(values) ** 0.5))
-
-
 def psnr(frames: Tensor, truth: Tensor) -> np.ndarray:
     """PSNR in dB of every frame: float ``[B, T, 3, H, W]`` in [-1, 1], clamped as shown -> ``[B, T]``."""
-    error = ((frames.clamp(-1, 1) - truth) / 2).square().mean((2, 3, 4))
-    return (-10 * error.clamp_min(1e-10).log10()).cpu().numpy()
+    return metrics.psnr(frames.clamp(-1, 1).cpu().numpy(), truth.cpu().numpy(), data_range=2)
 
 
 def read_clips(path: Path, length: int, limit: int) -> tuple[Tensor, Tensor]:
@@ -119,8 +104,7 @@ def evaluate_rollouts(
 ) -> dict[str, Interval]:
     """PSNR of rollouts with inferred, true and random actions, and Genie's controllability measure.
 
-    Delta_t PSNR is the PSNR at the t-th generated frame with inferred actions minus that with random ones.
-    Source: Bruce et al., "Genie: Generative Interactive Environments" (2024), section 3.
+    The measure and its source: `helpers.metrics.delta_psnr`, here over clips.
 
     Args:
         suite: The models.
@@ -147,8 +131,8 @@ def evaluate_rollouts(
         **{f"psnr_frame_{number}": interval(scores["inferred"][:, index]) for number, index in frame.items()},
         "psnr_frame_4_true_actions": interval(scores["true"][:, 3]),
         "psnr_frame_4_last_frame_repeated": interval(still[:, 3]),
-        "delta_4_psnr": interval(scores["inferred"][:, 3] - scores["random"][:, 3]),
-        "delta_4_psnr_true_actions": interval(scores["true"][:, 3] - scores["random"][:, 3]),
+        "delta_4_psnr": delta_psnr(scores["inferred"][:, 3], scores["random"][:, 3]),
+        "delta_4_psnr_true_actions": delta_psnr(scores["true"][:, 3], scores["random"][:, 3]),
     }
 
 

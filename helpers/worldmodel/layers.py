@@ -10,7 +10,7 @@ context again and again (MaskGIT decoding does) keeps the past and pays for the 
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -126,11 +126,62 @@ class Norm(nn.Module):
         """``[B, T, P, E]`` -> ``[B, T, P, E]``; ``film`` is that of these T frames, None for none."""
         if hasattr(self, "rms"):
             return self.rms(x)
-        normed = F.layer_norm(x, (self.embed_dim,), eps=1e-5)
+        shape = (self.embed_dim,)
+        if film is not None and film.scale.numel() == self.embed_dim:  # one frame: one kernel does both
+            scale, shift = film.scale.flatten().to(x.dtype), film.shift.flatten().to(x.dtype)
+            return F.layer_norm(x, shape, scale, shift, 1e-5)
+        normed = F.layer_norm(x, shape, eps=1e-5)
         return normed if film is None else torch.addcmul(film.shift, normed, film.scale)
 
 
-class Attention(nn.Module):
+class _Stack(NamedTuple):
+    """Several linear maps of one input as one: their weights and biases on top of each other."""
+
+    weight: Tensor  # [sum of outputs, inputs]
+    bias: Tensor  # [sum of outputs]
+    widths: tuple[int, ...]
+
+
+class Stacked(nn.Module):
+    """A module some of whose linear maps read the same input, so that one matrix product can serve them.
+
+    `stack` moves their parameters into one tensor of which each keeps its part, under its published name: a
+    state dict is what it was, and weights changed in place are changed in both.
+    """
+
+    _stacks: dict[tuple[str, ...], _Stack]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stacks = {}
+
+    def stack(self, *names: str) -> None:
+        """Let the linear maps called ``names`` be computed together from now on."""
+        parts = [cast(nn.Linear, getattr(self, name)) for name in names]
+        widths = tuple(part.out_features for part in parts)
+        weight = torch.cat([part.weight.data for part in parts])
+        bias = torch.cat([part.bias.data for part in parts])
+        for part, own_weight, own_bias in zip(parts, weight.split(widths), bias.split(widths), strict=True):
+            part.weight.data, part.bias.data = own_weight, own_bias
+        self._stacks[names] = _Stack(weight, bias, widths)
+
+    def project(self, x: Tensor, *names: str) -> tuple[Tensor, ...]:
+        """``[..., E]`` through each of the linear maps ``names``; views of one result where stacked."""
+        stack = self._stacks.get(names)
+        if stack is None:
+            return tuple(getattr(self, name)(x) for name in names)
+        return F.linear(x, stack.weight, stack.bias).split(stack.widths, -1)
+
+    def _apply(self, *arguments: Any, **options: Any) -> Any:
+        """Moving or converting a module gives its parameters new memory: what was stacked no longer is."""
+        self._stacks = {}
+        return super()._apply(*arguments, **options)
+
+
+QKV, KV = ("q_proj", "k_proj", "v_proj"), ("k_proj", "v_proj")
+
+
+class Attention(Stacked):
     """Multi-head attention with the projections both kinds share; post-norm: ``norm(x + attn(x))``."""
 
     def __init__(self, embed_dim: int, num_heads: int, conditioning_dim: int | None) -> None:
@@ -155,8 +206,8 @@ class SpatialAttention(Attention):
         """``[B, T, P, E]`` -> ``[B, T, P, E]``."""
         frames = x.flatten(0, 1)  # [B*T, P, E]
         queries, keys, values = (
-            self.heads(proj(frames)).transpose(1, 2)  # [B*T, h, P, d]
-            for proj in (self.q_proj, self.k_proj, self.v_proj)
+            self.heads(part).transpose(1, 2)  # [B*T, h, P, d]
+            for part in self.project(frames, *QKV)
         )
         attended = F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).reshape(x.shape)
         return self.norm(x + self.out_proj(attended), film)
@@ -165,9 +216,13 @@ class SpatialAttention(Attention):
 class TemporalAttention(Attention):
     """Every patch attends to its own position in this frame and the frames before it."""
 
+    def known(self, x: Tensor) -> KeysValues:
+        """What later frames need of these: ``[B, T, P, E]`` -> their keys and values."""
+        return KeysValues(*self.project(x, *KV))
+
     def forward(self, x: Tensor, film: Film | None, past: KeysValues | None) -> tuple[Tensor, KeysValues]:
         """``[B, T, P, E]`` -> the same shape, and the keys and values of these T frames."""
-        queries, keys, values = self.q_proj(x), self.k_proj(x), self.v_proj(x)  # [B, T, P, E]
+        queries, keys, values = self.project(x, *QKV)  # [B, T, P, E]
         new = KeysValues(keys, values)
         if past is not None:
             keys = torch.cat((past.keys, keys), 1)  # [B, Tpast+T, P, E]
@@ -194,7 +249,10 @@ class TemporalAttention(Attention):
         return attended.permute(0, 3, 1, 2, 4).flatten(-2)  # [B, T, P, E]
 
 
-class SwiGLU(nn.Module):
+GLU = ("w_v", "w_g")
+
+
+class SwiGLU(Stacked):
     """``w_o(silu(w_v x) * (w_g x))``. Source: Shazeer, "GLU Variants Improve Transformer" (2020)."""
 
     def __init__(self, embed_dim: int, width: int) -> None:
@@ -205,7 +263,8 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., E]`` -> ``[..., E]``."""
-        return self.w_o(F.silu(self.w_v(x)) * self.w_g(x))
+        value, gate = self.project(x, *GLU)
+        return self.w_o(F.silu(value) * gate)
 
 
 class FeedForward(SwiGLU):
@@ -277,6 +336,14 @@ class Block(nn.Module):
         x, new = self.temporal_attn(x, films[1], past)
         return self.ffn(x, films[2]), new
 
+    def known(self, x: Tensor, films: BlockFilms) -> KeysValues:
+        """The keys and values alone that `forward` returns."""
+        return self.temporal_attn.known(self.spatial_attn(x, films[0]))
+
+
+_ENCODED_FRAMES = 64
+"""Window lengths up to this have their encoding at hand."""
+
 
 class Transformer(nn.Module):
     """A stack of blocks behind the temporal encoding.
@@ -290,6 +357,8 @@ class Transformer(nn.Module):
         experts: Experts of the MoE FFN; 0 for the plain FFN.
         top_k: Experts a token uses.
     """
+
+    encoding: Tensor
 
     def __init__(
         self,
@@ -307,6 +376,11 @@ class Transformer(nn.Module):
             Block(embed_dim, num_heads, ffn_width, conditioning_dim, experts, top_k)
             for _ in range(num_blocks)
         )
+        # Kept where the model is: a copy from the CPU would stall a GPU's stream at every call.
+        encoding = F.pad(
+            sincos(_ENCODED_FRAMES, temporal_width(embed_dim)), (embed_dim - temporal_width(embed_dim), 0)
+        )
+        self.register_buffer("encoding", encoding, persistent=False)  # [frames, E]
 
     def films(self, conditioning: Tensor | None, frames: int) -> list[BlockFilms]:
         """Every norm's modulation for a window; computed once, whatever is decoded from it.
@@ -330,15 +404,46 @@ class Transformer(nn.Module):
         Returns:
             The transformed patches ``[B, T, P, E]`` and these frames' own keys and values.
         """
-        start = past[0].keys.shape[1] if past else 0
-        width = temporal_width(self.embed_dim)
-        encoding = sincos(start + x.shape[1], width)[start:].to(x)  # [T, Et]
-        x = x + F.pad(encoding, (self.embed_dim - width, 0))[:, None]
+        x = self._encoded(x, past[0].keys.shape[1] if past else 0)
         new: Past = []
         for index, block in enumerate(self.blocks):
             x, keys_values = block(x, films[index], past[index] if past else None)
             new.append(keys_values)
         return x, new
+
+    def past(self, x: Tensor, films: list[BlockFilms]) -> Past:
+        """The keys and values of the first frames, ``[B, T, P, E]``, where nobody needs what they turn into.
+
+        As `forward` would return them, without the larger part of the last block.
+        """
+        x = self._encoded(x, 0)
+        new: Past = []
+        blocks = list(cast(Iterable[Block], self.blocks))
+        for block, film in zip(blocks[:-1], films[:-1], strict=True):
+            x, keys_values = block(x, film, None)
+            new.append(keys_values)
+        return [*new, *(block.known(x, film) for block, film in zip(blocks[-1:], films[-1:], strict=True))]
+
+    def _encoded(self, x: Tensor, start: int) -> Tensor:
+        """With the encoding of the frames' place in the window, of which the first is number ``start``."""
+        stop = start + x.shape[1]
+        encoding = self.encoding
+        if stop > len(encoding):
+            width = temporal_width(self.embed_dim)
+            encoding = F.pad(sincos(stop, width), (self.embed_dim - width, 0))
+        return x + encoding[start:stop, None].to(x)
+
+
+def stack_projections(model: nn.Module) -> None:
+    """Let every attention and FFN of a frozen model compute what reads the same input in one product."""
+    for part in model.modules():
+        if isinstance(part, Attention):
+            part.stack(*QKV)
+            stack = part._stacks[QKV]
+            keys = stack.widths[0]
+            part._stacks[KV] = _Stack(stack.weight[keys:], stack.bias[keys:], stack.widths[1:])
+        elif isinstance(part, SwiGLU):
+            part.stack(*GLU)
 
 
 def slice_films(films: list[BlockFilms], start: int, stop: int) -> list[BlockFilms]:

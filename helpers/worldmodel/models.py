@@ -132,10 +132,13 @@ class TokenizerDecoder(nn.Module):
         self.frame_head = PixelHead(config)
         self.register_buffer("encoding", config.encoding(), persistent=False)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """Shapes as above."""
+    def forward(self, latents: Tensor, last: int | None = None) -> Tensor:
+        """Shapes as above; of the ``last`` frames alone if given, the others being their context."""
         embedded = self.latent_embed(latents) + self.encoding  # [B, T, P, E]
-        return self.frame_head(self.transformer(embedded, self.transformer.films(None, latents.shape[1]))[0])
+        known = 0 if last is None else latents.shape[1] - last
+        films = self.transformer.films(None, latents.shape[1])
+        past = self.transformer.past(embedded[:, :known], films) if known else None
+        return self.frame_head(self.transformer(embedded[:, known:], films, past)[0])
 
 
 class VideoTokenizer(nn.Module):
@@ -161,9 +164,12 @@ class VideoTokenizer(nn.Module):
         """Frames as `encode` takes them -> token indices int64 ``[B, T, P]``."""
         return self.quantizer.latents_to_indices(self.encode(frames))
 
-    def detokenize(self, latents: Tensor) -> Tensor:
-        """Latents float ``[B, T, P, L]`` in [-1, 1] -> frames float ``[B, T, 3, H, W]``, unclamped."""
-        return self.decoder(latents)
+    def detokenize(self, latents: Tensor, last: int | None = None) -> Tensor:
+        """Latents float ``[B, T, P, L]`` in [-1, 1] -> frames float ``[B, T, 3, H, W]``, unclamped.
+
+        With ``last``, the frames ``[B, last, 3, H, W]`` at the end alone; those before are their context.
+        """
+        return self.decoder(latents, last)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Reconstruct frames ``[B, T, 3, H, W]``."""
@@ -323,5 +329,5 @@ class Dynamics(nn.Module):
         """
         known = latents.shape[1]
         films = self.films(conditioning, known + horizon)
-        _, past = self.hidden(latents, slice_films(films, 0, known))
+        past = self.transformer.past(self.latent_embed(latents) + self.encoding, slice_films(films, 0, known))
         return past, slice_films(films, known, known + horizon)

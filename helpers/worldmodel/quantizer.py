@@ -46,7 +46,7 @@ class Quantizer(nn.Module):
 
         Raises:
             ParameterError: An index is outside the codebook. Checked on the CPU only: on a GPU the check
-                would stall the stream, and the engine's own indices cannot leave the codebook.
+                would stall the stream.
         """
         if (
             not indices.is_cuda
@@ -57,6 +57,10 @@ class Quantizer(nn.Module):
                 f"Token indices run from {int(indices.min())} to {int(indices.max())}; "
                 f"this codebook has 0 to {self.codebook_size - 1}."
             )
+        return self.latents_of(indices)
+
+    def latents_of(self, indices: Tensor) -> Tensor:
+        """As `indices_to_latents`, for indices that cannot lie outside the codebook: the engine's own."""
         digits = (
             torch.div(indices.unsqueeze(-1), self.basis, rounding_mode="floor") % self.num_bins
         )  # [..., L]

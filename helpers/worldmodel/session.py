@@ -2,13 +2,14 @@
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from helpers.errors import ActionError, ParameterError
-from helpers.worldmodel.decode import check_numbers, is_whole, maskgit_decode
+from helpers.worldmodel.decode import check_numbers, decode, draw_uniform, is_whole, unmask_counts
 from helpers.worldmodel.models import check_frames
 from helpers.worldmodel.suite import Suite
 
@@ -70,16 +71,29 @@ class Session:
         self._actions: list[Tensor] = [self._unknown] * (context.shape[1] - 1)
         self._latents: list[Tensor] = []
         self._given = context.shape[1]
+        self._forgotten = 0  # frames that a fork left behind, the oldest ones
+        self._step_frames = partial(step_frames, suite)
 
     @property
     def frames(self) -> Tensor:
-        """Everything so far, the context first: float ``[B, T, 3, H, W]``, generated frames unclamped."""
+        """All that is kept, the context first: float ``[B, T, 3, H, W]``, generated frames unclamped."""
         return torch.cat(self._frames, 1)
+
+    def last_frames(self, count: int) -> Tensor:
+        """The last ``count`` frames, or all there are: float ``[B, <=count, 3, H, W]``, unclamped.
+
+        Costs the same however long the session is, which ``frames`` does not.
+        """
+        if not is_whole(count) or count < 1:
+            raise ParameterError(f"The last {count!r} frames were asked for.", fix="Use at least 1.")
+        return torch.cat(self._frames[-count:], 1)
 
     @property
     def actions(self) -> Tensor:
         """The actions chosen so far, one a step: int64 ``[B, steps]``, -1 where there was none."""
-        return torch.stack([self._unknown, *self._actions[self._given - 1 :: self.horizon]], 1)[:, 1:]
+        first = self._given - 1 - self._forgotten
+        held = self._actions[first if first >= 0 else first % self.horizon :: self.horizon]
+        return torch.stack([self._unknown, *held], 1)[:, 1:]
 
     @property
     def tokens(self) -> Tensor:
@@ -114,27 +128,31 @@ class Session:
                     f"this session sees float frames {list(window.shape)} in [-1, 1]."
                 )
             window = context.to(window)
-        tokenizer = self.suite.video_tokenizer
-        latents = maskgit_decode(
-            self.suite.dynamics,
-            tokenizer.quantizer,
-            self._window_latents(window, teacher_forced=context is not None),
-            None if chosen is None else self._conditioning(window, chosen),
-            self.horizon,
-            self.steps,
-            self.temperature,
-            [generator(own, len(self._latents)) for own in self._seeds],
-        )  # [B, Tc+H, P, L]
-        new = tokenizer.detokenize(latents)[:, -self.horizon :].float()  # [B, H, 3, H, W]
+        kept = [] if self.feedback == "pixels" or context is not None else self._latents
+        kept = kept[-self.context_window :]
+        unseen = self.context_window - len(kept)  # frames whose tokens nobody kept
+        sampled = self.temperature > 0
+        new, latents = self.suite.graphs.run(
+            self._step_frames,
+            (self.horizon, self.steps),
+            (
+                window[:, :unseen] if unseen else None,
+                torch.cat(kept, 1) if kept else None,
+                None if chosen is None else self._conditioning(window, chosen),
+                self._uniform() if sampled else None,
+                torch.tensor(float(self.temperature)) if sampled else None,
+            ),
+            self.suite.device,
+        )
         self._frames += new.clone().split(1, dim=1)
-        self._latents += latents[:, -self.horizon :].split(1, dim=1)
+        self._latents += latents.split(1, dim=1)
         self._actions += [self._unknown if chosen is None else chosen] * self.horizon
         return new
 
     @property
     def generated(self) -> int:
         """How many frames were generated so far, the context not counted."""
-        return len(self._frames) - self._given
+        return self._forgotten + len(self._frames) - self._given
 
     @property
     def seed(self) -> list[int]:
@@ -145,28 +163,55 @@ class Session:
     def seed(self, seed: int | Sequence[int]) -> None:
         self._seeds = _seeds(seed, len(self._unknown))
 
-    def fork(self, generated: int | None = None) -> "Session":
+    def fork(
+        self, generated: int | None = None, keep: int | None = None, batch: int | None = None
+    ) -> "Session":
         """A session of its own that goes on from here, or from an earlier point; this one stays as it is.
 
         ``steps``, ``temperature``, ``feedback`` and ``seed`` are taken over and may be set on either. Frames
         are shared, so a fork costs next to nothing.
 
         Args:
-            generated: Keep only this many generated frames, a multiple of the horizon; None keeps all.
+            generated: Go back to this many generated frames, a multiple of the horizon; None stays here.
+            keep: Carry only the last so many frames along, at least ``context_window``: play goes on bit for
+                bit the same, and what came before is forgotten. None carries all of them.
+            batch: From a session of one world, one of so many that all stand here and share its seed.
 
         Raises:
-            ParameterError: There are not so many generated frames, or a step would be cut in two.
+            ParameterError: There are not so many generated frames, a step would be cut in two, fewer frames
+                would be kept than a step sees, or the batch is not a single world's.
         """
-        kept = self.generated if generated is None else generated
-        if not is_whole(kept) or not 0 <= kept <= self.generated or kept % self.horizon:
+        there = self.generated if generated is None else generated
+        oldest = max(0, self._forgotten + self.context_window - self._given)
+        if not is_whole(there) or not oldest <= there <= self.generated or there % self.horizon:
             raise ParameterError(
-                f"A fork after {kept!r} of {self.generated} generated frames was asked for.",
-                fix=f"Use a multiple of the horizon, {self.horizon}, from 0 to {self.generated}.",
+                f"A fork after {there!r} of {self.generated} generated frames was asked for.",
+                fix=f"Use a multiple of the horizon, {self.horizon}, from {oldest} to {self.generated}.",
             )
+        if keep is not None and not (is_whole(keep) and keep >= self.context_window):
+            raise ParameterError(
+                f"A fork that keeps {keep!r} frames was asked for.",
+                fix=f"Keep at least the context window, {self.context_window}.",
+            )
+        if batch is not None and not (is_whole(batch) and batch >= 1 and len(self._seeds) == 1):
+            raise ParameterError(
+                f"A fork of {batch!r} worlds was asked for, from {len(self._seeds)}.",
+                fix="Fork a session of one world, into at least 1.",
+            )
+        end = self._given + there - self._forgotten
+        begin = 0 if keep is None else max(0, end - keep)
+        first = max(0, self._given - self._forgotten)  # among the frames here, the first generated one
         twin = copy.copy(self)
-        twin._frames = self._frames[: self._given + kept]
-        twin._latents = self._latents[:kept]
-        twin._actions = self._actions[: self._given - 1 + kept]
+        twin._forgotten = self._forgotten + begin
+        twin._frames = self._frames[begin:end]
+        twin._latents = self._latents[max(0, begin - first) : end - first]
+        twin._actions = self._actions[begin : end - 1]
+        if batch is not None:
+            twin._seeds = self._seeds * batch
+            twin._unknown = self._unknown.expand(batch)
+            twin._actions = [held.expand(batch) for held in twin._actions]
+            twin._frames = [frame.expand(batch, -1, -1, -1, -1) for frame in twin._frames]
+            twin._latents = [latents.expand(batch, -1, -1, -1) for latents in twin._latents]
         return twin
 
     def _chosen(self, actions: int | Tensor | None) -> Tensor | None:
@@ -185,16 +230,15 @@ class Session:
         if ids.dtype not in _INTEGERS or ids.shape not in ((), (batch,)):
             raise refusal
         ids = ids.to("cpu", torch.int64, copy=True).expand(batch)
-        self.suite.action_latents(ids)
+        self.suite.check_actions(ids)
         return ids
 
-    def _window_latents(self, window: Tensor, teacher_forced: bool) -> Tensor:
-        """The window's latents ``[B, Tc, P, L]``: tokenised, or kept from when its frames were made."""
-        kept = [] if self.feedback == "pixels" or teacher_forced else self._latents[-self.context_window :]
-        given = self.context_window - len(kept)
-        if not given:
-            return torch.cat(kept, 1)
-        return torch.cat([self.suite.video_tokenizer.encode(window[:, :given]), *kept], 1)
+    def _uniform(self) -> Tensor:
+        """The step's random numbers ``[B, M, N]`` on the CPU, from nothing but seeds and frames before."""
+        positions = self.horizon * self.suite.dynamics.config.grid**2
+        generators = [generator(own, self.generated) for own in self._seeds]
+        steps = len(unmask_counts(positions, self.steps))
+        return draw_uniform(len(generators), steps, positions, generators, torch.device("cpu"))
 
     def _conditioning(self, window: Tensor, chosen: Tensor) -> Tensor:
         """Action latents ``[B, Tc+H-1, A]``: those between the window's frames, then the chosen one, held.
@@ -210,6 +254,52 @@ class Session:
             inferred = self.suite.latent_actions.encode(window[:, : last + 1])  # [B, last, A]
             latents[:, unknown] = inferred[:, unknown]
         return latents
+
+
+def step_frames(
+    suite: Suite,
+    frames: Tensor | None,
+    latents: Tensor | None,
+    conditioning: Tensor | None,
+    uniform: Tensor | None,
+    temperature: Tensor | None,
+    horizon: int,
+    steps: int,
+) -> tuple[Tensor, Tensor]:
+    """All that one step computes: tokenise, decode, detokenise. Every tensor is on the suite's device.
+
+    Nothing is read back and no shape depends on a value, so a GPU can record and replay it (`graph`). With
+    pixels feedback nothing can be kept from the step before: every frame has moved to another place of the
+    window, and with it its temporal encoding and all that follows from it.
+
+    Args:
+        suite: The models.
+        frames: The window's first frames, ``[B, n, 3, H, W]``, to be tokenised; None where all are known.
+        latents: Of the rest of the window, ``[B, Tc-n, P, L]``; None where there is no rest.
+        conditioning: Action latents ``[B, Tc+H-1, A]``, or None.
+        uniform: Random numbers ``[B, M, N]`` in [0, 1); None decodes greedily.
+        temperature: Of the sampling, a tensor of no dimensions.
+        horizon: H, frames to generate.
+        steps: MaskGIT decoding steps.
+
+    Returns:
+        The new frames float32 ``[B, H, 3, H, W]`` and their latents ``[B, H, P, L]``.
+    """
+    tokenizer = suite.video_tokenizer
+    parts = [] if frames is None else [tokenizer.encode(frames)]
+    parts += [] if latents is None else [latents]
+    decoded = decode(
+        suite.dynamics,
+        tokenizer.quantizer,
+        torch.cat(parts, 1),
+        conditioning,
+        horizon,
+        steps,
+        0.0 if temperature is None else temperature,
+        uniform,
+    )  # [B, Tc+H, P, L]
+    # A copy, as a part would keep the window's memory alive for as long as a session keeps the frame.
+    return tokenizer.detokenize(decoded, last=horizon).float(), decoded[:, -horizon:].clone()
 
 
 def generator(seed: int, frame: int) -> torch.Generator:

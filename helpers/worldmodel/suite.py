@@ -1,6 +1,6 @@
 """A suite: the three models that make one world, loaded together and proved to belong together."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -16,6 +16,8 @@ from helpers.worldmodel.checkpoint import (
     model_config,
     read_checkpoint,
 )
+from helpers.worldmodel.graph import Graphs
+from helpers.worldmodel.layers import stack_projections
 from helpers.worldmodel.models import Dynamics, LatentActions, VideoTokenizer
 
 
@@ -29,6 +31,7 @@ class Suite:
         dynamics: Tokens and actions -> next tokens.
         device: Where all their parameters are.
         paths: The checkpoint each was read from.
+        graphs: What a GPU has recorded of these models' work, to be shared by all sessions.
     """
 
     video_tokenizer: VideoTokenizer
@@ -36,6 +39,12 @@ class Suite:
     dynamics: Dynamics
     device: torch.device
     paths: dict[Kind, Path]
+    graphs: Graphs = field(default_factory=Graphs, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for model in (self.video_tokenizer, self.latent_actions, self.dynamics):
+            if not any(parameter.requires_grad for parameter in model.parameters()):
+                stack_projections(model)
 
     @property
     def frame_size(self) -> int:
@@ -53,13 +62,17 @@ class Suite:
         Raises:
             ActionError: An id is not one of the suite's.
         """
+        self.check_actions(actions)
+        return self.latent_actions.quantizer.latents_of(actions.to(self.device))
+
+    def check_actions(self, actions: Tensor) -> None:
+        """Raise an `ActionError` unless all of ``actions``, int64 ``[...]``, are ids of the suite."""
         outside = actions[(actions < 0) | (actions >= self.n_actions)]
         if outside.numel():
             raise ActionError(
                 f"{int(outside.flatten()[0])} is not an action id of this suite.",
                 fix=f"Use 0 to {self.n_actions - 1}.",
             )
-        return self.latent_actions.quantizer.indices_to_latents(actions.to(self.device))
 
     def infer_actions(self, frames: Tensor) -> Tensor:
         """Which actions led from frame to frame: ``[B, T, 3, H, W]`` in [-1, 1] -> ids int64 ``[B, T-1]``."""
