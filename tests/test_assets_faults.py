@@ -478,7 +478,7 @@ def test_a_folder_of_downloads_becomes_a_suite_without_a_network(tmp_path: Path)
         "sonic", download=False, root=tmp_path / "root", import_from=str(downloads)
     )
     assert paths.dynamics.parts[-5:-2] == (paths.dynamics.parts[-5], "dynamics", "checkpoints")
-    assert [check.status for check in checks] == ["ok"] * 5
+    assert [check.status for check in checks] == ["ok"] * 6 and checks[-1].id == "lock"
     assert paths.dataset.name == "sonic_frames.h5"
 
 

@@ -404,9 +404,12 @@ def test_of_many_complaints_the_first_few_are_told(save_changed):
         ("text", "extra is a str, not a tensor"),
         (None, "extra is a NoneType, not a tensor"),
         (torch.zeros(2, dtype=torch.int32), "extra is a torch.int32 tensor"),
-        (torch.zeros(2, dtype=torch.complex64), "extra is a torch.complex64 tensor"),
-        (torch.zeros(2, 2).to_sparse(), "layout torch.sparse_coo"),
-        (torch.zeros(2, device="meta"), "on meta"),
+        (torch.zeros(2, dtype=torch.complex64), "holds no plain tensors (torch.ComplexFloatStorage)"),
+        (torch.zeros(2, 2).to_sparse(), "holds no plain tensors (torch._utils._rebuild_sparse_tensor)"),
+        (
+            torch.zeros(2, device="meta"),
+            "holds no plain tensors (torch._utils._rebuild_meta_tensor_no_storage)",
+        ),
     ],
     ids=["text", "none", "int32", "complex", "sparse", "meta"],
 )

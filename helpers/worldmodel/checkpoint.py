@@ -16,6 +16,7 @@ import hashlib
 import json
 import pickle
 import pickletools
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -86,6 +87,10 @@ _ALLOWED = {
     *(f"torch.{kind}Storage" for kind in ("Byte", "Bool")),
     *(f"torch.{dtype}" for dtype in ("float32", "float64", "float16", "bfloat16", "int64", "int32", "bool")),
 }
+# What torch names for tensors that are sparse, quantized, complex or without content: no code, and no model's.
+_TENSOR = re.compile(
+    r"torch\._utils\._rebuild_\w+|torch\.(storage\.)?\w+Storage|torch\.\w*(int|complex|float)\d+"
+)
 
 
 @dataclass(frozen=True)
@@ -277,8 +282,9 @@ def _check_is_archive(path: Path) -> None:
     if complaint:
         raise CheckpointError(f"{path} is a zip archive, but no checkpoint: {complaint}.", fix=_FETCH_AGAIN)
     if foreign:
+        does = "wants to run code" if not all(map(_TENSOR.fullmatch, foreign)) else "holds no plain tensors"
         raise CheckpointError(
-            f"{path} wants to run code ({', '.join(sorted(foreign))}); nothing was run and it was refused.",
+            f"{path} {does} ({', '.join(sorted(foreign))}); nothing was run and it was refused.",
             fix="Use a checkpoint from a source you trust.",
         )
     if damaged:
@@ -295,8 +301,8 @@ def _foreign_names(archive: zipfile.ZipFile) -> set[str]:
                 found.add(str(argument).replace(" ", ".").replace("__builtin__", "builtins"))
             elif operation.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):
                 found.add(operation.name)
-    except Exception:  # a senseless pickle, of which torch will say so
-        return set()
+    except Exception:  # a senseless pickle; where it names nothing foreign before that, torch will say so
+        return found - _ALLOWED
     return found - _ALLOWED
 
 
@@ -309,6 +315,8 @@ def _complain_of_members(members: list[zipfile.ZipInfo], size: int) -> str:
     names = [member.filename.lower() for member in members]
     if size > _LARGEST_FILE or len(members) > _MOST_MEMBERS:
         return f"it has {size} bytes and {len(members)} members, far more than any of a suite"
+    if len(set(names)) < len(names):
+        return "two of its members have the same name"
     if sum(name.endswith("/data.pkl") for name in names) > 1:
         return "it has several data.pkl"
     if any(member.file_size > _LARGEST_PICKLE for member in members if member.filename.endswith(".pkl")):
@@ -317,8 +325,6 @@ def _complain_of_members(members: list[zipfile.ZipInfo], size: int) -> str:
         return "it has no data.pkl"
     if any(name.endswith("/constants.pkl") for name in names):
         return "it holds a TorchScript program, which is code"
-    if len(set(names)) < len(names):
-        return "two of its members have the same name"
     claimed = sum(member.file_size for member in members)
     return f"its members claim {claimed} bytes of a file of {size}" if claimed > size else ""
 
