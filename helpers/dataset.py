@@ -9,7 +9,8 @@ Layout of the h5 (rows are consecutive frames of play):
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -17,7 +18,7 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from helpers.errors import DatasetError, ParameterError
+from helpers.errors import DatasetError, ParameterError, RunbookError
 from helpers.file_kind import impostor
 
 _LARGEST_SIDE = 2048  # pixels
@@ -60,9 +61,10 @@ class FrameDataset:
         self.first_frame = first_frame
         self._file = _open(self.path)
         try:
-            self._frames = _checked_frames(self._file, self.path)
-            self._actions = _column(self._file, "actions", len(self._frames), self.path)
-            self._episodes = _column(self._file, "episodes", len(self._frames), self.path)
+            with _reading(f"{self.path}"):
+                self._frames = _checked_frames(self._file, self.path)
+                self._actions = _column(self._file, "actions", len(self._frames), self.path)
+                self._episodes = _column(self._file, "episodes", len(self._frames), self.path)
             self._end = int(len(self._frames) * preload_ratio)
             if self._end <= first_frame:
                 raise DatasetError(
@@ -136,13 +138,8 @@ class FrameDataset:
             DatasetError: The clip leaves the usable rows, crosses an episode, or cannot be read.
         """
         self._check_clip(start, length)
-        try:
+        with _reading(f"The clip from row {start} of {self.path}"):
             return np.asarray(self._frames[start : start + length * self.skip : self.skip])
-        except OSError as error:
-            raise DatasetError(
-                f"The clip from row {start} of {self.path} cannot be read: the file is damaged.",
-                fix=_FETCH,
-            ) from error
 
     def clip_actions(self, start: int, length: int) -> np.ndarray | None:
         """The true actions of a clip: entry t led from its frame t to frame t+1.
@@ -243,6 +240,17 @@ def _open(path: Path) -> h5py.File:
         raise DatasetError(f"{path} {what}.", fix=f"Delete it. {_FETCH}") from error
 
 
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """A damaged structure can lead h5py to any exception, not to OSError alone."""
+    try:
+        yield
+    except RunbookError:
+        raise
+    except Exception as error:
+        raise DatasetError(f"{what} cannot be read: the file is damaged.", fix=_FETCH) from error
+
+
 def _checked_frames(file: h5py.File, path: Path) -> h5py.Dataset:
     if isinstance(file.get("frames", getlink=True), (h5py.ExternalLink, h5py.SoftLink)):
         raise DatasetError(f"`frames` of {path} only points elsewhere.", fix=f"Delete it. {_FETCH}")
@@ -285,7 +293,5 @@ def _column(file: h5py.File, name: str, rows: int, path: Path) -> np.ndarray | N
         raise DatasetError(
             f"`{name}` of {path} has {rows} rows, more than are read at once.", fix=f"Leave `{name}` out."
         )
-    try:
+    with _reading(f"`{name}` of {path}"):
         return np.asarray(column[:])
-    except OSError as error:
-        raise DatasetError(f"`{name}` of {path} cannot be read: the file is damaged.", fix=_FETCH) from error

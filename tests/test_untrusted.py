@@ -1,4 +1,4 @@
-"""Files that strangers wrote: read once and kept in a form without code, in little memory, and never a crash."""
+"""Files that strangers wrote: read once, kept in a form without code, in little memory, never a crash."""
 
 import json
 import subprocess
@@ -154,10 +154,8 @@ print(most() - before)
 """
 
 
-@pytest.mark.parametrize("chunks", [None, (1, 64, 64, 3), True], ids=["contiguous", "by frame", "guessed"])
-def test_a_dataset_of_249_mb_costs_less_than_50_mb(
-    tmp_path: Path, chunks: bool | tuple[int, ...] | None
-) -> None:
+@pytest.mark.parametrize("chunks", [None, True], ids=["contiguous", "chunked"])
+def test_a_dataset_of_249_mb_costs_less_than_50_mb(tmp_path: Path, chunks: bool | None) -> None:
     pytest.importorskip("resource", reason="only POSIX tells the peak memory of a process so")
     path = tmp_path / "large.h5"
     shape = (249_000_000 // (64 * 64 * 3), 64, 64, 3)

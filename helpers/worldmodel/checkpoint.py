@@ -87,7 +87,7 @@ _ALLOWED = {
     *(f"torch.{kind}Storage" for kind in ("Byte", "Bool")),
     *(f"torch.{dtype}" for dtype in ("float32", "float64", "float16", "bfloat16", "int64", "int32", "bool")),
 }
-# What torch names for tensors that are sparse, quantized, complex or without content: no code, and no model's.
+# What torch names for sparse, quantized, complex or empty tensors: no code, and nothing of a suite's models.
 _TENSOR = re.compile(
     r"torch\._utils\._rebuild_\w+|torch\.(storage\.)?\w+Storage|torch\.\w*(int|complex|float)\d+"
 )
