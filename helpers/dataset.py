@@ -257,7 +257,7 @@ def _checked_frames(file: h5py.File, path: Path) -> h5py.Dataset:
     frames = file.get("frames")
     if not isinstance(frames, h5py.Dataset):
         raise DatasetError(
-            f"{path} has no dataset `frames`; it has {', '.join(sorted(file)) or 'nothing'}.",
+            f"{path} has no dataset `frames`; it has {', '.join(sorted(map(str, file))) or 'nothing'}.",
             fix="Choose an h5 whose `frames` is uint8 [N, H, W, 3].",
         )
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape[1:]:
