@@ -53,10 +53,10 @@ FORMAT, VERSION = "tinyworlds-session", 1
 """What a recording says it is; `helpers.session_file` describes it."""
 
 NOT_RECORDED = (
-    *("device", "fps", "use_latest_checkpoints", "evaluate", "replay", "replay_other_weights"),
+    *("device", "fps", "use_latest_checkpoints", "evaluate", "preset", "replay", "replay_other_weights"),
     *("video_tokenizer_path", "latent_actions_path", "dynamics_path"),
 )
-"""Settings that tell where a world is found and shown, not what is played."""
+"""Settings that tell where a world is found and shown, not what is played; what a preset set is recorded."""
 
 
 class Play(NamedTuple):

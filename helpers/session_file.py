@@ -83,6 +83,13 @@ log = logging.getLogger("runbook.session_file")
 
 PARTS = ("dataset", *KINDS)
 MAX_BYTES = 2_000_000_000
+SETTINGS = (
+    *("dataset", "start", "context_window", "prediction_horizon", "generation_steps", "preload_ratio"),
+    *("steps", "temperature", "seed", "feedback", "amp", "tf32", "compile"),
+    *("teacher_forced", "actions", "use_actions", "use_gt_actions", "use_interactive_mode"),
+)
+"""What every file of version 1 records; a setting that 05_infer gains later is its default where absent."""
+
 _BROKEN = "Use a session.json as a run or the player saved it."
 _WHOLE, _MANY = (int,), 2**62
 
@@ -190,7 +197,8 @@ def check(recording: Any) -> None:
 def _check_settings(part: "_Part") -> Settings:
     """The settings of a recording, each of its type and in its range."""
     known = {each.name for each in fields(Settings)} - set(NOT_RECORDED)
-    values = {name: part.get(name, object) for name in sorted(known)}
+    later = {name for name in known - set(SETTINGS) if name not in part.values}
+    values = {name: part.get(name, object) for name in sorted(known - later)}
     for name, value in values.items():
         numbers = value if isinstance(value, list) else [value]
         for number in numbers:

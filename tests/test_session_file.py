@@ -350,6 +350,28 @@ def test_each_defect_has_its_sentence(
     assert "session.json" in str(refusal.value)
 
 
+def test_what_a_preset_set_is_replayed_where_no_preset_was_measured(
+    opened: OpenWorld, tmp_path: Path
+) -> None:
+    game = new(opened, preset="30fps", steps=2, temperature=0.5)
+    assert "preset" not in game.recording()["settings"]
+    older = game.recording()
+    older["settings"]["preset"] = "9999fps"
+    write(tmp_path / "session.json", older)
+    settings = session_file.recorded_settings(small_world.settings(replay=str(tmp_path)))
+    assert (settings.steps, settings.temperature) == (2, 0.5)
+
+
+def test_a_file_from_before_a_setting_existed_still_reads(
+    recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every setting that is recorded today is required; "fps" plays one that came later.
+    assert set(recording["settings"]) == set(session_file.SETTINGS)
+    monkeypatch.setattr(session_file, "NOT_RECORDED", tuple(set(session_file.NOT_RECORDED) - {"fps"}))
+    write(tmp_path / "session.json", recording)
+    assert session_file.recorded_settings(small_world.settings(replay=str(tmp_path))).fps == 0
+
+
 @pytest.mark.parametrize(
     "data",
     [b"", b"{", b"[1]", b"\xff\xfe", b'{"format": "\\ud800"}', b"[" * 100_000, b"9" * 10_000, b"null"],

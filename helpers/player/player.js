@@ -37,8 +37,18 @@ const shownKey = (chord) =>
 function render({ model, el }) {
   const world = model.get("world");
   const size = world.size;
-  const say = (type, content = {}) => model.send({ type, ...content });
+  const say = (type, content = {}) => {
+    try {
+      model.send({ type, ...content });
+    } catch {
+      // A kernel that was restarted or shut down hears nothing more of this player.
+      clearInterval(timer);
+      root.dataset.alive = "false";
+      curtain.textContent = "The kernel is gone: run the cell again.";
+    }
+  };
   const state = () => model.get("state");
+  let timer = 0;
 
   // --- what is on the page ---------------------------------------------------------------------------
 
@@ -394,7 +404,7 @@ function render({ model, el }) {
     }));
   }
 
-  const timer = setInterval(() => {
+  timer = setInterval(() => {
     if (sequence !== reported) { reported = sequence; say("seen", { sequence }); }
     tell();
   }, REPORT_MS);

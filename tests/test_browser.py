@@ -1,0 +1,404 @@
+"""The player in JupyterLab, in a real browser: what a person does with it, and what must not happen."""
+
+import itertools
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser_lab import FLAGS, Lab, find_browser, jupyterlab, parametrised
+from PIL import Image
+
+from helpers import session_file
+from helpers.run_folder import ROOT
+
+BROWSER = find_browser()
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason="NO BROWSER: install Chromium, Chrome or Edge; the player was not tested"
+)
+
+LONG = float(os.environ.get("TINYWORLDS_PLAY_SECONDS", "60"))
+"""Seconds of the long play."""
+
+SCREENSHOT = os.environ.get("TINYWORLDS_SCREENSHOT", "")
+"""Where a picture of the player goes; empty for nowhere."""
+
+
+class Console:
+    """One player on the page, by what it shows and what can be touched."""
+
+    def __init__(self, lab: Lab, number: int = 0) -> None:
+        self.lab, self.page = lab, lab.page
+        self.root = lab.page.locator(".tw-player").nth(number)
+
+    def data(self) -> dict[str, str]:
+        return dict(self.root.evaluate("root => ({ ...root.dataset })"))
+
+    def number(self, name: str) -> int:
+        return int(self.data().get(name) or 0)
+
+    def until(self, condition: str, seconds: float = 60) -> None:
+        """Wait for a JavaScript condition on ``data``, the root's data attributes."""
+        end = time.monotonic() + seconds
+        while not self.root.evaluate(f"root => {{ const data = root.dataset; return !!({condition}); }}"):
+            assert time.monotonic() < end, f"{condition} did not come: {self.data()}"
+            time.sleep(0.05)
+
+    def generated(self, count: int) -> None:
+        self.until(f"Number(data.generated) === {count}")
+
+    def pixels(self) -> list[int]:
+        """The canvas, as red, green, blue and alpha of each pixel."""
+        return list(
+            self.root.locator("canvas.tw-screen").evaluate(
+                "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
+            )
+        )
+
+    def do(self, name: str) -> None:
+        self.root.locator(f"[data-do={name}]").click()
+
+    def action(self, number: int) -> None:
+        self.root.locator(f"[data-action='{number}']").click()
+
+    def focus(self) -> None:
+        self.root.evaluate("root => root.focus()")
+
+    def reset(self) -> None:
+        self.do("reset")
+        self.until("data.generated === '0' && data.branches === '1' && data.playing === 'false'")
+
+    def text(self, selector: str) -> str:
+        return str(self.root.locator(selector).inner_text())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the notebook lies and its run folder; the path is one that users have."""
+    made = tmp_path_factory.mktemp("浏览器 test")
+    (made / "notebooks").mkdir()
+    parametrised(
+        ROOT / "notebooks" / "05_infer.ipynb",
+        made / "notebooks" / "05_infer.ipynb",
+        use_interactive_mode=True,
+        run_dir=str(made / "run"),
+        steps=2,
+    )
+    return made
+
+
+@pytest.fixture(scope="module")
+def lab(folder: Path) -> Iterator[Lab]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="NO PLAYWRIGHT: the player was not tested")
+    with jupyterlab(folder / "notebooks", folder) as address, playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        lab = Lab(page, address)
+        lab.open("05_infer.ipynb")
+        lab.command("notebook:run-all-cells")
+        page.wait_for_selector(".tw-player[data-phase]", timeout=120_000)
+        yield lab
+        browser.close()
+
+
+@pytest.fixture
+def console(lab: Lab) -> Console:
+    """The player, paused at the clip's start."""
+    lab.ready()
+    lab.scroll_to("generate")
+    lab.page.wait_for_selector(".tw-player[data-phase]", timeout=60_000)
+    console = Console(lab)
+    console.until("data.phase === 'ready'", 120)
+    console.root.scroll_into_view_if_needed()
+    console.reset()
+    return console
+
+
+def test_it_plays_by_button_by_field_and_by_key(console: Console) -> None:
+    seen = [console.pixels()]
+    assert len(set(seen[0])) > 10  # a picture, not a blank canvas
+
+    console.action(6)
+    console.generated(1)
+    seen.append(console.pixels())
+    console.root.locator(".tw-field").fill("2")
+    console.root.locator(".tw-field").press("Enter")
+    console.generated(2)
+    seen.append(console.pixels())
+    console.focus()
+    console.page.keyboard.press("Digit1")
+    console.generated(3)
+    console.page.keyboard.press("ArrowRight")
+    console.generated(4)
+    seen.append(console.pixels())
+
+    assert all(a != b for a, b in itertools.pairwise(seen))
+    assert console.text(".tw-strip figure:last-child") == "2"
+    captions = console.root.locator(".tw-strip figcaption").all_inner_texts()
+    assert captions[-4:] == ["6", "2", "1", "2"]
+
+
+def test_an_id_out_of_range_is_refused_beside_the_field_and_play_goes_on(console: Console) -> None:
+    field = console.root.locator(".tw-field")
+    for text in ("99", "-1", "jump"):
+        field.fill(text)
+        field.press("Enter")
+        assert "0 to 7" in console.text(".tw-refusal")
+    assert console.number("generated") == 0
+    field.fill("3")
+    field.press("Enter")
+    console.generated(1)
+    assert console.text(".tw-refusal") == ""
+
+
+def test_it_goes_on_by_itself_takes_the_held_key_and_pauses(console: Console) -> None:
+    console.do("play")
+    console.until("data.playing === 'true' && Number(data.generated) >= 2")
+    console.focus()
+    console.page.keyboard.down("ArrowRight")
+    console.page.keyboard.down("Space")
+    start = console.number("generated")
+    console.until(f"Number(data.generated) >= {start + 4}")
+    captions = console.root.locator(".tw-strip figcaption").all_inner_texts()
+    console.page.keyboard.up("Space")
+    console.page.keyboard.up("ArrowRight")
+    assert "6" in captions  # right and jump together are an action of their own
+    console.do("play")
+    console.until("data.playing === 'false'")
+    time.sleep(0.5)
+    count = console.number("generated")
+    time.sleep(0.7)
+    assert console.number("generated") == count
+
+
+def test_keys_stay_in_the_player_and_are_the_notebooks_elsewhere(console: Console) -> None:
+    cells = console.lab.cells()
+    console.focus()
+    for key in ("x", "d", "d", "a", "b", "m", "y", "c", "v", "0", "0", "Enter", "Escape"):
+        console.page.keyboard.press(key)
+    console.until("Number(data.generated) >= 2")
+    assert console.lab.cells() == cells
+    console.lab.command("notebook:enter-command-mode")
+    console.page.evaluate("() => window.jupyterapp.shell.currentWidget.content.node.focus()")
+    console.page.keyboard.press("b")
+    console.page.wait_for_function(
+        f"window.jupyterapp.shell.currentWidget.content.model.cells.length === {len(cells) + 1}"
+    )
+    console.lab.command("notebook:undo-cell-action")
+    console.page.wait_for_function(
+        f"window.jupyterapp.shell.currentWidget.content.model.cells.length === {len(cells)}"
+    )
+
+
+def test_rewinding_by_timeline_and_strip_and_playing_on_opens_branches(console: Console) -> None:
+    for count, action in enumerate((6, 6, 6, 6), 1):
+        console.action(action)
+        console.generated(count)
+    there = console.pixels()
+    timeline = console.root.locator(".tw-timeline")
+    timeline.evaluate("slider => { slider.value = 2; slider.dispatchEvent(new Event('input')); }")
+    console.generated(2)
+    assert console.pixels() != there
+    console.action(1)
+    console.until("data.branch === '1' && data.branches === '2' && data.generated === '3'")
+    console.root.locator(".tw-strip figure[data-frame='1']").click()
+    console.generated(1)
+    console.root.locator(".tw-branches").select_option("0")
+    console.until("data.branch === '0' && data.generated === '4'")
+    assert console.pixels() == there
+
+
+def test_what_if_and_clips_are_pictures_to_choose_from(console: Console) -> None:
+    console.do("whatif")
+    picture = console.root.locator(".tw-whatif")
+    picture.wait_for(state="visible", timeout=60_000)
+    console.page.wait_for_function("document.querySelector('.tw-whatif').naturalWidth > 300")
+    assert console.number("generated") == 0
+    console.do("whatif")
+    start = console.data()["start"]
+    console.do("clips")
+    clips = console.root.locator(f".tw-clips button:not([data-start='{start}'])")
+    clips.first.wait_for(timeout=60_000)
+    chosen = clips.first.get_attribute("data-start")
+    clips.first.click()
+    console.until(f"data.start === '{chosen}'")
+
+
+def test_what_is_set_in_the_player_is_what_is_played(console: Console) -> None:
+    for name, value in (("temperature", "0.8"), ("steps", "3"), ("seed", "11"), ("fps", "12")):
+        field = console.root.locator(f"[data-set={name}]")
+        field.fill(value)
+        field.press("Tab")
+    console.root.locator("[data-set=feedback]").select_option("pixels")
+    console.action(2)
+    console.generated(1)
+    said = console.lab.run("print(game.game.play, game.loop.fps)")
+    assert "steps=3, temperature=0.8, seed=11, feedback='pixels') 12.0" in said
+    for name, value in (("temperature", "0"), ("steps", "2"), ("seed", "0"), ("fps", "15")):
+        field = console.root.locator(f"[data-set={name}]")
+        field.fill(value)
+        field.press("Tab")
+    console.root.locator("[data-set=feedback]").select_option("tokens")
+    console.lab.run("game.loop.wait()")
+
+
+def test_what_is_saved_opens_and_its_session_replays_equal(console: Console) -> None:
+    av = pytest.importorskip("av")
+    for count, action in enumerate((6, 2, 1), 1):
+        console.action(action)
+        console.generated(count)
+    saved = {}
+    for kind in ("png", "mp4", "gif", "session"):
+        console.do(kind)
+        end = {"session": ".json"}.get(kind, f".{kind}")
+        console.page.wait_for_function(
+            "end => document.querySelector('.tw-saved').textContent.endsWith(end)", arg=end, timeout=60_000
+        )
+        saved[kind] = Path(console.text(".tw-saved"))
+    with Image.open(saved["png"]) as picture:
+        assert picture.size == (384, 384)
+    with av.open(str(saved["mp4"])) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 4 + 3
+    with Image.open(saved["gif"]) as picture:
+        assert picture.is_animated
+    said = console.lab.run(
+        f"from helpers import session_file\nprint(session_file.replay({str(saved['session'])!r}).to_dict())",
+        timeout=120,
+    )
+    assert "'equal': True" in said
+    assert session_file.read(saved["session"])["events"]
+
+
+def test_other_cells_run_while_it_plays(console: Console) -> None:
+    console.do("play")
+    console.until("Number(data.generated) >= 1")
+    assert console.lab.run("print(6 * 7)").strip() == "42"
+    assert console.data()["playing"] == "true"
+    console.do("play")
+    console.until("data.playing === 'false'")
+
+
+def test_two_players_in_one_notebook_are_independent(console: Console) -> None:
+    shown = "other = player.open_player(opened, settings, session_file.roll_out(opened, clip, settings), run)"
+    console.page.evaluate(
+        """async code => {
+            const { content, sessionContext } = window.jupyterapp.shell.currentWidget;
+            content.activeCellIndex = content.widgets.length - 1;
+            await window.jupyterapp.commands.execute("notebook:insert-cell-below");
+            content.activeCell.model.sharedModel.setSource(code);
+            await window.jupyterapp.commands.execute("notebook:run-cell");
+        }""",
+        shown,
+    )
+    console.page.wait_for_function("document.querySelectorAll('.tw-player[data-phase=ready]').length === 2")
+    second = Console(console.lab, 1)
+    second.root.scroll_into_view_if_needed()
+    second.action(1)
+    second.generated(1)
+    assert console.number("generated") == 0
+    console.action(6)
+    console.generated(1)
+    console.action(6)
+    console.generated(2)
+    assert second.number("generated") == 1
+    console.lab.run("other.close()")
+    console.lab.scroll_to(console.lab.cells()[-1])
+    console.lab.command("notebook:delete-cell")
+
+
+def threads(lab: Lab) -> int:
+    said = lab.run("import threading; print(sum(each.name == 'player' for each in threading.enumerate()))")
+    return int(said)
+
+
+def test_running_the_cell_again_leaves_one_thread_and_one_player(console: Console) -> None:
+    console.page.evaluate(
+        """async () => {
+            const { content } = window.jupyterapp.shell.currentWidget;
+            content.activeCellIndex = content.widgets.findIndex(each => each.model.id === "generate");
+            await window.jupyterapp.commands.execute("notebook:run-cell");
+        }"""
+    )
+    console.until("data.phase === 'ready' && data.generated === '0'")
+    end = time.monotonic() + 20
+    while threads(console.lab) != 1 and time.monotonic() < end:
+        time.sleep(0.2)
+    assert threads(console.lab) == 1
+    assert console.page.locator(".tw-player").count() == 1
+    console.action(2)
+    console.generated(1)
+
+
+def memory(console: Console) -> tuple[float, float]:
+    """Megabytes of the kernel's process and of the page's heap."""
+    kernel = float(console.lab.run("import psutil; print(psutil.Process().memory_info().rss / 1e6)"))
+    page = console.page.evaluate("() => { window.gc?.(); return performance.memory.usedJSHeapSize / 1e6; }")
+    return kernel, float(page)
+
+
+def test_a_long_play_keeps_up_and_its_memory_stays_flat(console: Console) -> None:
+    console.do("play")
+    console.until("Number(data.generated) >= 30", 120)
+    before = memory(console)
+    start = console.number("generated")
+    time.sleep(LONG)
+    after, end = memory(console), console.number("generated")
+    frames = console.lab.run("print(game.game.generated)")
+    assert console.data()["playing"] == "true"
+    assert end - start > LONG  # it went on; how fast is no test's business
+    assert int(frames) - console.number("seen") < 60  # nothing queues up on the way
+    # A frame's picture, tokens and, for the newest 256, state are kept: well under 100 kB each.
+    assert after[0] - before[0] < 40 + 0.1 * (end - start)
+    assert after[1] - before[1] < 30
+    if SCREENSHOT:
+        console.focus()
+        console.page.keyboard.down("ArrowRight")
+        time.sleep(1)
+        console.page.keyboard.up("ArrowRight")
+        console.root.screenshot(path=SCREENSHOT)
+    console.do("play")
+    console.until("data.playing === 'false'")
+    print(json.dumps(console.root.locator(".tw-readout").evaluate("each => ({ ...each.dataset })")))
+
+
+def test_reloading_the_page_brings_the_player_back(console: Console) -> None:
+    console.action(6)
+    console.generated(1)
+    picture = console.pixels()
+    console.lab.command("docmanager:save")
+    console.page.wait_for_function("!window.jupyterapp.shell.currentWidget.context.model.dirty")
+    console.page.reload()
+    console.lab.ready()
+    console.lab.scroll_to("generate")
+    console.page.wait_for_selector(".tw-player[data-phase=ready]", timeout=60_000)
+    again = Console(console.lab)
+    again.root.scroll_into_view_if_needed()
+    again.generated(1)
+    assert again.pixels() == picture
+    again.action(2)
+    again.generated(2)
+
+
+def test_a_kernel_restart_leaves_no_error_and_a_fresh_player_plays(console: Console) -> None:
+    console.page.evaluate(
+        """async () => {
+            const { sessionContext } = window.jupyterapp.shell.currentWidget;
+            await sessionContext.restartKernel();
+            await sessionContext.session.kernel.info;
+            await window.jupyterapp.commands.execute("notebook:run-all-cells");
+        }"""
+    )
+    console.lab.scroll_to("generate")
+    console.until("data.phase === 'ready' && data.generated === '0'", 120)
+    fresh = Console(console.lab)
+    fresh.root.scroll_into_view_if_needed()
+    fresh.action(6)
+    fresh.generated(1)
+
+
+def test_the_browser_reported_no_error_in_all_of_this(lab: Lab) -> None:
+    ours: list[Any] = [text for text in lab.errors if "favicon" not in text]
+    assert ours == []
