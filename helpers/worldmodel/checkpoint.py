@@ -190,9 +190,8 @@ def write_converted(checkpoint: Checkpoint, path: Path, source: str) -> None:
         (path.with_suffix(".json"), (json.dumps(about, indent=2) + "\n").encode()),
         (path, data),
     ):
-        partial = target.with_name(
-            f"{target.name}.{os.getpid()}.part"
-        )  # the workers of a sweep start at once
+        # By process: the workers of a sweep start at once.
+        partial = target.with_name(f"{target.name}.{os.getpid()}.part")
         partial.write_bytes(content)
         partial.replace(target)
 
