@@ -279,7 +279,7 @@ def _read_text(path: Path) -> str:
 
 
 def require_unchanged(chosen: World, paths: SuitePaths, root: Path = ROOT) -> None:
-    """Prove that what was fetched is still what it was: by size and time stamps; by hash where they differ.
+    """Prove that what was fetched is what it was: by size and time stamps, by hash where these differ.
 
     Raises:
         AssetError: A file has changed since.

@@ -23,6 +23,8 @@ from helpers.file_kind import impostor
 
 _LARGEST_SIDE = 2048  # pixels
 _LARGEST_CHUNK = 64_000_000  # bytes: a chunk is read whole, whatever of it is wanted
+# What h5py raises where a file's inner structures are damaged; which of them depends on where.
+_DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError)
 _FETCH = "Run 04_assets to fetch it again."
 
 
@@ -72,6 +74,12 @@ class FrameDataset:
                     f"(preload_ratio {preload_ratio}) and the first usable one is number {first_frame}.",
                     fix="Raise preload_ratio, or choose a longer dataset.",
                 )
+        except _DAMAGE as error:
+            self._file.close()
+            raise DatasetError(
+                f"{path} is damaged: its layout makes no sense ({type(error).__name__}).",
+                fix=f"Delete it. {_FETCH}",
+            ) from error
         except BaseException:
             self._file.close()
             raise
@@ -140,6 +148,11 @@ class FrameDataset:
         self._check_clip(start, length)
         with _reading(f"The clip from row {start} of {self.path}"):
             return np.asarray(self._frames[start : start + length * self.skip : self.skip])
+        except _DAMAGE as error:
+            raise DatasetError(
+                f"The clip from row {start} of {self.path} cannot be read: the file is damaged.",
+                fix=_FETCH,
+            ) from error
 
     def clip_actions(self, start: int, length: int) -> np.ndarray | None:
         """The true actions of a clip: entry t led from its frame t to frame t+1.
@@ -235,7 +248,7 @@ def _open(path: Path) -> h5py.File:
         )
     try:
         return h5py.File(path, "r")
-    except OSError as error:
+    except _DAMAGE as error:
         what = "is cut short" if "truncated" in str(error) else "is not an h5 file, or is damaged"
         raise DatasetError(f"{path} {what}.", fix=f"Delete it. {_FETCH}") from error
 
@@ -295,3 +308,5 @@ def _column(file: h5py.File, name: str, rows: int, path: Path) -> np.ndarray | N
         )
     with _reading(f"`{name}` of {path}"):
         return np.asarray(column[:])
+    except _DAMAGE as error:
+        raise DatasetError(f"`{name}` of {path} cannot be read: the file is damaged.", fix=_FETCH) from error

@@ -18,8 +18,11 @@ from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 PLACES = (
-    r"C:\Program Files\Google\Chrome\Application\chrome.exe",
-    r"C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe",
+    r"%ProgramFiles%\Google\Chrome\Application\chrome.exe",
+    r"%ProgramFiles(x86)%\Google\Chrome\Application\chrome.exe",
+    r"%LocalAppData%\Google\Chrome\Application\chrome.exe",  # installed without an administrator
+    r"%ProgramFiles(x86)%\Microsoft\Edge\Application\msedge.exe",
+    r"%ProgramFiles%\Microsoft\Edge\Application\msedge.exe",
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
 )
@@ -39,7 +42,8 @@ FLAGS = [
 def find_browser() -> str | None:
     """The path of a browser that is there; None where there is none."""
     named = (shutil.which(name) for name in NAMES)
-    return next(filter(None, named), None) or next((place for place in PLACES if Path(place).is_file()), None)
+    places = (os.path.expandvars(place) for place in PLACES)  # Windows alone fills in %names%
+    return next(filter(None, named), None) or next((place for place in places if Path(place).is_file()), None)
 
 
 def parametrised(notebook: Path, target: Path, **values: Any) -> None:

@@ -39,6 +39,7 @@ SLOW = (
     "test_sweep",
     "test_runbook",
     "test_notebooks",
+    "test_browser",
 )
 """Modules that start programs, kernels or long rollouts; what a quick test can find is found before them."""
 
@@ -46,6 +47,18 @@ SLOW = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run fast tests first."""
     items.sort(key=lambda item: SLOW.index(item.path.stem) + 1 if item.path.stem in SLOW else 0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name each browser test that was skipped: a summary that only counts them is read over."""
+    skipped = [
+        report for report in terminalreporter.stats.get("skipped", []) if "test_browser" in report.nodeid
+    ]
+    if skipped:
+        terminalreporter.section("NOT TESTED: the player in a browser", red=True, bold=True)
+        for report in skipped:
+            terminalreporter.line(report.nodeid, red=True)
+        terminalreporter.line(skipped[0].longrepr[2], red=True)
 
 
 @pytest.fixture

@@ -541,7 +541,7 @@ def test_a_folder_of_downloads_becomes_a_suite_without_a_network(tmp_path: Path)
         "sonic", download=False, root=tmp_path / "root", import_from=str(downloads)
     )
     assert paths.dynamics.parts[-5:-2] == (paths.dynamics.parts[-5], "dynamics", "checkpoints")
-    assert [check.status for check in checks] == ["ok"] * 6 and checks[-1].id == "lock"
+    assert [check.status for check in checks] == ["ok"] * 6
     assert paths.dataset.name == "sonic_frames.h5"
 
 
@@ -567,3 +567,42 @@ def test_a_log_is_not_flooded(capsys: pytest.CaptureFixture[str], monkeypatch: p
             clock[0] += 0.05
             progress.advance(10)
     assert 1 <= len(capsys.readouterr().err.splitlines()) <= 5
+
+
+# --- checkpoints without code ----------------------------------------------------------------------
+
+
+def golden_suite(root: Path, case: str) -> "assets.SuitePaths":
+    from golden_cases import golden_paths
+
+    return assets.SuitePaths(root / "none.h5", **{kind: Path(p) for kind, p in golden_paths(case).items()})
+
+
+@pytest.mark.parametrize("case", ["small_pth", "small_dir"])
+def test_a_pickle_is_read_once_and_never_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    import torch
+
+    from helpers.worldmodel import load_suite
+
+    first = assets.safe_checkpoints(golden_suite(tmp_path, case), tmp_path)
+    assert all(path.suffix == ".safetensors" for path in first.values())
+    monkeypatch.setattr(torch, "load", None)
+    assert assets.safe_checkpoints(golden_suite(tmp_path, case), tmp_path) == first
+    assert load_suite(**first).frame_size == 32
+
+
+def test_a_kept_checkpoint_that_was_damaged_is_made_again(tmp_path: Path) -> None:
+    kept = assets.safe_checkpoints(golden_suite(tmp_path, "small_pth"), tmp_path)["dynamics"]
+    good = kept.read_bytes()
+    for broken in (kept, kept.with_suffix(".json")):
+        broken.write_bytes(b"[]")
+        assert assets.safe_checkpoints(golden_suite(tmp_path, "small_pth"), tmp_path)["dynamics"] == kept
+        assert kept.read_bytes() == good
+
+
+def test_where_nothing_can_be_kept_the_source_is_used(tmp_path: Path) -> None:
+    (tmp_path / "results").write_bytes(b"a file where the folder should be")
+    suite = golden_suite(tmp_path, "small_pth")
+    assert assets.safe_checkpoints(suite, tmp_path)["dynamics"] == suite.dynamics

@@ -1,6 +1,8 @@
 """Checkpoints: every published form loads, and whatever else lies there is refused with a sentence."""
 
+import contextlib
 import io
+import os
 import pickle
 import shutil
 import sys
@@ -10,11 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from golden_cases import CASES, KINDS, golden_paths
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from helpers.errors import CheckpointError
-from helpers.worldmodel.checkpoint import build_model, read_checkpoint
+from helpers.worldmodel.checkpoint import build_model, read_checkpoint, write_converted
 
 CPU = torch.device("cpu")
+FUZZ_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
 FILES = golden_paths("small_pth")
 FOLDERS = golden_paths("small_dir")
 Q_PROJ = "transformer.blocks.0.spatial_attn.q_proj.weight"
@@ -404,12 +409,9 @@ def test_of_many_complaints_the_first_few_are_told(save_changed):
         ("text", "extra is a str, not a tensor"),
         (None, "extra is a NoneType, not a tensor"),
         (torch.zeros(2, dtype=torch.int32), "extra is a torch.int32 tensor"),
-        (torch.zeros(2, dtype=torch.complex64), "holds no plain tensors (torch.ComplexFloatStorage)"),
-        (torch.zeros(2, 2).to_sparse(), "holds no plain tensors (torch._utils._rebuild_sparse_tensor)"),
-        (
-            torch.zeros(2, device="meta"),
-            "holds no plain tensors (torch._utils._rebuild_meta_tensor_no_storage)",
-        ),
+        (torch.zeros(2, dtype=torch.complex64), "torch.ComplexFloatStorage"),
+        (torch.zeros(2, 2).to_sparse(), "_rebuild_sparse_tensor"),
+        (torch.zeros(2, device="meta"), "_rebuild_meta_tensor_no_storage"),
     ],
     ids=["text", "none", "int32", "complex", "sparse", "meta"],
 )
@@ -494,3 +496,100 @@ def test_more_experts_than_there_are_cannot_be_used(tmp_path):
     folder = Path(shutil.copytree(FOLDERS["dynamics"], tmp_path / "dynamics_step_500"))
     torch.save({"config": {"num_heads": 4, "top_k_experts": 99}}, folder / "state.pt")
     assert build(folder).config.top_k_experts == 4
+
+
+# --- claims that would take all memory -------------------------------------------------------------
+
+
+class Bytes:
+    """Unpickled, it allocates what it merely claims."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __reduce__(self):
+        return bytearray, (self.count,)
+
+
+def test_a_pickle_that_asks_for_memory_by_a_name_torch_allows_is_refused_unread(save):
+    assert "builtins.bytearray" in refusal(save({"model": {}, "bomb": Bytes(10**13)}))
+
+
+def test_a_few_tensors_that_describe_a_model_of_terabytes_are_refused_by_their_shapes(save_changed):
+    path = save_changed(lambda weights: weights.update({Q_PROJ: torch.zeros(2_000_000, 1)}))
+    assert "is needed" in refusal(path)
+
+
+def test_a_frame_of_more_patches_than_attention_can_hold_is_refused(save):
+    loaded = contents()
+    loaded["config"]["patch_size"] = 1
+    path = save(loaded)
+    with pytest.raises(CheckpointError, match="makes 1048576 patches"):
+        build_model(read_checkpoint(path, "dynamics"), 1024, CPU)
+
+
+def test_a_pickle_far_larger_than_any_of_a_suite_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "large.pth", "w") as archive:
+        archive.writestr("large/data.pkl", bytes(65_000_000))
+    assert "its pickle is far larger" in refusal(tmp_path / "large.pth")
+
+
+def test_members_that_lead_out_of_the_archive_are_never_written(tmp_path):
+    path = rezip(
+        FILES["dynamics"],
+        tmp_path / "up.pth",
+        lambda name, data: [(name, data), (f"../../{Path(name).name}.out", b"x")],
+    )
+    with contextlib.suppress(CheckpointError):
+        read_checkpoint(path, "dynamics")
+    assert not list(tmp_path.parent.rglob("*.out"))
+
+
+# --- the form without code -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("case", CASES)
+def test_a_converted_checkpoint_builds_the_same_model(tmp_path, case, kind):
+    original = read_checkpoint(golden_paths(case)[kind], kind)
+    write_converted(original, tmp_path / "c.safetensors", "source")
+
+    converted = read_checkpoint(tmp_path / "c.safetensors", kind)
+
+    assert converted.weights.keys() == original.weights.keys()
+    assert all(torch.equal(converted.weights[key], original.weights[key]) for key in original.weights)
+    assert build_model(converted, 32, CPU).config == build_model(original, 32, CPU).config
+
+
+@pytest.mark.parametrize("name", ["c.safetensors", "c.json"])
+def test_a_converted_checkpoint_that_was_altered_is_refused(tmp_path, name):
+    write_converted(read_checkpoint(FILES["dynamics"], "dynamics"), tmp_path / "c.safetensors", "source")
+    changed = bytearray((tmp_path / name).read_bytes())
+    changed[len(changed) // 2] ^= 1
+    (tmp_path / name).write_bytes(changed)
+    assert "cannot be read as a converted checkpoint" in refusal(tmp_path / "c.safetensors")
+
+
+# --- files that nobody thought of ------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=FUZZ_EXAMPLES, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_a_checkpoint_changed_anywhere_loads_or_is_refused(tmp_path_factory, data):
+    """Its pickle and its zip directory are changed at random; member checksums are made right again."""
+    with zipfile.ZipFile(FILES["dynamics"]) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    name = next(name for name in members if name.endswith("data.pkl"))
+    pickled = bytearray(members[name])
+    for place, value in data.draw(
+        st.lists(st.tuples(st.integers(0, len(pickled) - 1), st.integers(0, 255)), min_size=1, max_size=8)
+    ):
+        pickled[place] = value
+    path = tmp_path_factory.mktemp("fuzz") / "fuzzed.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, content in {**members, name: bytes(pickled)}.items():
+            archive.writestr(member, content)
+    try:
+        build(path)
+    except CheckpointError as error:
+        assert path.name in error.what and error.fix

@@ -1,5 +1,8 @@
 """Clips out of an h5: the right rows, little memory, and a sentence for every kind of bad file."""
 
+import os
+import subprocess
+import sys
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -8,6 +11,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from helpers.dataset import FrameDataset, lively_starts, to_model_frames
 from helpers.errors import DatasetError, ParameterError
@@ -248,3 +253,110 @@ def test_damaged_pixels_are_a_sentence_not_a_traceback(tmp_path: Path) -> None:
         assert np.array_equal(data.clip(0, 2), noise[:2])
         with pytest.raises(DatasetError, match="cannot be read: the file is damaged"):
             data.clip(0, 4)
+
+
+# --- memory ----------------------------------------------------------------------------------------
+
+MEASURE = """
+import sys
+from helpers.dataset import FrameDataset, lively_starts
+def peak():
+    lines = open("/proc/self/status", encoding="ascii").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+before = peak()
+with FrameDataset(sys.argv[1], skip=4, first_frame=100) as data:
+    for start in lively_starts(data, 8, 3):
+        data.clip(start, 8)
+print((peak() - before) / 1000)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
+@pytest.mark.parametrize(
+    "layout", [{}, {"compression": "gzip", "compression_opts": 1}], ids=["plain", "gzip"]
+)
+def test_a_file_of_sonics_shape_costs_less_than_50_mb(tmp_path: Path, layout: dict[str, Any]) -> None:
+    path = tmp_path / "sonic_frames.h5"
+    tile = np.random.default_rng(0).integers(0, 256, (1289, 64, 64, 3), np.uint8) & 0x0F
+    with h5py.File(path, "w") as file:
+        frames = file.create_dataset("frames", (41242, 64, 64, 3), np.uint8, **layout)
+        for row in range(0, 41242, 1289):
+            frames[row : row + 1289] = tile[: min(1289, 41242 - row)]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURE, str(path)],
+            cwd=Path(__file__).parent.parent,
+            capture_output=True,
+            encoding="utf-8",
+            check=True,
+        )
+    finally:
+        path.unlink()
+    assert float(done.stdout) < 50
+
+
+# --- hostile layouts -------------------------------------------------------------------------------
+
+
+def test_frames_that_lie_elsewhere_are_not_followed(tmp_path: Path, plain: Path) -> None:
+    with h5py.File(tmp_path / "link.h5", "w") as file:
+        file["frames"] = h5py.ExternalLink(str(plain), "frames")
+    with pytest.raises(DatasetError, match="only points elsewhere"):
+        FrameDataset(tmp_path / "link.h5")
+    with h5py.File(tmp_path / "raw.h5", "w") as file:
+        file.create_dataset("frames", (5, 8, 8, 3), np.uint8, external=[(str(plain), 0, h5py.h5f.UNLIMITED)])
+    with pytest.raises(DatasetError, match="lies in other files"):
+        FrameDataset(tmp_path / "raw.h5")
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks"),
+    [((4, 100_000, 100_000, 3), (1, 64, 64, 3)), ((100_000, 64, 64, 3), (100_000, 64, 64, 3))],
+    ids=["a frame of 30 GB", "a chunk of 1.2 GB"],
+)
+def test_claims_that_would_take_all_memory_are_refused(
+    tmp_path: Path, shape: tuple[int, ...], chunks: tuple[int, ...]
+) -> None:
+    with h5py.File(tmp_path / "bomb.h5", "w") as file:
+        file.create_dataset("frames", shape, np.uint8, chunks=chunks, compression="gzip")
+    with pytest.raises(DatasetError, match="far too much memory"):
+        FrameDataset(tmp_path / "bomb.h5")
+
+
+def test_a_column_that_claims_more_rows_than_can_be_read_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        file.create_dataset("frames", (10**12, 8, 8, 3), np.uint8, chunks=(1, 8, 8, 3))
+        file.create_dataset("episodes", (10**12,), np.int64, chunks=(1000,))
+    with pytest.raises(DatasetError, match="more than are read at once"):
+        FrameDataset(tmp_path / "rows.h5")
+
+
+def test_a_damaged_table_of_names_is_called_damage(tmp_path: Path, plain: Path) -> None:
+    """Found by fuzzing: h5py raises RuntimeError here, not OSError."""
+    content = bytearray(plain.read_bytes())
+    content[content.index(b"SNOD")] = 0
+    (tmp_path / "names.h5").write_bytes(content)
+    with pytest.raises(DatasetError, match="is damaged"):
+        FrameDataset(tmp_path / "names.h5")
+
+
+FUZZ_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
+
+
+@settings(deadline=None, max_examples=FUZZ_EXAMPLES, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_an_h5_changed_anywhere_is_read_or_refused(tmp_path_factory: Any, data: Any) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    with h5py.File(folder / "f.h5", "w") as file:
+        file.create_dataset("frames", data=numbered(12), chunks=(2, 8, 8, 3), compression="gzip")
+        file["episodes"] = np.repeat([0, 1], 6)
+    content = bytearray((folder / "f.h5").read_bytes())
+    changes = st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255))
+    for place, value in data.draw(st.lists(changes, min_size=1, max_size=6)):
+        content[place] = value
+    (folder / "f.h5").write_bytes(content)
+    try:
+        with FrameDataset(folder / "f.h5") as opened:
+            assert opened.clip(int(opened.starts(3)[0]), 3).shape[0] == 3
+    except DatasetError as error:
+        assert error.fix

@@ -223,7 +223,6 @@ def page(game: Game, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setattr("helpers.player.widget.LABEL_CLIPS", 8)
     player = Player(game, tmp_path, tmp_path)
     page = Page(player)
-    assert player.loop.wait(120)
     page.say(type="hello")
     yield page
     player.close()
@@ -352,6 +351,18 @@ def test_play_stops_when_the_last_view_is_gone(page: Page) -> None:
     assert page.player.loop.playing
     page.player._receive(page.player, {"type": "bye"}, [])
     assert not page.player.loop.playing
+    assert until(lambda: not page.player.loop.alive)
+    page.say(type="hello")
+    page.say(type="tap", action=1)
+    assert page.player.rollout().actions[-1] == 1
+
+
+def test_a_player_that_nobody_looks_at_does_nothing(game: Game, tmp_path: Path) -> None:
+    player = Player(game, tmp_path, tmp_path)
+    assert not player.loop.alive
+    assert player.rollout().actions == [2, 0]
+    assert not player.loop.alive
+    player.close()
 
 
 def test_closing_leaves_no_thread(page: Page) -> None:

@@ -72,6 +72,8 @@ def default_keys(labels: Sequence[ActionLabel]) -> KeyMap:
     keys: dict[int, list[str]] = {label.id: [] for label in labels}
     for key, action in key_map(labels).items():
         keys[action].append(key)
+        if key.startswith("Digit"):
+            keys[action].append(key.replace("Digit", "Numpad"))
     named = {label.name: label.keys for label in labels if label.keys}
     for label in labels:
         parts = [named.get(name, ()) for name in label.name.split(" + ")]

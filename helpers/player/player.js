@@ -212,6 +212,7 @@ function render({ model, el }) {
   const onKey = (event) => {
     event.stopPropagation(); // JupyterLab must not take it for a command
     if (isField(event.target) || isBrowserKey(event)) return;
+    if (event.code === "Enter" && event.target.closest("button, summary")) return; // presses it
     event.preventDefault();
     if (event.repeat) return;
     if (event.type === "keydown") down.add(event.code);

@@ -96,8 +96,8 @@ class Player(anywidget.AnyWidget):
         keys = self._own_keys or default_keys(self._labels)
         self.loop = Loop(game, self._show, self._report, opened.world.fps, keys.idle)
         self._say()
+        self._prepared = False
         self.on_msg(self._receive)
-        self.loop.put(self._prepare)
 
     # --- for the notebook ----------------------------------------------------------------------------
 
@@ -132,15 +132,18 @@ class Player(anywidget.AnyWidget):
     def _on_hello(self) -> None:
         with self._lock:
             self._views += 1
+            first, self._prepared = not self._prepared, True
         self.loop.wake()
         self._do(self._jumped)
+        if first:  # not before somebody looks: a headless run has no use for it
+            self.loop.put(self._warm_up)
 
     def _on_bye(self) -> None:
         with self._lock:
             self._views = max(0, self._views - 1)
             gone = not self._views
         if gone:
-            self.loop.play(False)
+            self.loop.sleep(timeout=0)
             self._say()
 
     def _on_seen(self, sequence: int) -> None:
@@ -252,11 +255,15 @@ class Player(anywidget.AnyWidget):
 
     # --- in the loop's thread ------------------------------------------------------------------------
 
-    def _prepare(self) -> None:
-        """A first step that nobody sees, then, once for a world, what its actions do."""
+    def _warm_up(self) -> None:
+        """A first step that nobody sees."""
         self.game.warm_up()
         self._phase = "learning what each action does"
         self._say()
+        self.loop.put(self._learn)
+
+    def _learn(self) -> None:
+        """What the world's actions do: some seconds, once; then it is kept."""
         try:
             self._labels = label_actions(self.game.opened, LABEL_CLIPS, self._root)
             if self._own_keys is None:

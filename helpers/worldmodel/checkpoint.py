@@ -284,9 +284,10 @@ def _check_is_archive(path: Path) -> None:
     if complaint:
         raise CheckpointError(f"{path} is a zip archive, but no checkpoint: {complaint}.", fix=_FETCH_AGAIN)
     if foreign:
-        does = "wants to run code" if not all(map(_TENSOR.fullmatch, foreign)) else "holds no plain tensors"
+        names, tensors = ", ".join(sorted(foreign)), all(name.startswith("torch.") for name in foreign)
+        what = "holds more than plain tensors and values" if tensors else "wants to run code"
         raise CheckpointError(
-            f"{path} {does} ({', '.join(sorted(foreign))}); nothing was run and it was refused.",
+            f"{path} {what} ({names}); nothing was run and it was refused.",
             fix="Use a checkpoint from a source you trust.",
         )
     if damaged:
@@ -317,16 +318,16 @@ def _complain_of_members(members: list[zipfile.ZipInfo], size: int) -> str:
     names = [member.filename.lower() for member in members]
     if size > _LARGEST_FILE or len(members) > _MOST_MEMBERS:
         return f"it has {size} bytes and {len(members)} members, far more than any of a suite"
-    if len(set(names)) < len(names):
-        return "two of its members have the same name"
-    if sum(name.endswith("/data.pkl") for name in names) > 1:
-        return "it has several data.pkl"
     if any(member.file_size > _LARGEST_PICKLE for member in members if member.filename.endswith(".pkl")):
         return "its pickle is far larger than any of a suite"
     if not any(name.endswith("/data.pkl") for name in names):
         return "it has no data.pkl"
     if any(name.endswith("/constants.pkl") for name in names):
         return "it holds a TorchScript program, which is code"
+    if len(set(names)) < len(names):
+        return "two of its members have the same name"
+    if sum(name.endswith("/data.pkl") for name in names) > 1:
+        return "it has several data.pkl"
     claimed = sum(member.file_size for member in members)
     return f"its members claim {claimed} bytes of a file of {size}" if claimed > size else ""
 
