@@ -9,8 +9,7 @@ Layout of the h5 (rows are consecutive frames of play):
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -18,7 +17,7 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from helpers.errors import DatasetError, ParameterError, RunbookError
+from helpers.errors import DatasetError, ParameterError
 from helpers.file_kind import impostor
 
 _LARGEST_SIDE = 2048  # pixels
@@ -63,10 +62,9 @@ class FrameDataset:
         self.first_frame = first_frame
         self._file = _open(self.path)
         try:
-            with _reading(f"{self.path}"):
-                self._frames = _checked_frames(self._file, self.path)
-                self._actions = _column(self._file, "actions", len(self._frames), self.path)
-                self._episodes = _column(self._file, "episodes", len(self._frames), self.path)
+            self._frames = _checked_frames(self._file, self.path)
+            self._actions = _column(self._file, "actions", len(self._frames), self.path)
+            self._episodes = _column(self._file, "episodes", len(self._frames), self.path)
             self._end = int(len(self._frames) * preload_ratio)
             if self._end <= first_frame:
                 raise DatasetError(
@@ -146,7 +144,7 @@ class FrameDataset:
             DatasetError: The clip leaves the usable rows, crosses an episode, or cannot be read.
         """
         self._check_clip(start, length)
-        with _reading(f"The clip from row {start} of {self.path}"):
+        try:
             return np.asarray(self._frames[start : start + length * self.skip : self.skip])
         except _DAMAGE as error:
             raise DatasetError(
@@ -253,24 +251,13 @@ def _open(path: Path) -> h5py.File:
         raise DatasetError(f"{path} {what}.", fix=f"Delete it. {_FETCH}") from error
 
 
-@contextmanager
-def _reading(what: str) -> Iterator[None]:
-    """A damaged structure can lead h5py to any exception, not to OSError alone."""
-    try:
-        yield
-    except RunbookError:
-        raise
-    except Exception as error:
-        raise DatasetError(f"{what} cannot be read: the file is damaged.", fix=_FETCH) from error
-
-
 def _checked_frames(file: h5py.File, path: Path) -> h5py.Dataset:
     if isinstance(file.get("frames", getlink=True), (h5py.ExternalLink, h5py.SoftLink)):
         raise DatasetError(f"`frames` of {path} only points elsewhere.", fix=f"Delete it. {_FETCH}")
     frames = file.get("frames")
     if not isinstance(frames, h5py.Dataset):
         raise DatasetError(
-            f"{path} has no dataset `frames`; it has {', '.join(sorted(map(str, file))) or 'nothing'}.",
+            f"{path} has no dataset `frames`; it has {', '.join(sorted(file)) or 'nothing'}.",
             fix="Choose an h5 whose `frames` is uint8 [N, H, W, 3].",
         )
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape[1:]:
@@ -306,7 +293,7 @@ def _column(file: h5py.File, name: str, rows: int, path: Path) -> np.ndarray | N
         raise DatasetError(
             f"`{name}` of {path} has {rows} rows, more than are read at once.", fix=f"Leave `{name}` out."
         )
-    with _reading(f"`{name}` of {path}"):
+    try:
         return np.asarray(column[:])
     except _DAMAGE as error:
         raise DatasetError(f"`{name}` of {path} cannot be read: the file is damaged.", fix=_FETCH) from error

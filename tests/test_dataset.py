@@ -212,10 +212,10 @@ def test_a_refused_file_is_not_kept_open(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("share", "damage", "said"),
     [
-        (0.11477069476924574, b"\xe8}&", "cannot be read: the file is damaged"),
-        (0.11246509796807815, b"\xd2\x92\xb8\td\xbdNU", "cannot be read: the file is damaged"),
-        (0.013870875730620737, b"\xee", "cannot be read: the file is damaged"),
-        (None, b"", "it has actions, b'fr"),
+        (0.11477069476924574, b"\xe8}&", "is damaged: its layout"),
+        (0.11246509796807815, b"\xd2\x92\xb8\td\xbdNU", "is damaged: its layout"),
+        (0.013870875730620737, b"\xee", "is damaged: its layout"),
+        (None, b"", "is damaged: its layout"),
     ],
     ids=["symbol", "heap", "address", "name that is no text"],
 )

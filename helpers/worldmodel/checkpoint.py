@@ -14,10 +14,8 @@ Whatever shapes the model is read off the tensors; the config is asked only for 
 
 import hashlib
 import json
-import os
 import pickle
 import pickletools
-import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -88,10 +86,6 @@ _ALLOWED = {
     *(f"torch.{kind}Storage" for kind in ("Byte", "Bool")),
     *(f"torch.{dtype}" for dtype in ("float32", "float64", "float16", "bfloat16", "int64", "int32", "bool")),
 }
-# What torch names for sparse, quantized, complex or empty tensors: no code, and nothing of a suite's models.
-_TENSOR = re.compile(
-    r"torch\._utils\._rebuild_\w+|torch\.(storage\.)?\w+Storage|torch\.\w*(int|complex|float)\d+"
-)
 
 
 @dataclass(frozen=True)
@@ -190,8 +184,7 @@ def write_converted(checkpoint: Checkpoint, path: Path, source: str) -> None:
         (path.with_suffix(".json"), (json.dumps(about, indent=2) + "\n").encode()),
         (path, data),
     ):
-        # By process: the workers of a sweep start at once.
-        partial = target.with_name(f"{target.name}.{os.getpid()}.part")
+        partial = target.with_name(target.name + ".part")
         partial.write_bytes(content)
         partial.replace(target)
 
@@ -304,8 +297,8 @@ def _foreign_names(archive: zipfile.ZipFile) -> set[str]:
                 found.add(str(argument).replace(" ", ".").replace("__builtin__", "builtins"))
             elif operation.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):
                 found.add(operation.name)
-    except Exception:  # a senseless pickle; where it names nothing foreign before that, torch will say so
-        return found - _ALLOWED
+    except Exception:  # a senseless pickle, of which torch will say so
+        return set()
     return found - _ALLOWED
 
 
