@@ -261,7 +261,9 @@ def _download_ranged(file: RemoteFile, part: Path, endpoint: str, patience: Pati
             except Exception as error:
                 if not _size(part):
                     _forget(part)
-                if _size(part) - before >= max(1, file.size // 50):
+                # What drips, drips a fiftieth of a small file in time: it must not be waited for without end.
+                least = patience.least_bytes if isinstance(error, _Stalled) else 1
+                if _size(part) - before >= max(least, file.size // 50):
                     tries.begin_again()
                 tries.after(error)
 

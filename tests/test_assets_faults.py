@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from test_assets import ACTIONS, DATASETS, DYNAMICS, MODELS, QUICK, TOKENIZER, f
 from helpers import assets
 from helpers.assets import fetch_suite, import_files, prepare_assets
 from helpers.errors import AssetError
-from helpers.hub import Patience
+from helpers.hub import Patience, RemoteFile
 from helpers.progress import Progress
 
 FRAMES = os.urandom(100_000)
@@ -74,10 +75,11 @@ def test_a_line_that_breaks_every_tenth_of_the_way_arrives_all_the_same(
     assert len(hub.ranges) == 10
 
 
-def test_the_next_run_goes_on_where_the_last_one_ended(hub: HubDouble, tmp_path: Path) -> None:
-    leave_a_part(tmp_path, hub, 70_000)
+@pytest.mark.parametrize("tenth", range(1, 10))
+def test_the_next_run_goes_on_where_the_last_one_ended(hub: HubDouble, tmp_path: Path, tenth: int) -> None:
+    leave_a_part(tmp_path, hub, tenth * 10_000)
     assert fetch(tmp_path, hub).read_bytes() == FRAMES
-    assert hub.ranges == ["bytes=70000-"]
+    assert hub.ranges == [f"bytes={tenth}0000-"]
     assert files_under(tmp_path) == ["data/.sonic.lock", "data/sonic_assets.json", "data/sonic_frames.h5"]
 
 
@@ -255,6 +257,67 @@ def test_a_hub_that_drips_is_given_up_and_what_dripped_is_kept(hub: HubDouble, t
         fetch(tmp_path, hub)
     assert "mirror" in caught.value.fix and "import_from" in caught.value.fix
     assert 0 < part(tmp_path).stat().st_size < 1000
+
+
+def test_a_small_file_that_drips_is_given_up_no_later(hub: HubDouble, tmp_path: Path) -> None:
+    hub.faults[DYNAMICS] = [Fault(drip=0.005)]
+    with pytest.raises(AssetError, match="does not deliver"):
+        fetch_suite("sonic", tmp_path, hub.endpoint, patience=QUICK)
+    assert hub.ranges.count("") == 4 and len(hub.ranges) <= 4 + QUICK.attempts
+
+
+class _Page(BaseHTTPRequestHandler):
+    """A network's login page, at whatever address, behind a redirect as such networks have it."""
+
+    def do_GET(self) -> None:
+        page = b"<html>Sign in</html>"
+        moved = self.path != "/login"
+        self.send_response(302 if moved else 200)
+        self.send_header("Location" if moved else "Content-Type", "/login" if moved else "text/html")
+        self.send_header("Content-Length", "0" if moved else str(len(page)))
+        self.end_headers()
+        if not moved and self.command == "GET":
+            self.wfile.write(page)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args: object) -> None:
+        """Keep the test's output clean."""
+
+
+@pytest.mark.parametrize("lists", [True, False], ids=["from the start", "once it was listed"])
+def test_a_login_page_instead_of_every_answer_is_called_so(
+    hub: HubDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lists: bool
+) -> None:
+    if not lists:
+        listed = [RemoteFile("AlmondGod/tinyworlds", "dataset", "main", "sonic_frames.h5")]
+        monkeypatch.setattr("helpers.hub.list_files", lambda *_arguments: listed)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Page)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        with pytest.raises(AssetError, match="login page or a proxy may be in between") as caught:
+            fetch_suite(
+                "sonic", tmp_path, f"http://127.0.0.1:{server.server_port}", ["dataset"], patience=QUICK
+            )
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert "in a browser" in caught.value.fix and files_under(tmp_path) == ["data/.sonic.lock"]
+
+
+def test_a_part_outlives_a_time_without_network(hub: HubDouble, tmp_path: Path) -> None:
+    leave_a_part(tmp_path, hub, 40_000)
+    with pytest.raises(AssetError, match="could not be reached"):
+        fetch_suite("sonic", tmp_path, "http://127.0.0.1:9", ["dataset"], patience=QUICK)
+    assert fetch(tmp_path, hub).read_bytes() == FRAMES
+    assert hub.ranges == ["bytes=40000-"]
+
+
+def test_a_root_that_is_no_folder_is_a_sentence(hub: HubDouble, tmp_path: Path) -> None:
+    (tmp_path / "root").write_bytes(b"a file")
+    with pytest.raises(AssetError, match="could not be written") as caught:
+        fetch(tmp_path / "root", hub)
+    assert caught.value.fix
 
 
 def test_a_hub_that_says_nothing_is_given_up(hub: HubDouble, tmp_path: Path) -> None:

@@ -208,6 +208,38 @@ def test_a_refused_file_is_not_kept_open(tmp_path: Path) -> None:
     assert caught.tb is not None, "it keeps the refused object alive, so only closing frees the file"
 
 
+# Found by the fuzz in test_untrusted.py: h5py answers these with RuntimeError and TypeError.
+@pytest.mark.parametrize(
+    ("share", "damage", "said"),
+    [
+        (0.11477069476924574, b"\xe8}&", "is damaged: its layout"),
+        (0.11246509796807815, b"\xd2\x92\xb8\td\xbdNU", "is damaged: its layout"),
+        (0.013870875730620737, b"\xee", "is damaged: its layout"),
+        (None, b"", "is damaged: its layout"),
+    ],
+    ids=["symbol", "heap", "address", "name that is no text"],
+)
+def test_a_damaged_directory_is_a_sentence_not_a_traceback(
+    tmp_path: Path, share: float | None, damage: bytes, said: str
+) -> None:
+    path = tmp_path / "damaged.h5"
+    noise = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("frames", data=noise, chunks=(2, 8, 8, 3), compression="gzip")
+        file["actions"] = np.arange(12, dtype=np.uint8)
+        file["episodes"] = np.repeat([0, 1], 6)
+    content = bytearray(path.read_bytes())
+    if share is None:
+        content = content.replace(b"frames\0", b"fr\xff\xfees\0")
+    else:
+        place = int(share * len(content))
+        content[place : place + len(damage)] = damage
+    path.write_bytes(content)
+    with pytest.raises(DatasetError) as caught:
+        FrameDataset(path)
+    assert said in caught.value.what and caught.value.fix
+
+
 def test_damaged_pixels_are_a_sentence_not_a_traceback(tmp_path: Path) -> None:
     path = tmp_path / "damaged.h5"
     noise = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
