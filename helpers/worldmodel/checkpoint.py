@@ -14,6 +14,7 @@ Whatever shapes the model is read off the tensors; the config is asked only for 
 
 import hashlib
 import json
+import os
 import pickle
 import pickletools
 import zipfile
@@ -184,7 +185,7 @@ def write_converted(checkpoint: Checkpoint, path: Path, source: str) -> None:
         (path.with_suffix(".json"), (json.dumps(about, indent=2) + "\n").encode()),
         (path, data),
     ):
-        partial = target.with_name(target.name + ".part")
+        partial = target.with_name(f"{target.name}.{os.getpid()}.part")  # several workers may convert at once
         partial.write_bytes(content)
         partial.replace(target)
 
