@@ -4,6 +4,7 @@ An unconstrained install replaces torch silently. With a constraints file that h
 ``torch==X+tag``, pip either keeps it or says loudly why it cannot.
 """
 
+import contextlib
 import importlib.metadata
 import subprocess
 import sys
@@ -76,9 +77,14 @@ def differences(pinned: Mapping[str, str], installed: Mapping[str, str]) -> list
 def installed_packages() -> dict[str, str]:
     """Version by name of everything installed beside this Python, read afresh."""
     importlib.invalidate_caches()
-    found = ((each.metadata["Name"], each.version) for each in importlib.metadata.distributions())
-    # An interrupted pip leaves folders without metadata, which have no name.
-    return {name: version for name, version in found if name}
+    found: dict[str, str] = {}
+    for each in importlib.metadata.distributions():
+        # An interrupted pip leaves folders without metadata: they have no name, or, to the importers of newer
+        # versions, which a package may have put in place, not even that.
+        with contextlib.suppress(FileNotFoundError):
+            if name := each.metadata["Name"]:
+                found[name] = each.version
+    return found
 
 
 def torch_version(python: str = sys.executable) -> str | None:
