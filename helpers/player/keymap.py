@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers.action_labels import ActionLabel, key_map
+from helpers.action_labels import ActionLabel, idle_action, key_map
 from helpers.errors import ParameterError
 from helpers.report import write_json
 from helpers.run_folder import ROOT
@@ -81,8 +81,7 @@ def default_keys(labels: Sequence[ActionLabel]) -> KeyMap:
             together = (dict.fromkeys(chord) for chord in itertools.product(*parts))
             chords = ["+".join(sorted(chord)) for chord in together if len(chord) == len(parts)]
             keys[label.id] = [*chords, *keys[label.id]]
-    idle = next((label.id for label in labels if label.name in ("nothing", "still")), 0)
-    return KeyMap({action: tuple(chords) for action, chords in keys.items()}, idle)
+    return KeyMap({action: tuple(chords) for action, chords in keys.items()}, idle_action(labels))
 
 
 def keys_file(world: str, root: Path = ROOT) -> Path:
