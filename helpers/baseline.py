@@ -19,7 +19,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from helpers.batch import FOLDER, check_value, parameters_of, parse_value, run_notebook
+from helpers.batch import (
+    FOLDER,
+    add_parameter_arguments,
+    check_value,
+    parameters_of,
+    parse_value,
+    run_notebook,
+)
 from helpers.errors import OutputError, ParameterError, RunbookError
 from helpers.report import write_json
 from helpers.run_folder import ROOT, open_run
@@ -400,15 +407,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--to", type=Path, metavar="FOLDER", help="where to; outputs/baseline_<dataset> otherwise"
     )
-    made.add_argument(
-        "-p",
-        "--parameter",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a parameter of every case",
-    )
-    made.add_argument("--called-from", type=Path, default=Path.cwd(), help=argparse.SUPPRESS)
+    add_parameter_arguments(made, "a parameter of every case")
     return made
 
 

@@ -59,17 +59,17 @@ def parser() -> argparse.ArgumentParser:
         metavar="NOTEBOOK",
         help="notebooks to run, such as 05_infer",
     )
-    made.add_argument(
-        "-p",
-        "--parameter",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a parameter of the notebooks, such as -p generation_steps=24; may be repeated",
+    add_parameter_arguments(
+        made, "a parameter of the notebooks, such as -p generation_steps=24; may be repeated"
     )
+    return made
+
+
+def add_parameter_arguments(made: argparse.ArgumentParser, meaning: str) -> None:
+    """Give a command that runs notebooks its ``-p NAME=VALUE``, and the folder it was called from."""
+    made.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help=meaning)
     # runbook.py says from where it was called, for it starts this program elsewhere.
     made.add_argument("--called-from", type=Path, default=Path.cwd(), help=argparse.SUPPRESS)
-    return made
 
 
 def plan(arguments: argparse.Namespace, folder: Path = FOLDER) -> tuple[list[str], dict[str, dict[str, Any]]]:

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from helpers.baseline import Bound, Case, Plan, Played, find_baseline, play, read_baseline, read_overrides
+from helpers.batch import add_parameter_arguments
 from helpers.errors import OutputError, ParameterError, RunbookError
 from helpers.metrics import psnr
 from helpers.run_folder import open_run
@@ -335,15 +336,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--dataset", default="demo", help="world of the baseline, unless its folder is given")
     made.add_argument("--only", nargs="+", default=[], metavar="CASE", help="run these cases only")
     made.add_argument("--report", type=Path, metavar="FOLDER", help="where report.html and junit.xml go")
-    made.add_argument(
-        "-p",
-        "--parameter",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a parameter to set in every case, such as -p device=cpu, to see what it does",
+    add_parameter_arguments(
+        made, "a parameter to set in every case, such as -p device=cpu, to see what it does"
     )
-    made.add_argument("--called-from", type=Path, default=Path.cwd(), help=argparse.SUPPRESS)
     return made
 
 

@@ -19,9 +19,9 @@ from helpers.action_labels import ActionLabel, suggest_keys
 from helpers.errors import ParameterError
 from helpers.game import Game
 from helpers.player import open_player, played
-from helpers.player.keymap import KeyMap, default_keys, load_keys, save_keys
+from helpers.player.keymap import KeyMap, action_id, default_keys, load_keys, save_keys
 from helpers.player.loop import BEHIND, SILENT, Loop, Shown, Watch
-from helpers.player.plain import PlainPlayer, action_id
+from helpers.player.plain import PlainPlayer
 from helpers.player.widget import Player
 from helpers.rollout import OpenWorld, roll_out
 

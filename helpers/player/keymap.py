@@ -55,12 +55,12 @@ class KeyMap:
         for action, chords in content["keys"].items():
             if not isinstance(chords, list):
                 raise ParameterError(f"The keys of action {action} are no list.", fix="Delete the file.")
-            keys[_action_id(action, n_actions)] = tuple(dict.fromkeys(map(_chord, chords)))
+            keys[action_id(action, n_actions)] = tuple(dict.fromkeys(map(_chord, chords)))
         taken = [chord for chords in keys.values() for chord in chords]
         twice = sorted({chord for chord in taken if taken.count(chord) > 1})
         if twice:
             raise ParameterError(f"{twice[0]} stands for two actions.", fix="Take it away from one of them.")
-        return cls(keys, _action_id(content.get("idle", 0), n_actions))
+        return cls(keys, action_id(content.get("idle", 0), n_actions))
 
 
 def default_keys(labels: Sequence[ActionLabel]) -> KeyMap:
@@ -105,7 +105,12 @@ def save_keys(path: Path, keys: KeyMap) -> None:
     write_json(path, keys.to_json())
 
 
-def _action_id(value: Any, n_actions: int) -> int:
+def action_id(value: Any, n_actions: int) -> int:
+    """The id that somebody typed, or that a file or a page holds.
+
+    Raises:
+        ParameterError: It is none of the suite's.
+    """
     text = str(value)
     if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text) < n_actions):
         raise ParameterError(f"{text[:40]!r} is not an action id.", fix=f"Use 0 to {n_actions - 1}.")

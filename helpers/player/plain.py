@@ -9,24 +9,13 @@ from PIL import Image
 
 from helpers.errors import ParameterError
 from helpers.game import Game
+from helpers.player.keymap import action_id
 from helpers.player.loop import Loop, Shown
 from helpers.rollout import Rollout
 from helpers.video import contact_sheet, upscale
 
 STRIP = 8
 """Frames in the strip below the picture."""
-
-
-def action_id(text: str, n_actions: int) -> int:
-    """The id that somebody typed.
-
-    Raises:
-        ParameterError: It is none of the suite's.
-    """
-    text = text.strip()
-    if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text) < n_actions):
-        raise ParameterError(f"{text[:40]!r} is not an action id.", fix=f"Use 0 to {n_actions - 1}.")
-    return int(text)
 
 
 class PlainPlayer:
@@ -93,7 +82,7 @@ class PlainPlayer:
             return
         self.field.value = ""
         try:
-            self.loop.tap(action_id(change["new"], len(self.buttons)))
+            self.loop.tap(action_id(change["new"].strip(), len(self.buttons)))
         except ParameterError as error:
             self.message.value = str(error)
 
