@@ -50,6 +50,8 @@ Past = list[KeysValues]
 
 def sincos(length: int, width: int) -> Tensor:
     """1-D encoding ``[length, width]``: sin and cos of pos / 10000**(2i/width) in columns 2i and 2i+1."""
+    if torch.empty(0).is_meta:  # shapes alone are wanted, and arithmetic there imports torch's compiler
+        return torch.empty(length, width)
     position = torch.arange(length, dtype=torch.float32)[:, None]
     frequency = 10000 ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
     angle = position * frequency

@@ -205,7 +205,7 @@ class ActionDecoder(nn.Module):
         super().__init__()
         pixels = 3 * config.patch_size**2
         self.patch_size, self.rows = config.patch_size, config.grid
-        self.mask_token = nn.Parameter(torch.randn(1, 1, 1, config.embed_dim) * 0.02)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, 1, config.embed_dim).uniform_(-0.03, 0.03))
         self.patch_embed = PatchEmbed(config.patch_size, config.embed_dim)
         self.transformer = config.transformer(action_dim)
         self.frame_head = nn.Sequential(
@@ -263,7 +263,7 @@ class Dynamics(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.mask_token = nn.Parameter(torch.randn(1, 1, 1, config.latent_dim) * 0.02)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, 1, config.latent_dim).uniform_(-0.03, 0.03))
         self.latent_embed = Linear(config.latent_dim, config.embed_dim)
         self.transformer = config.transformer(config.action_dim)
         self.output_mlp = Linear(config.embed_dim, config.num_bins**config.latent_dim)
