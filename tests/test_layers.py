@@ -121,15 +121,17 @@ def rms_norm(x, weight):
 
 @pytest.mark.parametrize("shape", [(5, 12), (2, 3, 5, 12), (0, 12)])
 @pytest.mark.parametrize("biased", [True, False])
-def test_a_linear_map_is_torchs_own_however_it_is_computed(shape, biased):
+def test_a_linear_map_is_torchs_own_however_it_is_computed(shape, biased, monkeypatch):
+    monkeypatch.setattr(layers, "_LARGE", 0)
     part, x = random_model(Linear(12, 7, bias=biased), 1), torch.randn(shape)
     with torch.no_grad():
         torch.testing.assert_close(part(x), F.linear(x, part.weight, part.bias))
 
 
-@pytest.mark.parametrize("reason", ["gradients", "autocast", "another type", "no oneDNN"])
+@pytest.mark.parametrize("reason", ["gradients", "autocast", "another type", "no oneDNN", "a small product"])
 def test_torchs_own_linear_map_is_taken_where_onednns_cannot_be(reason, monkeypatch):
     part, x = Linear(12, 7), torch.randn(5, 12)
+    monkeypatch.setattr(layers, "_LARGE", 5 * 12 * 7 + (reason == "a small product"))
     if reason == "no oneDNN":
         monkeypatch.setattr(layers, "_onednn_computes", lambda: False)
     if reason == "another type":

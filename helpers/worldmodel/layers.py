@@ -100,15 +100,20 @@ def _onednn_computes() -> bool:
     return torch.allclose(found, F.linear(x, weight, bias))
 
 
+_LARGE = 2_500_000
+"""Multiplications from which on oneDNN's product is the faster one, its dearer call included."""
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``[..., I]`` -> ``[..., O]``: what `F.linear` computes, by the fastest product at hand.
 
     On a CPU torch hands float32 products to MKL, which uses AVX-512 on processors of its own maker alone.
-    oneDNN, which torch also brings, uses it on all of them: twice the speed at these models' sizes. It knows
-    no gradients, so training takes torch's own way.
+    oneDNN, which torch also brings, uses it on all of them: twice the speed at these models' sizes. Its calls
+    cost more, so small products are left to MKL; and it knows no gradients, so training is, too.
     """
     if (
-        x.device.type == "cpu"
+        x.numel() * len(weight) >= _LARGE
+        and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
