@@ -483,11 +483,11 @@ def plot(found: Measurement, played: tuple[int, float, str] | None = None) -> "F
     )
     figure.draw_without_rendering()  # settles where everything lies
     for axes, points in drawn:
-        _label_points(axes, [(way.rate, value, str(way.steps)) for way, value in points])
+        _label_points(axes, points, played)
     return figure
 
 
-_COLOURS = {"tokens": "#2a6fbb", "pixels": "#e08a00"}
+_COLOURS = {"tokens": "#2a6fbb", "pixels": "#c26f00"}
 
 
 def _draw_lines(
@@ -513,7 +513,7 @@ def _draw_lines(
                 label=f"{feedback} feedback, {'sampled' if temperature else 'greedy'}",
             )
     for way, value in points:
-        if (way.steps, way.temperature, way.feedback) == played:
+        if _is(way, played):
             axes.plot(
                 *(way.rate, value, "o"),
                 markersize=13,
@@ -546,34 +546,48 @@ def _draw_lines(
 _FONT = 8  # points
 
 
-def _label_points(axes: "Axes", points: Sequence[tuple[float, float, str]]) -> None:
-    """Write a text beside each point, where neither another text nor another point is."""
-    scale = 72 / axes.figure.dpi
-    places = scale * axes.transData.transform([(x, y) for x, y, _ in points])  # in points of typography
-    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in places]
-    for (x, y, text), (at_x, at_y) in zip(points, places, strict=True):
-        wide, high = 0.31 * _FONT * len(text) + 1, 0.45 * _FONT
+def _label_points(
+    axes: "Axes", points: Sequence[tuple[Way, float]], played: tuple[int, float, str] | None
+) -> None:
+    """Write its number of decoding steps beside each point, off the other numbers and points."""
+    from matplotlib.patheffects import withStroke
+
+    pixels = axes.transData.transform([(way.rate, value) for way, value in points])
+    places = pixels * 72 / axes.figure.dpi  # as fonts are measured
+    taken = [
+        _box(x, y, *(9, 9) if _is(way, played) else (4, 4))
+        for (way, _), (x, y) in zip(points, places, strict=True)
+    ]
+    for (way, value), (x, y) in zip(points, places, strict=True):
+        text = str(way.steps)
         boxes = []
         for distance in (9, 13, 18, 24, 31):
             for turn in (2, 6, 1, 3, 5, 7, 0, 4):  # above and below first
                 right = distance * math.cos(turn * math.pi / 4)
                 up = distance * math.sin(turn * math.pi / 4)
-                box = (
-                    *(at_x + right - wide, at_y + up - high),
-                    *(at_x + right + wide, at_y + up + high),
-                )
+                box = _box(x + right, y + up, 0.31 * _FONT * len(text) + 1, 0.45 * _FONT)
                 boxes.append((sum(_meet(box, other) for other in taken), distance, right, up, box))
-        _, distance, right, up, box = min(boxes, key=lambda each: each[0])
+        _, distance, right, up, box = min(boxes, key=lambda each: each[0])  # the first of the best
         taken.append(box)
         axes.annotate(
-            *(text, (x, y)),
+            *(text, (way.rate, value)),
             xytext=(right, up),
             textcoords="offset points",
             ha="center",
             va="center",
             fontsize=_FONT,
+            color=_COLOURS[way.feedback],
+            path_effects=[withStroke(linewidth=2, foreground="white")],
             arrowprops={"arrowstyle": "-", "color": "#b0b7c0", "linewidth": 0.6} if distance > 13 else None,
         )
+
+
+def _is(way: Way, played: tuple[int, float, str] | None) -> bool:
+    return (way.steps, way.temperature, way.feedback) == played
+
+
+def _box(x: float, y: float, wide: float, high: float) -> tuple[float, float, float, float]:
+    return x - wide, y - high, x + wide, y + high
 
 
 def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
