@@ -11,6 +11,7 @@ world (its files), that device, that torch and that engine alone; under other co
 import argparse
 import contextlib
 import hashlib
+import io
 import itertools
 import json
 import logging
@@ -433,7 +434,7 @@ def quality(
 
 def show(opened: OpenWorld, settings: Settings, folder: Path = FOLDER) -> None:
     """Draw what was measured for this world here, the way it is played marked; else say how to measure it."""
-    from IPython.display import display
+    from IPython.display import Image, display
 
     found = read(opened, settings, folder)
     if found is None:
@@ -443,7 +444,10 @@ def show(opened: OpenWorld, settings: Settings, folder: Path = FOLDER) -> None:
         )
         return
     played = settings.steps or opened.world.steps, settings.temperature, settings.feedback
-    display(plot(found, played))
+    figure, picture = plot(found, played), io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    # As a picture: a kernel draws figures by itself only once pyplot is imported.
+    display(Image(picture.getvalue(), width=round(80 * figure.get_figwidth()), alt=table(found)))
 
 
 def plot(found: Measurement, played: tuple[int, float, str] | None = None) -> "Figure":
