@@ -9,7 +9,7 @@ from golden_cases import SMALL, random_actions, random_latents, random_suite
 from helpers.bench import straight_decode
 from helpers.errors import ParameterError
 from helpers.worldmodel import maskgit_decode
-from helpers.worldmodel.decode import draw_uniform, greedy, sample, unmask_counts
+from helpers.worldmodel.decode import draw_uniform, greedy, probabilities, sample, unmask_counts
 
 
 def decode(suite, context, conditioning=None, **options):
@@ -139,6 +139,12 @@ def test_the_same_seed_decodes_the_same_and_another_seed_does_not():
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+def sampled(logits, temperature, uniform):
+    """Tokens sampled from the softmax of ``logits / temperature``, and the largest probabilities."""
+    weights = probabilities(logits.clone(), temperature)
+    return sample(weights, uniform), weights.amax(-1)
+
+
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
 def test_every_decoding_step_samples_with_numbers_of_its_own(temperature):
     suite, horizon, steps = random_suite(1), 2, 5
@@ -150,7 +156,7 @@ def test_every_decoding_step_samples_with_numbers_of_its_own(temperature):
     masked = list(range(positions))
     for step, count in enumerate(counts):
         logits = suite.dynamics(torch.cat((context, new), 1), actions)[:, 2:].flatten(1, 2)
-        index, confidence = sample(logits, temperature, uniform[:, step])
+        index, confidence = sampled(logits, temperature, uniform[:, step])
         surest = sorted(masked, key=lambda position: -confidence[0, position])[:count]
         new.flatten(1, 2)[0, surest] = quantizer.indices_to_latents(index[0, surest])
         masked = [position for position in masked if position not in surest]
@@ -169,7 +175,7 @@ def test_tokens_are_sampled_with_the_probabilities_of_the_softmax(size):
     probabilities = (logits.double() / temperature).softmax(0)
     uniform = torch.rand(1, draws, generator=torch.Generator().manual_seed(1))
 
-    index, confidence = sample(logits.expand(1, draws, size), temperature, uniform)
+    index, confidence = sampled(logits.expand(1, draws, size), temperature, uniform)
 
     counts = index.flatten().bincount(minlength=size).double()
     chi_square = ((counts - draws * probabilities).square() / (draws * probabilities)).sum()
@@ -183,7 +189,7 @@ def test_sampling_inverts_the_cumulative_distribution_in_the_order_of_the_codebo
     ends = logits.double().softmax(0).cumsum(0)
     middles = ends - logits.double().softmax(0) / 2
 
-    index, _ = sample(logits.expand(1, size, size), 1.0, middles.float()[None])
+    index, _ = sampled(logits.expand(1, size, size), 1.0, middles.float()[None])
 
     assert index.tolist() == [list(range(size))]
 
@@ -194,7 +200,7 @@ def test_a_token_without_any_probability_is_never_sampled(certain, uniform):
     logits = torch.full((1, 1, 41), -1e4)
     logits[..., certain] = 0
 
-    index, confidence = sample(logits, 1.0, torch.full((1, 1), uniform))
+    index, confidence = sampled(logits, 1.0, torch.full((1, 1), uniform))
 
     assert index.item() == certain and confidence.item() == 1
 
@@ -203,7 +209,7 @@ def test_rounding_at_the_very_end_of_the_distribution_does_not_leave_the_tokens_
     generator = torch.Generator().manual_seed(2)
     logits = torch.randn(1, 20_000, 30, generator=generator) * 3
     logits[..., 11:] = -math.inf  # in a group of several, of which most weigh nothing
-    index, _ = sample(logits, 1.0, torch.full((1, 20_000), 1 - 2**-24))
+    index, _ = sampled(logits, 1.0, torch.full((1, 20_000), 1 - 2**-24))
     assert index.max() <= 10
 
 
@@ -219,7 +225,7 @@ def test_a_temperature_close_to_0_takes_the_likeliest_tokens(temperature):
 def test_a_temperature_sharpens_or_flattens_what_is_sampled():
     logits = torch.tensor([2.0, 1.0, 0.0]).expand(1, 20_000, 3)
     uniform = torch.rand(1, 20_000, generator=torch.Generator().manual_seed(0))
-    shares = [(sample(logits, t, uniform)[0] == 0).float().mean().item() for t in (0.25, 1.0, 4.0)]
+    shares = [(sampled(logits, t, uniform)[0] == 0).float().mean().item() for t in (0.25, 1.0, 4.0)]
     expected = [(torch.tensor([2.0, 1.0, 0.0]) / t).softmax(0)[0].item() for t in (0.25, 1.0, 4.0)]
     assert shares == pytest.approx(expected, abs=0.015)
 

@@ -4,9 +4,12 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from golden_cases import random_model
 
+from helpers.worldmodel import layers
 from helpers.worldmodel.layers import (
+    Linear,
     MixtureOfExperts,
     Norm,
     PatchEmbed,
@@ -116,6 +119,38 @@ def rms_norm(x, weight):
     return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight
 
 
+@pytest.mark.parametrize("shape", [(5, 12), (2, 3, 5, 12), (0, 12)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_linear_map_is_torchs_own_however_it_is_computed(shape, biased):
+    part, x = random_model(Linear(12, 7, bias=biased), 1), torch.randn(shape)
+    with torch.no_grad():
+        torch.testing.assert_close(part(x), F.linear(x, part.weight, part.bias))
+
+
+@pytest.mark.parametrize("reason", ["gradients", "autocast", "another type", "no oneDNN"])
+def test_torchs_own_linear_map_is_taken_where_onednns_cannot_be(reason, monkeypatch):
+    part, x = Linear(12, 7), torch.randn(5, 12)
+    if reason == "no oneDNN":
+        monkeypatch.setattr(layers, "_onednn_computes", lambda: False)
+    if reason == "another type":
+        part, x = part.double(), x.double()
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", lambda *_: pytest.fail("oneDNN was used"))
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=reason == "autocast")
+    with torch.set_grad_enabled(reason == "gradients"), autocast:
+        found = part(x)
+    assert found.requires_grad == (reason == "gradients")
+    assert found.dtype == (torch.bfloat16 if reason == "autocast" else x.dtype)
+
+
+def test_a_torch_without_onednns_linear_map_is_noticed(monkeypatch):
+    assert layers._onednn_computes.__wrapped__() == torch.backends.mkldnn.is_available()
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", lambda x, weight, *_: x @ weight.T + 1)
+    assert not layers._onednn_computes.__wrapped__()
+    monkeypatch.delattr(torch.ops.mkldnn, "_linear_pointwise")
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
+    assert not layers._onednn_computes.__wrapped__()
+
+
 def test_spatial_attention_is_over_the_patches_of_one_frame():
     part, x = random_model(SpatialAttention(12, 3, None), 1), torch.randn(2, 3, 5, 12)
     attended = torch.empty_like(x)
@@ -128,10 +163,11 @@ def test_spatial_attention_is_over_the_patches_of_one_frame():
     torch.testing.assert_close(part(x, None), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_temporal_attention_is_over_this_and_earlier_frames_at_one_patch_position():
-    part, x = random_model(TemporalAttention(12, 3, None), 2), torch.randn(2, 4, 5, 12)
+@pytest.mark.parametrize("frames", [1, 2, 4, 6])  # written out up to 4, more by torch's own attention
+def test_temporal_attention_is_over_this_and_earlier_frames_at_one_patch_position(frames):
+    part, x = random_model(TemporalAttention(12, 3, None), 2), torch.randn(2, frames, 5, 12)
     attended = torch.empty_like(x)
-    for b, t, p in torch.cartesian_prod(torch.arange(2), torch.arange(4), torch.arange(5)):
+    for b, t, p in torch.cartesian_prod(torch.arange(2), torch.arange(frames), torch.arange(5)):
         line = x[b, : t + 1, p]
         attended[b, t, p] = attend(part.q_proj(line[-1]), part.k_proj(line), part.v_proj(line), 3)
 
@@ -250,6 +286,22 @@ def test_keeping_the_past_gives_what_computing_everything_gives(known, new, cond
     rest, _ = transformer(x[:, known:], slice_films(films, known, time), past)
 
     torch.testing.assert_close(torch.cat((context, rest), 1), whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("experts", [0, 4])
+@pytest.mark.parametrize(("blocks", "known"), [(1, 2), (2, 2), (2, 0)])
+def test_patches_chosen_of_a_frame_are_those_of_the_whole_frame(blocks, known, experts):
+    transformer = random_model(Transformer(16, 4, 10, blocks, 2, experts), 9)
+    x = torch.randn(2, known + 1, 5, 16)
+    films = transformer.films(torch.randn(2, known + 1, 2), known + 1)
+    past = transformer.past(x[:, :known], slice_films(films, 0, known)) if known else None
+    last, chosen = slice_films(films, known, known + 1), torch.tensor([[0, 3, 4], [1, 2, 3]])
+
+    some, _ = transformer(x[:, known:], last, past, chosen)
+
+    whole, _ = transformer(x[:, known:], last, past)
+    expected = torch.stack([whole[b, :, chosen[b]] for b in range(2)])
+    torch.testing.assert_close(some, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("conditioned", [True, False])

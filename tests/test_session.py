@@ -7,6 +7,7 @@ from golden_cases import SMALL, random_frames, random_suite
 
 from helpers.errors import ActionError, ParameterError
 from helpers.worldmodel import Session, maskgit_decode
+from helpers.worldmodel.session import _WORLDS
 
 PATCHES = SMALL.grid**2
 
@@ -246,6 +247,16 @@ def test_a_batch_plays_what_its_elements_play_alone(suite, temperature, seed):
         own = seed + b if isinstance(seed, int) else seed[b]
         alone = Session(suite, context[b : b + 1], temperature=temperature, seed=own)
         torch.testing.assert_close(together[b : b + 1], play(alone, actions[b].tolist()), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("feedback", ["pixels", "tokens"])
+def test_more_worlds_than_a_cpu_steps_together_are_still_one_batch(suite, feedback):
+    batch, actions = 2 * _WORLDS + 1, [1, 2, 3]
+    context = random_frames(batch, 2)
+    together = play(Session(suite, context, temperature=1.0, feedback=feedback), actions)
+    for b in (0, _WORLDS, batch - 1):
+        alone = Session(suite, context[b : b + 1], temperature=1.0, seed=b, feedback=feedback)
+        torch.testing.assert_close(together[b : b + 1], play(alone, actions), rtol=0, atol=1e-4)
 
 
 # --- what is refused -------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """A suite: three checkpoints that belong together, on a device that is there."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,16 @@ def suite_with(tmp_path):
         return paths
 
     return change
+
+
+def test_loading_a_suite_does_not_load_torchs_compiler():
+    code = (
+        "import sys; from helpers.worldmodel import load_suite; from helpers.assets import find_suite; "
+        "found = find_suite('demo'); load_suite(video_tokenizer=found.video_tokenizer, "
+        "latent_actions=found.latent_actions, dynamics=found.dynamics); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout.strip() == "False"  # it takes nine tenths of the whole loading
 
 
 def config(**values):

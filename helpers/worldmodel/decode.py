@@ -46,37 +46,41 @@ def unmask_counts(positions: int, steps: int, k: float = 5.0) -> list[int]:
     return counts
 
 
-def sample(logits: Tensor, temperature: float | Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+def sample(weights: Tensor, uniform: Tensor) -> Tensor:
     """Sample one token a position by inverting the cumulative distribution.
 
     One uniform number a position is all the randomness used, so the numbers can be drawn on the CPU and mean
     the same on every device. The codebook is searched in two levels, which avoids a cumulative sum over it.
 
     Args:
-        logits: ``[B, n, K]``.
-        temperature: What the logits are divided by; above 0. A float, or a tensor of no dimensions.
-        uniform: ``[B, n]`` in [0, 1).
+        weights: How likely each token is, ``[..., K]``; they need not add up to 1.
+        uniform: ``[...]`` in [0, 1).
 
     Returns:
-        The sampled indices int64 ``[B, n]`` and the largest probability ``[B, n]``.
+        The sampled indices int64 ``[...]``.
     """
-    gaps = torch.sub(logits, logits.amax(-1, keepdim=True)).div_(_safe(temperature))
-    weights = gaps.softmax(-1)  # [B, n, K]
-    grouped = _in_groups(weights, 0.0)  # [B, n, G, g]
+    grouped = _in_groups(weights, 0.0)  # [..., G, g]
     group = grouped.shape[-1]
-    sums = grouped.sum(-1).cumsum(-1)  # [B, n, G]
-    threshold = uniform.unsqueeze(-1) * sums[..., -1:]  # [B, n, 1]
-    outer = _first_above(sums, threshold)  # [B, n, 1]
+    sums = grouped.sum(-1).cumsum(-1)  # [..., G]
+    threshold = uniform.unsqueeze(-1) * sums[..., -1:]  # [..., 1]
+    outer = _first_above(sums, threshold)  # [..., 1]
     below = torch.where(outer > 0, sums.gather(-1, (outer - 1).clamp_min(0)), 0.0)
-    chosen = grouped.gather(-2, outer.unsqueeze(-1).expand(*outer.shape, group)).squeeze(-2)  # [B, n, g]
-    inner = _first_above(chosen.cumsum(-1), threshold - below)
-    return (outer * group + inner).squeeze(-1), weights.amax(-1)
+    within = grouped.gather(-2, outer.unsqueeze(-1).expand(*outer.shape, group)).squeeze(-2)  # [..., g]
+    inner = _first_above(within.cumsum(-1), threshold - below)
+    return (outer * group + inner).squeeze(-1)
 
 
-def _safe(temperature: float | Tensor) -> float | Tensor:
-    """Not so cold that the division would make 0/0 of the largest logit."""
-    coldest = torch.finfo(torch.float32).tiny
-    return temperature.clamp_min(coldest) if isinstance(temperature, Tensor) else max(temperature, coldest)
+def probabilities(logits: Tensor, temperature: float | Tensor) -> Tensor:
+    """The softmax of ``logits / temperature``, ``[..., K]``; divides them in place, as they are many.
+
+    Args:
+        logits: Float32 ``[..., K]``; overwritten.
+        temperature: Above 0: a float, or a tensor of no dimensions.
+    """
+    # Colder than this the quotients would leave float32, and the likeliest token is certain long before.
+    coldest = 1e-30
+    colder = temperature.clamp_min(coldest) if isinstance(temperature, Tensor) else max(temperature, coldest)
+    return logits.div_(colder).softmax(-1)
 
 
 def _in_groups(values: Tensor, filler: float) -> Tensor:
@@ -89,11 +93,13 @@ def _in_groups(values: Tensor, filler: float) -> Tensor:
 
 
 def _first_above(cumulative: Tensor, threshold: Tensor) -> Tensor:
-    """Where ``cumulative`` ``[..., n]`` first exceeds ``threshold`` ``[..., 1]`` or reaches its end.
+    """Where ``cumulative`` ``[..., n]`` first exceeds ``threshold`` ``[..., 1]``.
 
     A threshold that rounding has lifted to the end falls on the last entry that weighs anything.
     """
-    return ((cumulative <= threshold) & (cumulative < cumulative[..., -1:])).sum(-1, keepdim=True)
+    end = cumulative[..., -1:]
+    below_end = torch.minimum(threshold, torch.nextafter(end, torch.zeros_like(end)))
+    return torch.searchsorted(cumulative, below_end, right=True)
 
 
 def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,7 +141,8 @@ def guess(
         if numbers is None:
             found.append(greedy(logits))
         else:
-            found.append(sample(logits, temperature, numbers[start : start + few]))
+            weights = probabilities(logits, temperature)
+            found.append((sample(weights, numbers[start : start + few]), weights.amax(-1)))
     index, confidence = (
         torch.cat(parts).unflatten(0, hidden.shape[:2]) for parts in zip(*found, strict=True)
     )
@@ -269,9 +276,10 @@ def decode(
     latents = dynamics.mask_token[0].expand(batch, positions, width).to(context_latents.dtype)
 
     for step, count in enumerate(unmask_counts(positions, steps)):
-        hidden, _ = dynamics.hidden(latents.unflatten(1, (horizon, patches)), films, past)  # [B, H, P, E]
-        hidden = hidden.flatten(1, 2)  # [B, N, E]
-        if step:
+        chosen = masked if step and horizon == 1 else None
+        hidden, _ = dynamics.hidden(latents.unflatten(1, (horizon, patches)), films, past, chosen)
+        hidden = hidden.flatten(1, 2)  # [B, n or N, E]
+        if step and horizon > 1:
             hidden = hidden.gather(1, masked.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))  # [B, n, E]
         numbers = None if uniform is None else uniform[:, step].gather(1, masked)  # [B, n]
         index, confidence = guess(dynamics, hidden, temperature, numbers)

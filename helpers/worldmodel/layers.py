@@ -10,6 +10,7 @@ context again and again (MaskGIT decoding does) keeps the past and pays for the 
 """
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -49,6 +50,8 @@ Past = list[KeysValues]
 
 def sincos(length: int, width: int) -> Tensor:
     """1-D encoding ``[length, width]``: sin and cos of pos / 10000**(2i/width) in columns 2i and 2i+1."""
+    if torch.empty(0).is_meta:  # shapes alone are wanted, and arithmetic there imports torch's compiler
+        return torch.empty(length, width)
     position = torch.arange(length, dtype=torch.float32)[:, None]
     frequency = 10000 ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
     angle = position * frequency
@@ -85,6 +88,44 @@ def from_patches(patches: Tensor, size: int, rows: int) -> Tensor:
     return grid.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, time, 3, rows * size, -1)
 
 
+@cache
+def _onednn_computes() -> bool:
+    """Whether this torch has oneDNN's linear map on a CPU and it gives what torch's own gives."""
+    numbers = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.rand(*shape, generator=numbers) for shape in ((4, 8), (6, 8), (6,)))
+    try:
+        found = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    except (AttributeError, RuntimeError):
+        return False
+    return torch.allclose(found, F.linear(x, weight, bias))
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``[..., I]`` -> ``[..., O]``: what `F.linear` computes, by the fastest product at hand.
+
+    On a CPU torch hands float32 products to MKL, which uses AVX-512 on processors of its own maker alone.
+    oneDNN, which torch also brings, uses it on all of them: twice the speed at these models' sizes. It knows
+    no gradients, so training takes torch's own way.
+    """
+    if (
+        x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and _onednn_computes()
+    ):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return F.linear(x, weight, bias)
+
+
+class Linear(nn.Linear):
+    """A linear map computed by `linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:  # torch's own name of the argument
+        """``[..., I]`` -> ``[..., O]``."""
+        return linear(input, self.weight, self.bias)
+
+
 class RMSNorm(nn.Module):
     """Holds the gain under the published name ``rms.weight``."""
 
@@ -109,7 +150,7 @@ class Norm(nn.Module):
         if conditioning_dim is None:
             self.rms = RMSNorm(embed_dim)
         else:
-            self.to_gamma_beta = nn.Sequential(nn.SiLU(), nn.Linear(conditioning_dim, 2 * embed_dim))
+            self.to_gamma_beta = nn.Sequential(nn.SiLU(), Linear(conditioning_dim, 2 * embed_dim))
 
     def film(self, conditioning: Tensor, frames: int) -> Film:
         """The modulation of ``frames`` frames by ``conditioning`` ``[B, T or T-1, A]``.
@@ -170,7 +211,7 @@ class Stacked(nn.Module):
         stack = self._stacks.get(names)
         if stack is None:
             return tuple(getattr(self, name)(x) for name in names)
-        return F.linear(x, stack.weight, stack.bias).split(stack.widths, -1)
+        return linear(x, stack.weight, stack.bias).split(stack.widths, -1)
 
     def _apply(self, *arguments: Any, **options: Any) -> Any:
         """Moving or converting a module gives its parameters new memory: what was stacked no longer is."""
@@ -188,10 +229,10 @@ class Attention(Stacked):
         super().__init__()
         self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads
-        self.q_proj = nn.Linear(embed_dim, embed_dim)
-        self.k_proj = nn.Linear(embed_dim, embed_dim)
-        self.v_proj = nn.Linear(embed_dim, embed_dim)
-        self.out_proj = nn.Linear(embed_dim, embed_dim)
+        self.q_proj = Linear(embed_dim, embed_dim)
+        self.k_proj = Linear(embed_dim, embed_dim)
+        self.v_proj = Linear(embed_dim, embed_dim)
+        self.out_proj = Linear(embed_dim, embed_dim)
         self.norm = Norm(embed_dim, conditioning_dim)
 
     def heads(self, x: Tensor) -> Tensor:
@@ -199,18 +240,30 @@ class Attention(Stacked):
         return x.unflatten(-1, (self.num_heads, self.head_dim))
 
 
+def pick(x: Tensor, chosen: Tensor) -> Tensor:
+    """Of ``[B, T, P, E]`` the patches ``chosen``, int64 ``[B, n]``, of every frame: ``[B, T, n, E]``."""
+    index = chosen[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[-1])
+    return x.gather(2, index)
+
+
 class SpatialAttention(Attention):
     """Every patch of a frame attends to all patches of that frame."""
 
-    def forward(self, x: Tensor, film: Film | None) -> Tensor:
-        """``[B, T, P, E]`` -> ``[B, T, P, E]``."""
+    def forward(self, x: Tensor, film: Film | None, chosen: Tensor | None = None) -> Tensor:
+        """``[B, T, P, E]`` -> the same shape; with ``chosen``, of those patches alone, ``[B, 1, n, E]``."""
         frames = x.flatten(0, 1)  # [B*T, P, E]
-        queries, keys, values = (
-            self.heads(part).transpose(1, 2)  # [B*T, h, P, d]
-            for part in self.project(frames, *QKV)
-        )
+        if chosen is None:
+            parts = self.project(frames, *QKV)
+        else:
+            x = pick(x, chosen)  # [B, 1, n, E]
+            parts = (self.q_proj(x.flatten(0, 1)), *self.project(frames, *KV))
+        queries, keys, values = (self.heads(part).transpose(1, 2) for part in parts)  # [B*T, h, P or n, d]
         attended = F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).reshape(x.shape)
         return self.norm(x + self.out_proj(attended), film)
+
+
+_FEW = 16
+"""Pairs of frames up to which temporal attention is written out."""
 
 
 class TemporalAttention(Attention):
@@ -227,26 +280,28 @@ class TemporalAttention(Attention):
         if past is not None:
             keys = torch.cat((past.keys, keys), 1)  # [B, Tpast+T, P, E]
             values = torch.cat((past.values, values), 1)
-        attended = (
-            self._one_frame(queries, keys, values) if x.shape[1] == 1 else self._frames(queries, keys, values)
-        )
-        return self.norm(x + self.out_proj(attended), film), new
+        return self.norm(x + self.out_proj(self._attend(queries, keys, values)), film), new
 
-    def _one_frame(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """One query a patch position: a few products are cheaper than thousands of tiny matrix products."""
-        scores = (self.heads(queries) * self.heads(keys)).sum(-1) * self.head_dim**-0.5  # [B, Tk, P, h]
-        weights = scores.softmax(1).unsqueeze(-1)  # [B, Tk, P, h, 1]
-        return (weights * self.heads(values)).sum(1, keepdim=True).flatten(-2)  # [B, 1, P, E]
-
-    def _frames(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Each of ``[B, T, P, E]``, the last frames of ``[B, Tk, P, E]``, over the frames up to itself."""
         frames, known = queries.shape[1], keys.shape[1]
-        mask = torch.ones(frames, known, dtype=torch.bool, device=queries.device).tril(known - frames)
-        queries, keys, values = (
-            self.heads(part).permute(0, 2, 3, 1, 4)  # [B, P, h, T, d]
-            for part in (queries, keys, values)
-        )
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-        return attended.permute(0, 3, 1, 2, 4).flatten(-2)  # [B, T, P, E]
+        seen = None
+        if frames > 1:
+            seen = torch.ones(frames, known, dtype=torch.bool, device=queries.device).tril(known - frames)
+        if frames * known > _FEW:
+            queries, keys, values = (
+                self.heads(part).permute(0, 2, 3, 1, 4)  # [B, P, h, T, d]
+                for part in (queries, keys, values)
+            )
+            attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen)
+            return attended.permute(0, 3, 1, 2, 4).flatten(-2)
+        # Written out: a few products of whole frames are cheaper than thousands of tiny matrix products.
+        products = self.heads(queries).unsqueeze(2) * self.heads(keys).unsqueeze(1)  # [B, T, Tk, P, h, d]
+        scores = products.sum(-1) * self.head_dim**-0.5  # [B, T, Tk, P, h]
+        if seen is not None:
+            scores = scores.masked_fill(~seen[:, :, None, None], float("-inf"))
+        weights = scores.softmax(2).unsqueeze(-1)  # [B, T, Tk, P, h, 1]
+        return (weights * self.heads(values).unsqueeze(1)).sum(2).flatten(-2)
 
 
 GLU = ("w_v", "w_g")
@@ -257,9 +312,9 @@ class SwiGLU(Stacked):
 
     def __init__(self, embed_dim: int, width: int) -> None:
         super().__init__()
-        self.w_v = nn.Linear(embed_dim, width)
-        self.w_g = nn.Linear(embed_dim, width)
-        self.w_o = nn.Linear(width, embed_dim)
+        self.w_v = Linear(embed_dim, width)
+        self.w_g = Linear(embed_dim, width)
+        self.w_o = Linear(width, embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., E]`` -> ``[..., E]``."""
@@ -290,7 +345,7 @@ class MixtureOfExperts(nn.Module):
     ) -> None:
         super().__init__()
         self.top_k = top_k
-        self.router = nn.Linear(embed_dim, experts, bias=False)
+        self.router = Linear(embed_dim, experts, bias=False)
         self.experts = nn.ModuleList(SwiGLU(embed_dim, width) for _ in range(experts))
         self.norm = Norm(embed_dim, conditioning_dim)
 
@@ -330,9 +385,16 @@ class Block(nn.Module):
         parts = (self.spatial_attn, self.temporal_attn, self.ffn)
         return tuple(part.norm.film(conditioning, frames) for part in parts)
 
-    def forward(self, x: Tensor, films: BlockFilms, past: KeysValues | None) -> tuple[Tensor, KeysValues]:
-        """``[B, T, P, E]`` -> the same shape, and the keys and values of these T frames."""
-        x = self.spatial_attn(x, films[0])
+    def forward(
+        self, x: Tensor, films: BlockFilms, past: KeysValues | None, chosen: Tensor | None = None
+    ) -> tuple[Tensor, KeysValues]:
+        """``[B, T, P, E]`` -> the same shape, and the keys and values of these T frames.
+
+        With ``chosen``, int64 ``[B, n]``, both of these patches of a single frame alone.
+        """
+        x = self.spatial_attn(x, films[0], chosen)
+        if chosen is not None and past is not None:
+            past = KeysValues(pick(past.keys, chosen), pick(past.values, chosen))
         x, new = self.temporal_attn(x, films[1], past)
         return self.ffn(x, films[2]), new
 
@@ -393,21 +455,31 @@ class Transformer(nn.Module):
             return [(None, None, None)] * len(self.blocks)
         return [block.films(conditioning, frames) for block in cast(Iterable[Block], self.blocks)]
 
-    def forward(self, x: Tensor, films: list[BlockFilms], past: Past | None = None) -> tuple[Tensor, Past]:
+    def forward(
+        self,
+        x: Tensor,
+        films: list[BlockFilms],
+        past: Past | None = None,
+        chosen: Tensor | None = None,
+    ) -> tuple[Tensor, Past]:
         """Transform frames that follow ``past``.
 
         Args:
             x: Embedded patches ``[B, T, P, E]``.
             films: From `films`, for these T frames.
             past: Temporal keys and values of the frames before these; None where these are the first.
+            chosen: Of a single frame (T is 1), the patches whose result is wanted, int64 ``[B, n]``: the
+                last block leaves out what the others alone need. None: all.
 
         Returns:
-            The transformed patches ``[B, T, P, E]`` and these frames' own keys and values.
+            The transformed patches, ``[B, T, P, E]`` or ``[B, 1, n, E]``, and these frames' own keys and
+            values (of the chosen patches alone in the last block).
         """
         x = self._encoded(x, past[0].keys.shape[1] if past else 0)
         new: Past = []
         for index, block in enumerate(self.blocks):
-            x, keys_values = block(x, films[index], past[index] if past else None)
+            last = index == len(self.blocks) - 1
+            x, keys_values = block(x, films[index], past[index] if past else None, chosen if last else None)
             new.append(keys_values)
         return x, new
 
@@ -462,4 +534,4 @@ class PatchEmbed(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """``[B, T, 3, H, W]`` of any float type -> ``[B, T, P, E]``, before the spatial encoding."""
         patches = to_patches(frames, self.patch_size).to(self.proj.weight.dtype)
-        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+        return linear(patches, self.proj.weight.flatten(1), self.proj.bias)

@@ -6,16 +6,17 @@ Shape letters as in `layers`; also L latent_dim, K codebook size, S patch_size, 
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers.errors import ParameterError
 from helpers.worldmodel.layers import (
     BlockFilms,
+    Linear,
     Past,
     PatchEmbed,
     Transformer,
     from_patches,
+    linear,
     slice_films,
     spatial_encoding,
 )
@@ -98,7 +99,7 @@ class TokenizerEncoder(_FrameEncoder):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.latent_head = nn.Sequential(
-            nn.LayerNorm(config.embed_dim), nn.Linear(config.embed_dim, config.latent_dim)
+            nn.LayerNorm(config.embed_dim), Linear(config.embed_dim, config.latent_dim)
         )
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -116,7 +117,7 @@ class PixelHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, T, P, E]`` -> ``[B, T, 3, H, W]``."""
-        patches = F.linear(x, self.to_pixels.weight.flatten(1), self.to_pixels.bias)  # [B, T, P, N]
+        patches = linear(x, self.to_pixels.weight.flatten(1), self.to_pixels.bias)  # [B, T, P, N]
         return from_patches(patches, self.patch_size, self.rows)
 
 
@@ -127,7 +128,7 @@ class TokenizerDecoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.latent_embed = nn.Linear(config.latent_dim, config.embed_dim)
+        self.latent_embed = Linear(config.latent_dim, config.embed_dim)
         self.transformer = config.transformer()
         self.frame_head = PixelHead(config)
         self.register_buffer("encoding", config.encoding(), persistent=False)
@@ -184,9 +185,9 @@ class ActionEncoder(_FrameEncoder):
         width = config.embed_dim
         self.action_head = nn.Sequential(
             nn.LayerNorm(2 * width),
-            nn.Linear(2 * width, 4 * action_dim),
+            Linear(2 * width, 4 * action_dim),
             nn.GELU(),
-            nn.Linear(4 * action_dim, action_dim),
+            Linear(4 * action_dim, action_dim),
         )
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -204,11 +205,11 @@ class ActionDecoder(nn.Module):
         super().__init__()
         pixels = 3 * config.patch_size**2
         self.patch_size, self.rows = config.patch_size, config.grid
-        self.mask_token = nn.Parameter(torch.randn(1, 1, 1, config.embed_dim) * 0.02)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, 1, config.embed_dim).uniform_(-0.03, 0.03))
         self.patch_embed = PatchEmbed(config.patch_size, config.embed_dim)
         self.transformer = config.transformer(action_dim)
         self.frame_head = nn.Sequential(
-            nn.LayerNorm(config.embed_dim), nn.Linear(config.embed_dim, pixels), nn.Tanh()
+            nn.LayerNorm(config.embed_dim), Linear(config.embed_dim, pixels), nn.Tanh()
         )
         self.register_buffer("encoding", config.encoding(), persistent=False)
 
@@ -262,10 +263,10 @@ class Dynamics(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.mask_token = nn.Parameter(torch.randn(1, 1, 1, config.latent_dim) * 0.02)
-        self.latent_embed = nn.Linear(config.latent_dim, config.embed_dim)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, 1, config.latent_dim).uniform_(-0.03, 0.03))
+        self.latent_embed = Linear(config.latent_dim, config.embed_dim)
         self.transformer = config.transformer(config.action_dim)
-        self.output_mlp = nn.Linear(config.embed_dim, config.num_bins**config.latent_dim)
+        self.output_mlp = Linear(config.embed_dim, config.num_bins**config.latent_dim)
         self.register_buffer("encoding", config.encoding(), persistent=False)
 
     def forward(self, latents: Tensor, conditioning: Tensor | None) -> Tensor:
@@ -300,7 +301,11 @@ class Dynamics(nn.Module):
         return self.transformer.films(conditioning, frames)
 
     def hidden(
-        self, latents: Tensor, films: list[BlockFilms], past: Past | None = None
+        self,
+        latents: Tensor,
+        films: list[BlockFilms],
+        past: Past | None = None,
+        chosen: Tensor | None = None,
     ) -> tuple[Tensor, Past]:
         """What `output_mlp` turns into logits, for frames that follow ``past``.
 
@@ -308,11 +313,13 @@ class Dynamics(nn.Module):
             latents: Float ``[B, T, P, L]``.
             films: The modulations of these T frames.
             past: Of the frames before; None where there are none.
+            chosen: Of a single frame, the patches whose result is wanted, int64 ``[B, n]``; None: all.
 
         Returns:
-            Float ``[B, T, P, E]``, and these frames' keys and values, to be the past of later ones.
+            Float ``[B, T, P, E]``, or ``[B, 1, n, E]`` of the chosen patches, and these frames' keys and
+            values, to be the past of later ones.
         """
-        return self.transformer(self.latent_embed(latents) + self.encoding, films, past)
+        return self.transformer(self.latent_embed(latents) + self.encoding, films, past, chosen)
 
     def context(
         self, latents: Tensor, conditioning: Tensor | None, horizon: int

@@ -15,6 +15,7 @@ from helpers.worldmodel.suite import Suite
 
 Feedback = Literal["pixels", "tokens"]
 _UNKNOWN = -1
+_WORLDS = 8  # stepped together on a CPU: the activations of more would leave its caches
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -268,9 +269,10 @@ def step_frames(
 ) -> tuple[Tensor, Tensor]:
     """All that one step computes: tokenise, decode, detokenise. Every tensor is on the suite's device.
 
-    Nothing is read back and no shape depends on a value, so a GPU can record and replay it (`graph`). With
-    pixels feedback nothing can be kept from the step before: every frame has moved to another place of the
-    window, and with it its temporal encoding and all that follows from it.
+    Nothing is read back and no shape depends on a value, so a GPU can record and replay it (`graph`); it
+    takes a batch whole, a CPU a few worlds at a time. With pixels feedback nothing can be kept from the step
+    before: every frame has moved to another place of the window, and with it its temporal encoding and all
+    that follows from it.
 
     Args:
         suite: The models.
@@ -285,6 +287,23 @@ def step_frames(
     Returns:
         The new frames float32 ``[B, H, 3, H, W]`` and their latents ``[B, H, P, L]``.
     """
+    batch = max(len(each) for each in (frames, latents) if each is not None)
+    if suite.device.type == "cpu" and batch > _WORLDS:
+        few = [slice(start, start + _WORLDS) for start in range(0, batch, _WORLDS)]
+        made = [
+            step_frames(
+                suite,
+                None if frames is None else frames[part],
+                None if latents is None else latents[part],
+                None if conditioning is None else conditioning[part],
+                None if uniform is None else uniform[part],
+                temperature,
+                horizon,
+                steps,
+            )
+            for part in few
+        ]
+        return torch.cat([new for new, _ in made]), torch.cat([latents for _, latents in made])
     tokenizer = suite.video_tokenizer
     parts = [] if frames is None else [tokenizer.encode(frames)]
     parts += [] if latents is None else [latents]
