@@ -57,14 +57,16 @@ STEPS = (1, 2, 4, 8, 10, 16)
 TEMPERATURES = (0.0, 1.0)
 FEEDBACKS: tuple[Feedback, ...] = ("tokens", "pixels")
 
-CLIPS, FEW_CLIPS = 16, 4
+CLIPS, FEW_CLIPS = 16, 3
 """Clips that the command looks at, and a run that finds nothing measured and wants to go on."""
 
 RATES = (5, 10, 15, 20, 30, 60)
 """Frames a second that a player offers, where they are reached."""
 
-PASSES, TIMED = 2, 5
-"""Every way has its turn in so many passes, and in each of them so many steps that count."""
+TIMED = 10
+"""Steps of each way whose time counts."""
+
+_BAR = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}, {remaining} left"
 
 Decoding = tuple[int, float, Feedback]
 """Decoding steps, temperature, feedback."""
@@ -309,7 +311,7 @@ def measure(
     )
     frames = read_clips(opened, settings, clips)
     label = f"measuring {len(ways)} ways of playing {opened.world.title} on {suite.device}"
-    with precision(settings, suite.device), tqdm(total=(1 + PASSES) * len(ways), desc=label) as bar:
+    with precision(settings, suite.device), tqdm(total=2 * len(ways), desc=label, bar_format=_BAR) as bar:
         scores = []
         for way in ways:
             scores.append(quality(suite, frames, settings, *way))
@@ -338,16 +340,16 @@ def step_seconds(
     frames: Tensor,
     settings: Settings,
     ways: Sequence[Decoding],
-    told: Callable[[int], object],
+    told: Callable[[float], object],
 ) -> list[list[float]]:
-    """Seconds of steps of one world, to the end of what they launch: ``PASSES * TIMED`` of each way.
+    """Seconds of steps of one world, to the end of what they launch: ``TIMED`` of each way.
 
     Args:
         suite: The models.
         frames: A clip ``[1, T, 3, H, W]``.
         settings: Window and horizon.
         ways: Those of one number of decoding steps stand together.
-        told: Called with how many ways had their turn in a pass.
+        told: Called with how many more ways are done, as a fraction.
     """
     begun = new_session(suite, frames, settings, 1, 0.0, "tokens")
     for _ in range(settings.context_window):  # until all that is seen was generated
@@ -357,28 +359,30 @@ def step_seconds(
         session = begun.fork(keep=settings.context_window)
         session.steps, session.temperature, session.feedback = steps, temperature, feedback
         played.append((session, StepClock(suite.device)))
-    # A GPU keeps few recorded steps at once, so the ways of one number of decoding steps take turns; and all
-    # of them have another pass, so that a machine whose speed drifts favours none.
-    groups = [list(group) for _, group in itertools.groupby(played, lambda each: each[0].steps)]
-    for group in groups * PASSES:
-        for number in range(-1, TIMED):
+    # All take turns, step by step, so that a machine whose speed drifts favours none. A GPU keeps few
+    # recorded steps at once: there the ways of one number of decoding steps do, and each group has two passes.
+    on_gpu = suite.device.type == "cuda"
+    key = (lambda each: each[0].steps) if on_gpu else (lambda each: 0)
+    groups = [list(group) for _, group in itertools.groupby(played, key)]
+    passes = 2 if on_gpu else 1
+    for group in groups * passes:
+        for number in range(-1, TIMED // passes):
             for session, clock in group:
                 with clock if number >= 0 else contextlib.nullcontext():  # the first one warms up
                     session.step(number % suite.n_actions if takes_actions(suite) else None)
-        told(len(group))
+                told(1 / (passes + TIMED))
     return [clock.seconds for _, clock in played]
 
 
 def read_clips(opened: OpenWorld, settings: Settings, count: int) -> Tensor:
     """Clips spread evenly over the dataset: float ``[B, context_window + 4, 3, H, W]`` in [-1, 1]."""
-    chosen, length = opened.world, settings.context_window + DELTA_FRAME
+    chosen, length, size = opened.world, settings.context_window + DELTA_FRAME, opened.suite.frame_size
     with FrameDataset(opened.paths.dataset, chosen.skip, chosen.first_frame, settings.preload_ratio) as data:
         starts = data.starts(length)
         rows = np.unique(np.linspace(0, len(starts) - 1, count).astype(int))
-        clips = [data.clip(int(starts[row]), length) for row in rows]
-    return torch.from_numpy(
-        np.concatenate([to_model_frames(clip, opened.suite.frame_size) for clip in clips])
-    )
+        clips = np.stack([data.clip(int(starts[row]), length) for row in rows])  # [B, T, H, W, 3]
+    frames = to_model_frames(np.concatenate(clips), size)[0]  # [B*T, 3, H, W]
+    return torch.from_numpy(frames).unflatten(0, clips.shape[:2])
 
 
 def new_session(
