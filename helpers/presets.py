@@ -360,7 +360,7 @@ def step_seconds(
         session.steps, session.temperature, session.feedback = steps, temperature, feedback
         played.append((session, StepClock(suite.device)))
     # All take turns, step by step, so that a machine whose speed drifts favours none. A GPU keeps few
-    # recorded steps at once: there the ways of one number of decoding steps do, and each group has two passes.
+    # recorded steps at once: there only ways of one number of decoding steps do, in two passes over all.
     on_gpu = suite.device.type == "cuda"
     key = (lambda each: each[0].steps) if on_gpu else (lambda each: 0)
     groups = [list(group) for _, group in itertools.groupby(played, key)]
