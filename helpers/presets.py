@@ -311,11 +311,14 @@ def measure(
     )
     frames = read_clips(opened, settings, clips)
     label = f"measuring {len(ways)} ways of playing {opened.world.title} on {suite.device}"
-    with precision(settings, suite.device), tqdm(total=2 * len(ways), desc=label, bar_format=_BAR) as bar:
+    with (
+        precision(settings, suite.device),
+        tqdm(total=2 * TIMED * len(ways), desc=label, bar_format=_BAR) as bar,
+    ):
         scores = []
         for way in ways:
             scores.append(quality(suite, frames, settings, *way))
-            bar.update()
+            bar.update(TIMED)
         seconds = step_seconds(suite, frames[:1], settings, ways, bar.update)
     measured = []
     for way, each, (values, control) in zip(ways, seconds, scores, strict=True):
@@ -340,7 +343,7 @@ def step_seconds(
     frames: Tensor,
     settings: Settings,
     ways: Sequence[Decoding],
-    told: Callable[[float], object],
+    told: Callable[[int], object],
 ) -> list[list[float]]:
     """Seconds of steps of one world, to the end of what they launch: ``TIMED`` of each way.
 
@@ -349,7 +352,7 @@ def step_seconds(
         frames: A clip ``[1, T, 3, H, W]``.
         settings: Window and horizon.
         ways: Those of one number of decoding steps stand together.
-        told: Called with how many more ways are done, as a fraction.
+        told: Called with how many more of these steps are done.
     """
     begun = new_session(suite, frames, settings, 1, 0.0, "tokens")
     for _ in range(settings.context_window):  # until all that is seen was generated
@@ -368,9 +371,13 @@ def step_seconds(
     for group in groups * passes:
         for number in range(-1, TIMED // passes):
             for session, clock in group:
-                with clock if number >= 0 else contextlib.nullcontext():  # the first one warms up
-                    session.step(number % suite.n_actions if takes_actions(suite) else None)
-                told(1 / (passes + TIMED))
+                action = number % suite.n_actions if takes_actions(suite) else None
+                if number < 0:  # the first one warms up
+                    session.step(action)
+                    continue
+                with clock:
+                    session.step(action)
+                told(1)
     return [clock.seconds for _, clock in played]
 
 
