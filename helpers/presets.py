@@ -9,7 +9,6 @@ world (its files), that device, that torch and that engine alone; under other co
 """
 
 import argparse
-import contextlib
 import hashlib
 import io
 import itertools
