@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -60,15 +62,38 @@ class _Traffic(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.bytes = self.kernels = 0
+        self.within = False  # an operation that is counted as one
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         returns = func._schema.returns
         alias = returns[0].alias_info if returns else None
-        if alias is None or alias.is_write:
-            self.kernels += 1
-            tensors = [each for each in tree_leaves((args, kwargs, result)) if isinstance(each, Tensor)]
-            self.bytes += sum(each.numel() * each.element_size() for each in tensors)
+        view = func is torch.ops.aten._unsafe_view.default or (alias is not None and not alias.is_write)
+        if not view and not self.within:
+            self.count((args, kwargs, result))
+        return result
+
+    def count(self, of: Any) -> None:
+        """One kernel that reads and writes the tensors in ``of``."""
+        self.kernels += 1
+        tensors = [each for each in tree_leaves(of) if isinstance(each, Tensor)]
+        self.bytes += sum(each.numel() * each.element_size() for each in tensors)
+
+
+class _Fused(TorchFunctionMode):
+    """Has what a GPU computes in one kernel counted as one; the meta device takes it apart."""
+
+    def __init__(self, traffic: _Traffic) -> None:
+        super().__init__()
+        self.traffic = traffic
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in (F.rms_norm, F.scaled_dot_product_attention):
+            return func(*args, **(kwargs or {}))
+        self.traffic.within = True
+        result = func(*args, **(kwargs or {}))
+        self.traffic.within = False
+        self.traffic.count((args, kwargs, result))
         return result
 
 
@@ -91,7 +116,7 @@ def step_work(suite: Suite, window: int, steps: int, sampled: bool = False, batc
     )
     with torch.no_grad(), FlopCounterMode(display=False) as flops:
         step_frames(shapes, *inputs, 1, steps)
-    with torch.no_grad(), _Traffic() as traffic:
+    with torch.no_grad(), _Traffic() as traffic, _Fused(traffic):
         step_frames(shapes, *inputs, 1, steps)
     return Work(flops.get_total_flops(), traffic.bytes, traffic.kernels)
 

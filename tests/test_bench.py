@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from golden_cases import random_frames, random_suite
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -13,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from helpers import bench
 from helpers.bench_peer import Peer, config
 from helpers.errors import ParameterError
-from helpers.roofline import Device, Work, step_work
+from helpers.roofline import Device, Work, _Fused, _Traffic, step_work
 from helpers.worldmodel import Session, layers
 
 
@@ -103,6 +104,22 @@ def test_more_decoding_steps_and_larger_batches_are_more_work_but_a_batch_needs_
     one, longer, wider = step_work(suite, 2, 2), step_work(suite, 2, 4), step_work(suite, 2, 2, batch=8)
     assert longer.flops > one.flops and longer.bytes > one.bytes and longer.kernels > one.kernels
     assert wider.flops == 8 * one.flops and wider.kernels < 1.2 * one.kernels
+
+
+@pytest.mark.parametrize(
+    ("call", "kernels", "tensors"),
+    [
+        (lambda x: F.rms_norm(x, (8,)), 1, 2),
+        (lambda x: F.scaled_dot_product_attention(x, x, x), 1, 4),
+        (lambda x: (x + x).transpose(1, 2).flatten(), 2, 5),  # a sum, and a copy since the rows are apart
+        (lambda x: x.view(2, 32).unsqueeze(0), 0, 0),
+    ],
+)
+def test_what_a_gpu_computes_at_once_is_one_kernel_and_a_view_is_none(call, kernels, tensors):
+    x = torch.empty(1, 2, 4, 8, device="meta")
+    with _Traffic() as traffic, _Fused(traffic):
+        call(x)
+    assert (traffic.kernels, traffic.bytes) == (kernels, tensors * x.nbytes)
 
 
 def test_the_slowest_of_arithmetic_and_memory_and_the_launches_make_the_prediction():
