@@ -177,8 +177,9 @@ def apply(opened: OpenWorld, settings: Settings, folder: Path = FOLDER) -> Setti
 def choose(preset: str, found: Measurement) -> Way:
     """The best way among those that reach a preset such as ``"30fps"``.
 
-    The best PSNR counts where the clips can tell it from others. Those that they cannot tell from it are as
+    The best PSNR counts where the clips can tell it from others. Those within one standard error of it are as
     good; of them it is the one whose number of decoding steps is nearest to the world's own.
+    Source: the one standard error rule of Breiman et al., "Classification and Regression Trees" (1984).
 
     Raises:
         ParameterError: It is no such preset, or nothing measured is so fast.
@@ -197,9 +198,9 @@ def choose(preset: str, found: Measurement) -> Way:
 
 
 def is_better(one: Way, other: Way) -> bool:
-    """Whether one way's PSNR is above another's with 95% confidence, clip by clip."""
-    gain = interval(np.subtract(one.clips_psnr, other.clips_psnr))
-    return gain.mean > gain.half_width
+    """Whether one way's PSNR is above another's, clip by clip, by more than one standard error."""
+    gain = np.subtract(one.clips_psnr, other.clips_psnr)
+    return len(gain) > 1 and bool(gain.mean() > gain.std(ddof=1) / len(gain) ** 0.5)
 
 
 def offered(found: Measurement, rates: Sequence[int] = RATES) -> dict[str, Way]:
@@ -550,7 +551,8 @@ def _draw_lines(
         color="#6b7685",
     )
     axes.set_xlabel("frames a second (numbers at the points: decoding steps)")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    narrow = max(rates) < 8 * min(rates)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if narrow else (1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
