@@ -459,6 +459,8 @@ def show(opened: OpenWorld, settings: Settings, folder: Path = FOLDER) -> None:
     figure.savefig(picture, format="png", dpi=150)
     # As a picture: a kernel draws figures by itself only once pyplot is imported.
     display(Image(picture.getvalue(), width=round(80 * figure.get_figwidth()), alt=table(found)))
+    if found.clips < CLIPS:
+        print(f"Quality is a mean over {found.clips} clips. On {CLIPS}: {command(opened, settings)}")
 
 
 def plot(found: Measurement, played: tuple[int, float, str] | None = None) -> "Figure":

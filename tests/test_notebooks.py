@@ -107,8 +107,8 @@ def test_the_notebook_draws_what_was_measured_and_else_says_how_to_measure_it(
         (cell,) = (cell for cell in notebook.cells if cell.id == "presets")
         return str(cell.outputs)
 
-    assert "image/png" in shown(played) and "runbook.py presets" not in shown(played)
-    assert ("image/png" in shown(run)) != ("runbook.py presets -p dataset=demo" in shown(run))
+    assert "image/png" in shown(played) and "was not measured" not in shown(played)
+    assert ("image/png" in shown(run)) != ("This measures it: " in shown(run))
 
 
 @pytest.mark.parametrize(

@@ -238,7 +238,9 @@ def test_a_world_that_was_not_measured_says_how_and_one_that_was_is_drawn(
     assert f"This measures it: {presets.command(opened, PLAYED)}" in capsys.readouterr().out
     presets.save(measured(*FOUND.ways, opened=opened), tmp_path)
     presets.show(opened, PLAYED, tmp_path)
-    assert "IPython.core.display.Image object" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "IPython.core.display.Image object" in said
+    assert "a mean over 3 clips. On 16: " in said
 
 
 def many() -> Measurement:
