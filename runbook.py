@@ -13,6 +13,8 @@ python runbook.py regress
                         generate it again, and say in a report what has changed and why
 python runbook.py sweep sweep.yaml
                         run a notebook for every combination of parameters
+python runbook.py presets [-p dataset=sonic] [-p device=cuda]
+                        measure speed against quality here; preset=30fps then chooses by it
 python runbook.py setup [--torch-lock auto|cpu|2.8.0]
                         only set up, looking at every step again; the torch choice is remembered
 python runbook.py doctor [--json] [--deep] [--bundle] [--dataset sonic]
@@ -58,6 +60,7 @@ INSIDE = {
     "baseline": ["-m", "helpers.baseline"],
     "regress": ["-m", "helpers.regress"],
     "sweep": ["-m", "helpers.sweep"],
+    "presets": ["-m", "helpers.presets"],
 }
 COMMANDS = (*INSIDE, "setup", "doctor")
 PYTHONS = ("3.11", "3.12", "3.10", "3.13")  # all that fit, the most comfortable first
@@ -129,7 +132,7 @@ def hand_over(python: Path, command: str, rest: list[str]) -> int:
     from helpers.commands import child_environment
 
     # A file that an argument names lies where the reader stands, and the program runs in its own folder.
-    named = command in ("run", "baseline", "regress", "sweep")
+    named = command in ("run", "baseline", "regress", "sweep", "presets")
     stands = ["--called-from", str(Path.cwd())] if named else []
     return follow([str(python), *INSIDE[command], *stands, *rest], cwd=ROOT, env=child_environment())
 

@@ -7,6 +7,7 @@ Pictures and evidence are `helpers.infer`'s business, playing by hand is `helper
 import contextlib
 import hashlib
 import logging
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -29,7 +30,6 @@ from helpers.errors import ActionError, DatasetError, ParameterError
 from helpers.evidence import GpuTrace
 from helpers.hub import sha256_of
 from helpers.metrics import psnr
-from helpers.presets import overrides
 from helpers.run_folder import ROOT
 from helpers.suites import World, world
 from helpers.video import to_uint8
@@ -82,7 +82,8 @@ class Settings:
         evaluate: Also measure what takes further passes of the models: Δ₄PSNR and token accuracy.
         replay: A session file to play again instead; what it recorded comes before the parameters above.
         replay_other_weights: Replay it even if the suite is not the one it was played with.
-        preset: Such as ``"30fps"``: sets steps, temperature and feedback as measured on this machine.
+        preset: Such as ``"30fps"``: `helpers.presets.apply` sets steps, temperature and feedback by it, as
+            measured for this world on this device.
     """
 
     dataset: str = "demo"
@@ -133,8 +134,7 @@ class Settings:
                     f"{each.name} is {value!r}.",
                     fix=f"It takes a {wanted.__name__}, such as {each.default!r}.",
                 )
-        chosen = overrides(values.get("preset", ""))
-        settings = cls(**values | {"actions": tuple(values.get("actions", ()))} | chosen)
+        settings = cls(**values | {"actions": tuple(values.get("actions", ()))})
         settings.check()
         return settings
 
@@ -160,6 +160,8 @@ class Settings:
                 )
         if self.feedback not in ("pixels", "tokens"):
             raise ParameterError(f"feedback is {self.feedback!r}.", fix='Use "pixels" or "tokens".')
+        if self.preset:
+            frames_a_second(self.preset)
         world(self.dataset)
 
     @property
@@ -168,6 +170,20 @@ class Settings:
         if self.actions or self.use_interactive_mode:
             return "given"
         return "ground truth" if self.use_gt_actions else "random" if self.use_actions else "none"
+
+
+def frames_a_second(preset: str) -> int:
+    """What a preset asks for: 30 for ``"30fps"``.
+
+    Raises:
+        ParameterError: It is no such preset.
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,3}) ?fps", preset.strip().lower())
+    if match is None:
+        raise ParameterError(
+            f"preset is {preset!r}.", fix='Use a number of frames a second, such as "30fps".'
+        )
+    return int(match[1])
 
 
 @dataclass(frozen=True)

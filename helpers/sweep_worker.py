@@ -403,6 +403,7 @@ _NOT_ABOUT_FILES: dict[str, Any] = {
     "preload_ratio": 1.0,
     "steps": 0,
     "feedback": "tokens",
+    "preset": "",
     "evaluate": True,
 }
 """Settings that say nothing of how a world is opened. One that this list does not know opens it anew."""

@@ -86,6 +86,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         use_interactive_mode=True,
         run_dir=str(made / "run"),
         steps=2,
+        tf32=True,  # nothing on a CPU; what a test measures so is nobody's own measurement
     )
     return made
 
@@ -245,6 +246,43 @@ def test_what_is_set_in_the_player_is_what_is_played(console: Console) -> None:
         field.press("Tab")
     console.root.locator("[data-set=feedback]").select_option("tokens")
     console.lab.run("game.loop.wait()")
+
+
+MEASURED = """
+from helpers import presets
+way = presets.Way(1, 1.0, "pixels", 25.0, 24.0, 26.0, 20.0, 1.0, (19.5, 20.5))
+facts = presets.environment_facts(opened.suite.device)
+kept = presets.save(presets.Measurement(presets.conditions(opened, settings), facts, "now", 2, (way,)))
+for kind in ("hello", "bye"):  # another view comes and goes
+    game._receive(game, {"type": kind}, [])
+game.loop.wait()
+"""
+
+
+def test_a_preset_that_was_measured_is_chosen_and_left_again(console: Console) -> None:
+    preset = console.root.locator("[data-set=preset]")
+    options = preset.locator("option")
+    assert options.first.inner_text() == "as set"
+    assert "runbook.py presets -p dataset=demo -p tf32=True" in options.last.inner_text()
+    console.lab.run(MEASURED)
+    try:
+        preset.locator("option[value='30fps']").wait_for(state="attached")
+        assert options.all_inner_texts() == ["as set", "5 fps", "10 fps", "15 fps", "20 fps", "30 fps"]
+        preset.select_option("30fps")
+        console.action(2)
+        console.generated(1)
+        said = console.lab.run("print(game.game.play, game.loop.fps)")
+        assert "steps=1, temperature=1.0, seed=0, feedback='pixels') 30" in said
+        assert console.root.locator("[data-set=steps]").input_value() == "1"
+        meaning = preset.evaluate("select => select.parentElement.title")
+        assert meaning == "1 step, sampled, pixels: 40.0 frames a second, 20.00 dB"
+        preset.select_option("")
+        console.page.wait_for_function("document.querySelector('[data-set=steps]').value === '2'")
+        assert "steps=2, temperature=0.0, seed=0, feedback='tokens') 15" in console.lab.run(
+            "game.loop.wait(); print(game.game.play, game.loop.fps)"
+        )
+    finally:
+        console.lab.run("kept.unlink(); kept.with_suffix('.png').unlink()")
 
 
 def test_what_is_saved_opens_and_its_session_replays_equal(console: Console) -> None:

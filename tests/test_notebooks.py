@@ -1,14 +1,16 @@
 """The six notebooks, executed for real: papermill, a kernel, the embedded world."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 
+from helpers import presets
 from helpers.batch import NOTEBOOKS, main, run_notebooks
-from helpers.rollout import LOOP_ENDS, LOOP_STARTS
+from helpers.rollout import LOOP_ENDS, LOOP_STARTS, Settings, open_world
 
 SHORT: dict[str, Any] = {"generation_steps": 3, "steps": 2}
 
@@ -64,10 +66,49 @@ def test_the_same_run_again_gives_the_same_tokens(run: Path, tmp_path: Path) -> 
     assert one["frames"] == two["frames"]
 
 
-def test_interactive_mode_without_a_front_end_takes_the_actions_given_and_ends(tmp_path: Path) -> None:
-    assert infer(tmp_path, use_interactive_mode=True, actions=[2, 6, 0, 1]) == ("ok", "")
-    record = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+@pytest.fixture(scope="module")
+def played(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One run with actions given and a preset, for which a way that takes 25 ms was measured here."""
+    # tf32 changes nothing on a CPU, so nobody measures with it: the file is this test's alone.
+    settings = Settings(tf32=True)
+    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))["environment"]
+    conditions = presets.conditions(open_world(settings), settings) | {"threads": facts["threads"]}
+    way = presets.Way(1, 0.5, "pixels", 25.0, 24.0, 26.0, 20.0, 1.0, (19.5, 20.5), 1.5, 0.5)
+    kept = presets.save(presets.Measurement(conditions, facts, "now", 2, (way,)))
+    folder = tmp_path_factory.mktemp("played")
+    given = {"use_interactive_mode": True, "actions": [2, 6, 0, 1]}
+    try:
+        assert infer(folder, preset="40fps", tf32=True, **given) == ("ok", "")
+        yield folder
+    finally:
+        kept.unlink()
+        kept.with_suffix(".png").unlink()
+
+
+def test_interactive_mode_without_a_front_end_takes_the_actions_given_and_ends(played: Path) -> None:
+    record = json.loads((played / "run.json").read_text(encoding="utf-8"))
     assert [frame["action"] for frame in record["frames"]] == [2, 6, 0, 1]
+
+
+def test_a_preset_sets_what_was_measured_for_it_and_the_run_records_what_it_set(played: Path) -> None:
+    parameters = json.loads((played / "run.json").read_text(encoding="utf-8"))["parameters"]
+    assert (parameters["steps"], parameters["temperature"], parameters["feedback"]) == (1, 0.5, "pixels")
+    session = json.loads((played / "session.json").read_text(encoding="utf-8"))
+    assert session["settings"]["steps"] == 1 and "preset" not in session["settings"]
+    log = (played / "run.log").read_text(encoding="utf-8")
+    assert "preset 40fps: 1 step, sampled, pixels: 40.0 frames a second, 20.00 dB" in log
+
+
+def test_the_notebook_draws_what_was_measured_and_else_says_how_to_measure_it(
+    run: Path, played: Path
+) -> None:
+    def shown(folder: Path) -> str:
+        notebook = nbformat.read(folder / "notebooks" / "05_infer.ipynb", as_version=4)
+        (cell,) = (cell for cell in notebook.cells if cell.id == "presets")
+        return str(cell.outputs)
+
+    assert "image/png" in shown(played) and "was not measured" not in shown(played)
+    assert ("image/png" in shown(run)) != ("This measures it: " in shown(run))
 
 
 @pytest.mark.parametrize(

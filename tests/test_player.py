@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from small_world import clip, settings, small_world
 
-from helpers import session_file
+from helpers import presets, session_file
 from helpers.action_labels import ActionLabel, suggest_keys
 from helpers.errors import ParameterError
 from helpers.game import Game
@@ -370,12 +370,86 @@ def test_closing_leaves_no_thread(page: Page) -> None:
     assert not page.player.loop.alive
 
 
+# --- presets -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def measured(opened: OpenWorld, tmp_path: Path) -> None:
+    """Two ways were measured here: 4 steps at 25 frames a second, and 1 step at 100."""
+    ways = (
+        presets.Way(4, 0.0, "tokens", 40.0, 39.0, 41.0, 22.0, 0.5, (22.5, 21.5)),
+        presets.Way(1, 1.0, "pixels", 10.0, 9.0, 11.0, 18.0, 0.5, (18.5, 17.5)),
+    )
+    machine = {"device": "cpu", "device_name": "this one", "threads": "1"}
+    found = presets.Measurement(presets.conditions(opened, SETTINGS), machine, "now", 2, ways)
+    presets.save(found, tmp_path / "outputs" / "presets")
+
+
+def test_the_presets_on_offer_are_those_that_were_measured_to_be_reached(measured: None, page: Page) -> None:
+    state = page.player.state
+    assert state["preset"] == "" and state["preset_help"] == ""
+    assert [name for name, _ in state["presets"]] == ["5fps", "10fps", "15fps", "20fps", "30fps", "60fps"]
+    assert dict(state["presets"])["20fps"] == "4 steps, greedy, tokens: 25.0 frames a second, 22.00 dB"
+    assert dict(state["presets"])["30fps"].startswith("1 step, sampled, pixels: 100.0 frames")
+
+
+def test_a_preset_holds_from_the_next_step_is_recorded_as_what_it_sets_and_can_be_left(
+    measured: None, page: Page, tmp_path: Path
+) -> None:
+    before = page.player.game.play
+    page.say(type="set", name="preset", value="30fps")
+    state = page.player.state
+    assert (state["preset"], state["fps"]) == ("30fps", 30)
+    assert (state["steps"], state["temperature"], state["feedback"]) == (1, 1.0, "pixels")
+    page.say(type="tap", action=1)
+    page.say(type="set", name="preset", value="20fps")
+    page.say(type="set", name="preset", value="")
+    assert page.player.game.play == before
+    assert (page.player.state["preset"], page.player.state["fps"]) == ("", 15)
+    recording = page.player.game.recording()
+    changes = [each for each in recording["events"] if each["event"] == "set"]
+    assert changes[0] == {"event": "set", "frame": 2, "steps": 1, "temperature": 1.0, "feedback": "pixels"}
+    assert "preset" not in json.dumps(recording)
+    session_file.write(tmp_path / "session.json", recording)
+    session_file.read(tmp_path / "session.json")
+
+
+def test_what_is_set_by_hand_is_no_preset_any_more(measured: None, page: Page) -> None:
+    page.say(type="set", name="preset", value="20fps")
+    page.say(type="set", name="steps", value="2")
+    assert page.player.state["preset"] == ""
+    page.say(type="set", name="preset", value="")
+    assert page.player.state["steps"] == 2
+
+
+def test_the_preset_of_the_notebook_is_the_one_that_is_chosen(
+    measured: None, opened: OpenWorld, tmp_path: Path
+) -> None:
+    chosen = presets.apply(opened, replace(SETTINGS, preset="25 fps"), tmp_path / "outputs" / "presets")
+    player = Player(Game(opened, clip(opened, chosen), chosen), tmp_path, tmp_path)
+    assert player.state["preset"] == "25fps"
+    assert "25fps" in dict(player.state["presets"])
+    player.close()
+
+
+def test_without_a_measurement_it_says_how_and_a_page_that_comes_back_finds_one(
+    page: Page, request: pytest.FixtureRequest
+) -> None:
+    assert page.player.state["presets"] == []
+    assert "runbook.py presets -p dataset=demo" in page.player.state["preset_help"]
+    page.say(type="set", name="preset", value="30fps")
+    assert "was measured to be reached" in page.player.state["note"]
+    request.getfixturevalue("measured")
+    page.say(type="hello")
+    assert len(page.player.state["presets"]) == 6
+
+
 # --- the plain one -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def plain(game: Game, tmp_path: Path) -> Iterator[PlainPlayer]:
-    player = PlainPlayer(game, tmp_path)
+    player = PlainPlayer(game, tmp_path, tmp_path)
     yield player
     player.close()
 
@@ -411,6 +485,18 @@ def test_the_plain_player_plays_by_itself_without_a_page_that_reports(plain: Pla
     assert until(lambda: plain.game.generated >= 5)
     plain.play_button.click()
     assert not plain.loop.playing
+
+
+def test_the_plain_player_offers_presets_or_says_how_to_get_them(
+    plain: PlainPlayer, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    assert plain.preset.disabled and "runbook.py presets" in plain.preset.tooltip
+    request.getfixturevalue("measured")
+    another = PlainPlayer(plain.game, tmp_path, tmp_path)
+    another.preset.value = "20fps"
+    assert another.loop.wait()
+    assert plain.game.play.steps == 4 and "4 steps, greedy, tokens" in another.message.value
+    another.close()
 
 
 # --- the notebook's two calls --------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The player: a world as a small game console inside JupyterLab.
 
 `loop` is the thread that plays, `widget` (with `player.js` and `player.css`) what is seen and touched,
-`plain` what is shown where anywidget is missing; `keymap` and `keep` are what they share.
+`plain` what is shown where anywidget is missing; `keymap`, `preset` and `keep` are what they share.
 
     game = open_player(opened, clip, settings, made, run)     # shown in the cell
     made = played(game, made)                                 # what was played so far

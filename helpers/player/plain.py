@@ -11,7 +11,9 @@ from helpers.errors import ParameterError
 from helpers.game import Game
 from helpers.player.keymap import action_id
 from helpers.player.loop import Loop, Shown
+from helpers.player.preset import AS_SET, Preset
 from helpers.rollout import Rollout
+from helpers.run_folder import ROOT
 from helpers.video import contact_sheet, upscale
 
 STRIP = 8
@@ -24,10 +26,11 @@ class PlainPlayer:
     Args:
         game: What is played.
         _run: Not used: this player saves nothing itself, the notebook's next cell does.
+        root: The folder that holds ``outputs/``, where a world's presets are kept.
         size: Side of the shown frame, in screen pixels.
     """
 
-    def __init__(self, game: Game, _run: Path, size: int = 384) -> None:
+    def __init__(self, game: Game, _run: Path, root: Path = ROOT, size: int = 384) -> None:
         self.game = game
         self.loop = Loop(game, self._show, self._report, game.opened.world.fps, idle=0, watched=False)
         self._size = size
@@ -43,6 +46,19 @@ class PlainPlayer:
         self.play_button.on_click(lambda _: self._toggle())
         self.reset_button = widgets.Button(description="reset", icon="undo", layout={"width": "90px"})
         self.reset_button.on_click(lambda _: self.loop.put(self._reset))
+        self._preset = Preset(game, self.loop, root)
+        self.preset = widgets.Dropdown(
+            options=[
+                ("as set", AS_SET),
+                *((name.replace("fps", " fps"), name) for name, _ in self._preset.options),
+            ],
+            value=self._preset.chosen,
+            description="preset",
+            tooltip=self._preset_meaning(),
+            disabled=not self._preset.options,
+            layout={"width": "190px"},
+        )
+        self.preset.observe(lambda change: self.loop.put(lambda: self._choose(change["new"])), "value")
         self.message = widgets.Label()
         self.image = widgets.Image(format="png", width=size, height=size)
         self.strip = widgets.Image(format="png")
@@ -50,7 +66,7 @@ class PlainPlayer:
             [
                 self.image,
                 widgets.HBox(self.buttons, layout={"flex_flow": "row wrap"}),
-                widgets.HBox([self.play_button, self.field, self.reset_button, self.message]),
+                widgets.HBox([self.play_button, self.field, self.reset_button, self.preset, self.message]),
                 self.strip,
             ]
         )
@@ -85,6 +101,16 @@ class PlainPlayer:
             self.loop.tap(action_id(change["new"].strip(), len(self.buttons)))
         except ParameterError as error:
             self.message.value = str(error)
+
+    def _choose(self, name: str) -> None:
+        self._preset.choose(name)
+        self.preset.tooltip = self.message.value = self._preset_meaning()
+
+    def _preset_meaning(self) -> str:
+        if self._preset.help:
+            return f"not measured on this machine yet; run: {self._preset.help}"
+        meant = dict(self._preset.options)
+        return meant.get(self._preset.chosen, "steps, temperature and feedback as the notebook sets them")
 
     def _reset(self) -> None:
         self.game.restart()

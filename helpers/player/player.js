@@ -115,6 +115,7 @@ function render({ model, el }) {
           setting("steps", "steps", { type: "number", min: 1, step: 1 }),
           setting("seed", "seed", { type: "text", inputmode: "numeric", size: 6 }),
           choice("feedback", "feedback", [["tokens", "tokens"], ["pixels", "pixels"]]),
+          choice("preset", "preset", [["", "as set"]]),
           element("label", {}, "size", zoom)),
         element("div", { class: "tw-tools" },
           tool("whatif", "What if?", "every action, four frames ahead"),
@@ -331,7 +332,8 @@ function render({ model, el }) {
     play.classList.toggle("tw-on", now.playing);
     curtain.textContent = now.phase === "ready" ? "" : `${now.phase} …`;
     note.textContent = now.note;
-    const given = { fps: now.fps, temperature: now.temperature, steps: now.steps, seed: now.seed,
+    updatePresets(now);
+    const given = { preset: now.preset, fps: now.fps, temperature: now.temperature, steps: now.steps, seed: now.seed,
       feedback: now.feedback, idle: now.idle };
     for (const [name, value] of Object.entries(given)) {
       const input = root.querySelector(`[data-set="${name}"]`);
@@ -367,6 +369,22 @@ function render({ model, el }) {
     pads.append(button);
     return button;
   });
+
+  const presets = root.querySelector('[data-set="preset"]');
+  let presetsMade = "";
+  function updatePresets(now) {
+    const made = JSON.stringify([now.presets, now.preset_help]);
+    const meant = new Map(now.presets);
+    presets.parentElement.title = now.presets.length
+      ? meant.get(now.preset) ?? "steps, temperature and feedback as set; a preset sets them, and the pace"
+      : `not measured on this machine yet; run: ${now.preset_help}`;
+    if (made === presetsMade) return;
+    presetsMade = made;
+    presets.replaceChildren(element("option", { value: "" }, "as set"),
+      ...now.presets.map(([name, title]) =>
+        element("option", { value: name, title }, name.replace("fps", " fps"))),
+      ...(now.presets.length ? [] : [element("option", { disabled: true }, `to measure: ${now.preset_help}`)]));
+  }
 
   let padsMade = "";
   function updatePads(now) {

@@ -11,7 +11,7 @@ Page to kernel, each with a ``type``; none is answered with anything but the mes
     hold {action, press}        an action is held down (null: let go); press numbers the key press or click
     tap {action, press}         one step of an action
     rewind {to}; select {branch}
-    set {name, value}           steps, temperature, seed, feedback, fps or idle
+    set {name, value}           steps, temperature, seed, feedback, preset, fps or idle
     starts; restart {start}     ask for places to start from; start from one
     what_if {frames}
     save {kind, overlay}        png, mp4, gif or session
@@ -45,6 +45,7 @@ from helpers.player.keep import keep_picture, keep_video, unused
 from helpers.player.keymap import KeyMap, default_keys, keys_file, load_keys, save_keys
 from helpers.player.loop import FASTEST, Loop, Shown
 from helpers.player.plain import png
+from helpers.player.preset import Preset
 from helpers.rollout import Rollout
 from helpers.run_folder import ROOT
 
@@ -64,7 +65,8 @@ class Player(anywidget.AnyWidget):
     Args:
         game: What is played.
         run: The folder for what is saved.
-        root: The folder that holds ``data/``, where a world's keys and labels are kept.
+        root: The folder that holds ``data/``, where a world's keys and labels are kept, and ``outputs/``,
+            where its presets are.
     """
 
     _esm = HERE / "player.js"
@@ -95,6 +97,7 @@ class Player(anywidget.AnyWidget):
         self._own_keys, self._note = load_keys(self._keys_path, suite.n_actions)
         keys = self._own_keys or default_keys(self._labels)
         self.loop = Loop(game, self._show, self._report, opened.world.fps, keys.idle)
+        self._preset = Preset(game, self.loop, root)
         self._say()
         self._prepared = False
         self.on_msg(self._receive)
@@ -134,6 +137,8 @@ class Player(anywidget.AnyWidget):
             self._views += 1
             first, self._prepared = not self._prepared, True
         self.loop.wake()
+        if not first:
+            self._do(self._preset.look)
         self._do(self._jumped)
         if first:  # not before somebody looks: a headless run has no use for it
             self.loop.put(self._warm_up)
@@ -197,6 +202,9 @@ class Player(anywidget.AnyWidget):
             self.loop.fps = min(max(_finite(name, value), 0.5), FASTEST)
         elif name == "idle":
             self._keep_keys(KeyMap(self._keys.keys, self._known(value)))
+        elif name == "preset":
+            self._do(lambda: self._preset.choose(str(value)))
+            return
         elif name in _PLAY:
             self._do(lambda: self.game.set(**{name: _number(name, value)}))
             return
@@ -308,6 +316,9 @@ class Player(anywidget.AnyWidget):
             **game.play._asdict(),
             # Beyond what JavaScript's numbers hold exactly.
             "seed": str(game.play.seed),
+            "preset": self._preset.chosen,
+            "presets": self._preset.options,
+            "preset_help": self._preset.help,
             "fps": self.loop.fps,
             "idle": self.loop.idle,
             "keys": self._keys.to_json()["keys"],
