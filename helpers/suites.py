@@ -83,7 +83,7 @@ WORLDS: dict[str, World] = {
     each.name: each
     for each in (
         # CoinRun is recorded one row a step, and every step is shown: fps is only how fast it plays.
-        # More than six decoding steps gained it nothing: `python runbook.py evaluate --steps 10`.
+        # More decoding steps are slower and no better: `python runbook.py presets`.
         World(
             "demo",
             "CoinRun",
@@ -93,7 +93,7 @@ WORLDS: dict[str, World] = {
             first_frame=0,
             dataset_repo=None,
             model_repo=None,
-            steps=6,
+            steps=1,
             true_actions=_keys("left", "right", "jump"),
         ),
         _published(

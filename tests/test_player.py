@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small_world import clip, settings, small_world
 
@@ -68,6 +70,24 @@ def until(happened: Callable[[], bool], seconds: float = 60.0) -> bool:
 
 
 # --- the loop ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(2, 1), (1, 1), (None, 1), (64, 2)])
+def test_a_core_is_left_to_the_browser_while_the_thread_lives(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, cores: int | None, threads: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        used: list[int] = []
+        loop.put(lambda: used.append(torch.get_num_threads()))
+        assert loop.wait()
+        assert used == [threads]
+        assert torch.get_num_threads() == 2
+    finally:
+        loop.sleep()
+        torch.set_num_threads(before)
 
 
 def test_a_tap_takes_one_step_and_tells_which_press_it_answers(loop: Loop, told: Told) -> None:

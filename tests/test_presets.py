@@ -28,8 +28,8 @@ def way(steps: int, feedback: str, ms: float, *clips: float, temperature: float 
 
 
 def measured(*ways: Way, opened: OpenWorld | None = None, chosen: Settings = PLAYED) -> Measurement:
-    """What a measurement would have found, of the demo world or of ``opened``."""
-    made_from = presets.conditions(opened, chosen) if opened else {"world": "demo", "device": "cpu"}
+    """What a measurement would have found, of the SONIC world or of ``opened``."""
+    made_from = presets.conditions(opened, chosen) if opened else {"world": "sonic", "device": "cpu"}
     machine = {"device": "cpu", "device_name": "a processor", "threads": "2"}
     return Measurement(made_from, machine, "2026-11-25 00:00:00", len(ways[0].clips_psnr), ways)
 
@@ -66,7 +66,7 @@ def test_the_best_way_that_is_fast_enough_is_chosen(preset: str, steps: int) -> 
 
 
 def test_of_ways_that_the_clips_cannot_tell_apart_the_one_nearest_the_worlds_own_steps_is_chosen() -> None:
-    assert world("demo").steps == 6
+    assert world("sonic").steps == 10
     lucky = way(1, "tokens", 10.0, 25.0, 17.0, 22.0)
     plain = [way(4, "tokens", 20.0, 20.0, 19.0, 21.0), way(8, "tokens", 40.0, 17.0, 22.0, 18.0)]
     assert presets.choose("20fps", measured(lucky, *plain)).steps == 8

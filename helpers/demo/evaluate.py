@@ -20,6 +20,7 @@ from helpers.assets import find_suite
 from helpers.bench import rollout_seconds
 from helpers.dataset import FrameDataset, to_model_frames
 from helpers.metrics import Interval, delta_psnr, interval
+from helpers.suites import world
 from helpers.worldmodel import Session, Suite, load_suite
 from helpers.worldmodel.session import Feedback
 
@@ -140,7 +141,7 @@ def main() -> None:
     """Print every number of the model card."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--clips", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=world("demo").steps)
     parser.add_argument("--windows", type=int, nargs="+", default=[4], choices=range(1, 5))
     parser.add_argument("--feedbacks", nargs="+", default=["tokens", "pixels"], choices=["tokens", "pixels"])
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.0, 1.0])

@@ -5,6 +5,7 @@ up: a held action is one value, other requests are few, and a browser that falls
 """
 
 import contextlib
+import os
 import threading
 import time
 from collections import deque
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from helpers.errors import RunbookError
 from helpers.game import Game
@@ -47,6 +49,21 @@ class Shown:
     press: int
     model: float
     transfer: float
+
+
+@contextlib.contextmanager
+def a_core_to_spare() -> Iterator[None]:
+    """Let torch leave one core to the browser and the rest of the machine within the block.
+
+    Its threads wait for each other busily, hundreds of times a frame. With one on every core, whatever else
+    wants to run makes all of them wait: play is slower than with a thread fewer, and stumbles.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(threads, (os.cpu_count() or 1) - 1)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Watch:
@@ -220,6 +237,10 @@ class Loop:
     # --- the thread ----------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        with a_core_to_spare():
+            self._work()
+
+    def _work(self) -> None:
         while (job := self._next()) is not None:
             note = ""
             try:
