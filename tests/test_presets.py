@@ -106,14 +106,13 @@ def test_the_rates_on_offer_are_those_that_are_reached() -> None:
 def test_a_world_that_was_not_measured_is_measured_kept_and_not_measured_again(
     opened: OpenWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presets, "STEPS", (1, 2))
-    monkeypatch.setattr(presets.measure, "__defaults__", (presets.CLIPS, (1, 2)))
+    monkeypatch.setattr(presets.measure, "__defaults__", (presets.CLIPS, (2, 3)))
     chosen = presets.apply(opened, replace(PLAYED, preset="1fps"), tmp_path)
     found = presets.read(opened, PLAYED, tmp_path)
     assert found is not None
     assert found.clips == presets.FEW_CLIPS
     tried = [(each.steps, each.temperature, each.feedback) for each in found.ways]
-    assert tried == list(itertools.product((1, 2, 6), presets.TEMPERATURES, presets.FEEDBACKS))
+    assert tried == list(itertools.product((1, 2, 3), presets.TEMPERATURES, presets.FEEDBACKS))
     assert all(each.ms_low <= each.ms <= each.ms_high for each in found.ways)
     assert found.machine["torch"] == torch.__version__ and found.machine["threads"] == "1"
     (picture,) = tmp_path.glob("demo_cpu_*.png")
@@ -309,7 +308,7 @@ def test_the_command_prints_a_table_and_what_each_preset_means(
 ) -> None:
     monkeypatch.setattr(presets, "open_world", lambda _: opened)
     monkeypatch.setattr(presets.save, "__defaults__", (tmp_path,))
-    assert presets.main(["-p", "context_window=1", "--clips", "2", "--steps", "1"]) == 0
+    assert presets.main(["-p", "context_window=1", "--clips", "2", "--steps", "6"]) == 0
     said = capsys.readouterr().out
     assert "mean over 2 clips" in said and "6 steps, sampled, pixels" in said and "5fps" in said
     (path,) = tmp_path.glob("*.json")

@@ -227,3 +227,12 @@ def test_children_get_utf_8_and_no_other_pythons_packages(monkeypatch):
 
     assert not {"PYTHONPATH", "PYTHONHOME", "JUPYTER_PATH"} & set(environment)
     assert environment["PYTHONUTF8"] == environment["PYTHONNOUSERSITE"] == "1"
+
+
+@pytest.mark.parametrize(("platform", "kept"), [("linux", True), ("win32", False), ("darwin", False)])
+def test_linux_is_asked_to_keep_freed_memory_unless_the_user_says_otherwise(monkeypatch, platform, kept):
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    assert ("MALLOC_TRIM_THRESHOLD_" in child_environment()) == kept
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")
+    assert child_environment()["MALLOC_TRIM_THRESHOLD_"] == "1000"
