@@ -34,7 +34,15 @@ from helpers.errors import OutputError, ParameterError, RunbookError
 from helpers.facts import environment_facts
 from helpers.metrics import DELTA_FRAME, Interval, delta_psnr, interval, psnr
 from helpers.report import write_json
-from helpers.rollout import OpenWorld, Settings, StepClock, frames_a_second, open_world, precision
+from helpers.rollout import (
+    OpenWorld,
+    Settings,
+    StepClock,
+    a_core_to_spare,
+    frames_a_second,
+    open_world,
+    precision,
+)
 from helpers.run_folder import ROOT
 from helpers.suites import world
 from helpers.worldmodel import Session, Suite
@@ -211,7 +219,8 @@ def offered(found: Measurement, rates: Sequence[int] = RATES) -> dict[str, Way]:
 
 def conditions(opened: OpenWorld, settings: Settings) -> dict[str, Any]:
     """All that decides how fast and how good a way is: a measurement holds where this is the same."""
-    facts = environment_facts(opened.suite.device)
+    with a_core_to_spare():
+        facts = environment_facts(opened.suite.device)
     machine = ("device", "device_name", "threads", "cpu_instructions", "torch", "cuda", "engine_sha256")
     return {
         "method": METHOD,
@@ -292,7 +301,7 @@ def measure(
     """Play clips of the world's own dataset in every way, with a progress bar.
 
     Quality is that of the fourth generated frame under the actions inferred from the clip, and against random
-    ones. Speed is that of a single world, all ways taking turns.
+    ones. Speed is that of a single world, all ways taking turns, on as many cores as the player uses.
 
     Args:
         opened: The world.
@@ -312,6 +321,7 @@ def measure(
     frames = read_clips(opened, settings, clips)
     label = f"measuring {len(ways)} ways of playing {opened.world.title} on {suite.device}"
     with (
+        a_core_to_spare(),  # as in the player
         precision(settings, suite.device),
         tqdm(total=2 * TIMED * len(ways), desc=label, bar_format=_BAR) as bar,
     ):
@@ -329,9 +339,12 @@ def measure(
         measured.append(
             Way(*way, middle, low, high, mean.mean, mean.half_width, tuple(values.tolist()), delta, within)
         )
+    made_from = conditions(opened, settings)
+    with a_core_to_spare():
+        facts = environment_facts(suite.device)
     return Measurement(
-        conditions(opened, settings),
-        environment_facts(suite.device),
+        made_from,
+        facts,
         time.strftime("%Y-%m-%d %H:%M:%S"),
         len(frames),
         tuple(measured),

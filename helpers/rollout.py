@@ -7,6 +7,7 @@ Pictures and evidence are `helpers.infer`'s business, playing by hand is `helper
 import contextlib
 import hashlib
 import logging
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -403,6 +404,21 @@ def open_session(opened: OpenWorld, clip: Clip, settings: Settings) -> Session:
         settings.seed,
         settings.feedback,
     )
+
+
+@contextlib.contextmanager
+def a_core_to_spare() -> Iterator[None]:
+    """Let torch leave one core to the browser and the rest of the machine within the block.
+
+    Its threads wait for each other busily, hundreds of times a frame. With one on every core, whatever else
+    wants to run makes all of them wait: play is slower than with a thread fewer, and stumbles.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(threads, (os.cpu_count() or 1) - 1)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager

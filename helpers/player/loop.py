@@ -5,7 +5,6 @@ up: a held action is one value, other requests are few, and a browser that falls
 """
 
 import contextlib
-import os
 import threading
 import time
 from collections import deque
@@ -13,10 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from helpers.errors import RunbookError
 from helpers.game import Game
+from helpers.rollout import a_core_to_spare
 
 WAITING = 8
 """Requests that may wait; later ones are dropped, or the world would lag ever further behind its player."""
@@ -49,21 +48,6 @@ class Shown:
     press: int
     model: float
     transfer: float
-
-
-@contextlib.contextmanager
-def a_core_to_spare() -> Iterator[None]:
-    """Let torch leave one core to the browser and the rest of the machine within the block.
-
-    Its threads wait for each other busily, hundreds of times a frame. With one on every core, whatever else
-    wants to run makes all of them wait: play is slower than with a thread fewer, and stumbles.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(threads, (os.cpu_count() or 1) - 1)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class Watch:
