@@ -22,7 +22,7 @@ from helpers.evidence import plot_trace
 from helpers.facts import environment_facts
 from helpers.game import Game
 from helpers.metrics import measure
-from helpers.report import Check, Status, write_json
+from helpers.report import Check, Status, picture, write_json
 from helpers.rollout import LOOP_ENDS, LOOP_STARTS, OpenWorld, Rollout, Settings, precision
 from helpers.video import VideoResult, contact_sheet, write_pngs, write_video
 
@@ -114,10 +114,10 @@ def show(saved: Saved, rollout: Rollout) -> None:
         display(Video(str(saved.video.path), embed=True, html_attributes="controls loop autoplay muted"))
     else:
         display(Picture(filename=str(saved.video.path)))
-    if picture := rollout.replay.picture() if rollout.replay else None:
-        display(picture)
+    if difference := rollout.replay.picture() if rollout.replay else None:
+        display(difference)
     if rollout.trace and rollout.trace.samples:
-        display(plot_trace(rollout.trace.samples))
+        display(picture(plot_trace(rollout.trace.samples), alt="GPU memory and utilisation"))
 
 
 def verify(opened: OpenWorld, rollout: Rollout, saved: Saved, settings: Settings, run: Path) -> list[Check]:

@@ -10,7 +10,6 @@ world (its files), that device, that torch and that engine alone; under other co
 
 import argparse
 import hashlib
-import io
 import itertools
 import json
 import logging
@@ -33,7 +32,7 @@ from helpers.dataset import FrameDataset, to_model_frames
 from helpers.errors import OutputError, ParameterError, RunbookError
 from helpers.facts import environment_facts
 from helpers.metrics import DELTA_FRAME, Interval, delta_psnr, interval, psnr
-from helpers.report import write_json
+from helpers.report import picture, write_json
 from helpers.rollout import (
     OpenWorld,
     Settings,
@@ -458,7 +457,7 @@ def quality(
 
 def show(opened: OpenWorld, settings: Settings, folder: Path = FOLDER) -> None:
     """Draw what was measured for this world here, the way it is played marked; else say how to measure it."""
-    from IPython.display import Image, display
+    from IPython.display import display
 
     found = read(opened, settings, folder)
     if found is None:
@@ -468,10 +467,7 @@ def show(opened: OpenWorld, settings: Settings, folder: Path = FOLDER) -> None:
         )
         return
     played = settings.steps or opened.world.steps, settings.temperature, settings.feedback
-    figure, picture = plot(found, played), io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
-    # As a picture: a kernel draws figures by itself only once pyplot is imported.
-    display(Image(picture.getvalue(), width=round(80 * figure.get_figwidth()), alt=table(found)))
+    display(picture(plot(found, played), alt=table(found)))
     if found.clips < CLIPS:
         print(f"Quality is a mean over {found.clips} clips. On {CLIPS}: {command(opened, settings)}")
 

@@ -4,13 +4,18 @@ Standard library only, so that it works before anything is installed.
 """
 
 import html
+import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from helpers.errors import VerdictError
+
+if TYPE_CHECKING:
+    from IPython.display import Image
+    from matplotlib.figure import Figure
 
 Status = Literal["ok", "warn", "fail", "skip"]
 _MARK = {"ok": "✅ ok", "warn": "⚠️ warn", "fail": "❌ fail", "skip": "➖ skip"}
@@ -143,6 +148,20 @@ def show(verdict: Verdict) -> None:
         print(verdict)
     else:
         display(verdict)
+
+
+def picture(figure: "Figure", alt: str = "") -> "Image":
+    """A figure as something that a notebook draws: by itself it does so only once pyplot is imported.
+
+    Args:
+        figure: Of matplotlib.
+        alt: What it shows, in words.
+    """
+    from IPython.display import Image
+
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=150)
+    return Image(drawn.getvalue(), width=round(80 * figure.get_figwidth()), alt=alt)
 
 
 def write_json(path: Path, value: object) -> None:

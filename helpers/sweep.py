@@ -467,7 +467,7 @@ def varied_columns(table: pa.Table) -> list[str]:
 def plot(table: pa.Table, x: str = "", line: str = "") -> "Figure":
     """A panel for each metric, against one parameter: means over all others, with their 95% interval.
 
-    The figure is made without pyplot, so nothing global changes; a notebook shows it, ``savefig`` saves it.
+    The figure is made without pyplot, so nothing global changes; `report.picture` shows it.
 
     Args:
         table: From `read_summary` or `summarise`.

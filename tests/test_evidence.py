@@ -1,6 +1,7 @@
 """The GPU trace, with a pretended device: the only hardware a test machine may lack."""
 
 import builtins
+import io
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from helpers.evidence import GpuTrace, nvml_reader, plot_trace
+from helpers.report import picture
 
 
 class PretendedGpu:
@@ -47,8 +49,12 @@ def test_a_trace_is_plotted_without_pyplot(tmp_path: Path) -> None:
     figure = plot_trace(traced_work().samples)
     figure.savefig(tmp_path / "trace.png")
     assert [axes.get_ylabel() for axes in figure.axes] == ["memory in use (GB)", "utilisation (%)"]
-    with Image.open(tmp_path / "trace.png") as picture:
-        assert picture.width > 400
+    with Image.open(tmp_path / "trace.png") as saved:
+        assert saved.width > 400
+    shown = picture(figure, alt="memory and utilisation")  # a bare figure is mere text in a kernel
+    with Image.open(io.BytesIO(shown.data)) as drawn:
+        assert drawn.format == "PNG" and drawn.width > 400
+    assert shown.alt == "memory and utilisation"
 
 
 def test_without_nvml_the_work_runs_and_the_note_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
