@@ -97,9 +97,9 @@ def _first_above(cumulative: Tensor, threshold: Tensor) -> Tensor:
 
     A threshold that rounding has lifted to the end falls on the last entry that weighs anything.
     """
-    end = cumulative[..., -1:]
-    below_end = torch.minimum(threshold, torch.nextafter(end, torch.zeros_like(end)))
-    return torch.searchsorted(cumulative, below_end, right=True)
+    before_end = cumulative[..., -1:] * (1 - 2**-24)  # the float32 before it; not every device has nextafter
+    found = torch.searchsorted(cumulative, torch.minimum(threshold, before_end), right=True)
+    return found.clamp_max(cumulative.shape[-1] - 1)
 
 
 def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
