@@ -105,7 +105,7 @@ def compare(suite: Suite, context_window: int, steps: int, pairs: int) -> Compar
         )
 
     same = torch.equal(engine(), straight())
-    timings = [(clock(engine), clock(straight)) for _ in range(pairs)]
+    timings = [(clock(engine, suite.device), clock(straight, suite.device)) for _ in range(pairs)]
     return Comparison(
         statistics.median(ours for ours, _ in timings),
         statistics.median(theirs for _, theirs in timings),
@@ -122,13 +122,17 @@ def rollout_seconds(
         suite, context, context.shape[1], steps=steps, temperature=temperature, feedback=feedback
     )
     session.step(0)
-    return statistics.median(clock(partial(session.step, index % suite.n_actions)) for index in range(frames))
+    return statistics.median(
+        clock(partial(session.step, index % suite.n_actions), suite.device) for index in range(frames)
+    )
 
 
-def clock(call: Callable[[], object]) -> float:
-    """Seconds one call takes."""
+def clock(call: Callable[[], object], device: torch.device = CPU) -> float:
+    """Seconds one call takes, until ``device`` has done all that it was told to."""
     start = time.perf_counter()
     call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter() - start
 
 
@@ -199,19 +203,9 @@ class Player:
         device = self.suite.device.type
         with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
             cpu = time.process_time()
-            seconds = clock(partial(self._finish, session))
+            seconds = clock(partial(session.step, self.actions[:, -1]), self.suite.device)
             cpu = time.process_time() - cpu
         return seconds, cpu, session.tokens
-
-    def _finish(self, session: Session) -> None:
-        session.step(self.actions[:, -1])
-        wait(self.suite.device)
-
-
-def wait(device: torch.device) -> None:
-    """Until a GPU has done all it was told to; at once on a CPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @torch.inference_mode()
@@ -219,15 +213,10 @@ def matrix_rate(device: torch.device, product: Callable[[Tensor, Tensor], Tensor
     """The most floating-point operations a second in the products these models consist of, best of 30."""
     shapes = [(256, 128, 4096), (256, 128, 384), (256, 128, 340)]
     operations = seconds = 0.0
-
-    def once() -> None:
-        product(x, weight)
-        wait(device)
-
     for rows, inner, columns in shapes:
         x, weight = torch.randn(rows, inner, device=device), torch.randn(columns, inner, device=device)
         operations += 2 * rows * inner * columns
-        seconds += min(clock(once) for _ in range(30))
+        seconds += min(clock(partial(product, x, weight), device) for _ in range(30))
     return operations / seconds
 
 
@@ -238,13 +227,14 @@ def engine_rows(suite: Suite, label: str, window: int, steps: int, pairs: int) -
     agreement = (player.step(bfloat16=True)[2] == greedy_tokens).float().mean().item()
     player.step(1.0)
     found: dict[str, list[float]] = {"greedy": [], "sampled": [], "bfloat16": [], "straight": [], "cpu": []}
+    straight = partial(straight_step, suite, player.window, player.actions, steps)
     for _ in range(pairs):
         seconds, cpu, _ = player.step()
         found["greedy"].append(seconds)
         found["cpu"].append(cpu)
         found["sampled"].append(player.step(1.0)[0])
         found["bfloat16"].append(player.step(bfloat16=True)[0])
-        found["straight"].append(clock(partial(straight_step, suite, player.window, player.actions, steps)))
+        found["straight"].append(clock(straight, suite.device))
     flops = step_work(suite, window, steps).flops
     floor = flops / matrix_rate(suite.device)
     torchs = flops / matrix_rate(suite.device, torch.nn.functional.linear)

@@ -218,8 +218,7 @@ def offered(found: Measurement, rates: Sequence[int] = RATES) -> dict[str, Way]:
 
 def conditions(opened: OpenWorld, settings: Settings) -> dict[str, Any]:
     """All that decides how fast and how good a way is: a measurement holds where this is the same."""
-    with a_core_to_spare():
-        facts = environment_facts(opened.suite.device)
+    facts = _facts(opened)
     machine = ("device", "device_name", "threads", "cpu_instructions", "torch", "cuda", "engine_sha256")
     return {
         "method": METHOD,
@@ -232,6 +231,12 @@ def conditions(opened: OpenWorld, settings: Settings) -> dict[str, Any]:
         "tf32": settings.tf32,
         "compile": settings.compile and not opened.notes,
     }
+
+
+def _facts(opened: OpenWorld) -> dict[str, str]:
+    """The machine's, with the number of threads that play has."""
+    with a_core_to_spare():
+        return environment_facts(opened.suite.device)
 
 
 def kept_in(made_from: dict[str, Any], folder: Path = FOLDER) -> Path:
@@ -338,12 +343,9 @@ def measure(
         measured.append(
             Way(*way, middle, low, high, mean.mean, mean.half_width, tuple(values.tolist()), delta, within)
         )
-    made_from = conditions(opened, settings)
-    with a_core_to_spare():
-        facts = environment_facts(suite.device)
     return Measurement(
-        made_from,
-        facts,
+        conditions(opened, settings),
+        _facts(opened),
         time.strftime("%Y-%m-%d %H:%M:%S"),
         len(frames),
         tuple(measured),

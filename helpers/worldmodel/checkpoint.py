@@ -394,7 +394,9 @@ def build_model(
         CheckpointError: A tensor is missing, left over, or fits no model; the message names it.
     """
     config = model_config(checkpoint, frame_size)
-    with torch.device("meta"):  # shapes alone: a few odd tensors can describe a model of terabytes
+    # Shapes alone: a few odd tensors can describe a model of terabytes. What the models compute when they are
+    # made keeps to operations (no arange, pow or randn) that do not import torch's compiler there.
+    with torch.device("meta"):
         _check_keys(_new_model(checkpoint.kind, config), checkpoint)
     model = _new_model(checkpoint.kind, config)
     _check_keys(model, checkpoint)

@@ -24,9 +24,8 @@ class Quantizer(nn.Module):
         self.latent_dim = latent_dim
         self.num_bins = num_bins
         self.codebook_size = num_bins**latent_dim
-        self.register_buffer(
-            "basis", torch.tensor([num_bins**index for index in range(latent_dim)])
-        )  # [L] int64
+        basis = torch.tensor([num_bins**index for index in range(latent_dim)])  # [L] int64
+        self.register_buffer("basis", basis)
 
     def forward(self, values: Tensor) -> Tensor:
         """Quantise encoder outputs ``[..., L]`` (any float) to latents ``[..., L]`` in [-1, 1].
