@@ -81,7 +81,7 @@ def straight_decode(
 @torch.inference_mode()
 def straight_step(suite: Suite, window: Tensor, actions: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """The frame behind ``window`` ``[B, Tc, 3, H, W]`` under ``actions`` ``[B, Tc]``, and its latents."""
-    context = suite.video_tokenizer.encode(window)
+    context = suite.video_tokenizer.encode(window.to(suite.device))
     latents = straight_decode(suite, context, suite.action_latents(actions), 1, steps)
     return suite.video_tokenizer.detokenize(latents)[:, -1:], latents[:, -1:]
 
@@ -205,7 +205,7 @@ class Player:
             cpu = time.process_time()
             seconds = clock(partial(session.step, self.actions[:, -1]), self.suite.device)
             cpu = time.process_time() - cpu
-        return seconds, cpu, session.tokens
+        return seconds, cpu, session.tokens.cpu()
 
 
 @torch.inference_mode()
