@@ -12,7 +12,7 @@ import pytest
 from browser_lab import FLAGS, Lab, find_browser, jupyterlab, parametrised
 from PIL import Image
 
-from helpers import session_file
+from helpers.play import session_file
 from helpers.run_folder import ROOT
 
 BROWSER = find_browser()
@@ -249,7 +249,7 @@ def test_what_is_set_in_the_player_is_what_is_played(console: Console) -> None:
 
 
 MEASURED = """
-from helpers import presets
+from helpers.presets import measure as presets
 way = presets.Way(1, 1.0, "pixels", 25.0, 24.0, 26.0, 20.0, 1.0, (19.5, 20.5))
 facts = presets.environment_facts(opened.suite.device)
 kept = presets.save(presets.Measurement(presets.conditions(opened, settings), facts, "now", 2, (way,)))
@@ -305,7 +305,8 @@ def test_what_is_saved_opens_and_its_session_replays_equal(console: Console) -> 
     with Image.open(saved["gif"]) as picture:
         assert picture.is_animated
     said = console.lab.run(
-        f"from helpers import session_file\nprint(session_file.replay({str(saved['session'])!r}).to_dict())",
+        "from helpers.play import session_file\n"
+        f"print(session_file.replay({str(saved['session'])!r}).to_dict())",
         timeout=120,
     )
     assert "'equal': True" in said

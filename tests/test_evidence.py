@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from helpers.evidence import GpuTrace, nvml_reader, plot_trace
+from helpers.play.gpu_trace import GpuTrace, nvml_reader, plot_trace
 from helpers.report import picture
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import small_world
 
-import helpers.game
+import helpers.play.game
 from helpers.errors import ActionError, DatasetError, ParameterError
-from helpers.game import Branch, Game, Timing, what_if_picture
-from helpers.rollout import OpenWorld, roll_out
+from helpers.play.game import Branch, Game, Timing, what_if_picture
+from helpers.play.rollout import OpenWorld, roll_out
 from helpers.worldmodel import Session
 
 NewGame = Callable[..., Game]
@@ -56,7 +56,7 @@ def test_a_game_makes_the_very_frames_that_a_session_makes(
     played = game.rollout()
 
     assert np.array_equal(np.concatenate(frames), played.frames[3:])
-    tokens = [helpers.game.token_hash(row) for row in session.tokens[0].numpy()]
+    tokens = [helpers.play.game.token_hash(row) for row in session.tokens[0].numpy()]
     assert game.token_hashes == tokens
     assert played.token_hashes == tokens and game.generated == 5 * horizon
     assert played.actions == [a for a in (1, 3, None, 0, 2) for _ in range(horizon)]
@@ -172,8 +172,8 @@ def test_a_state_that_was_let_go_of_is_stepped_again_bit_for_bit(
     whole.rewind(7)
     expected = play(whole, [3, 2])
 
-    monkeypatch.setattr(helpers.game, "RECENT", 2)
-    monkeypatch.setattr(helpers.game, "LANDMARK", 5)
+    monkeypatch.setattr(helpers.play.game, "RECENT", 2)
+    monkeypatch.setattr(helpers.play.game, "LANDMARK", 5)
     game = new(temperature=1.0, feedback=feedback)
     play(game, actions)
     held = [moment.session is not None for moment in game._path()]
@@ -323,11 +323,11 @@ def test_no_step_looks_at_more_than_the_last_frames(new: NewGame, feedback: str)
 
 
 def test_what_is_held_for_each_state_does_not_grow(new: NewGame, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helpers.game, "RECENT", 8)
+    monkeypatch.setattr(helpers.play.game, "RECENT", 8)
     game = new(feedback="tokens")
     play(game, [number % 4 for number in range(70)])
     sessions = [moment.session for moment in game._path() if moment.session is not None]
-    assert len(sessions) <= 8 + 70 // helpers.game.LANDMARK
+    assert len(sessions) <= 8 + 70 // helpers.play.game.LANDMARK
     assert {session.frames.shape[1] for session in sessions} == {3}
     assert {session.tokens.shape[1] for session in sessions} == {3}
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from helpers.infer import check_frames_differ, save, start_log, verify
-from helpers.rollout import OpenWorld, Rollout, Settings, choose_clip, open_world, roll_out
+from helpers.play.results import check_frames_differ, save, start_log, verify
+from helpers.play.rollout import OpenWorld, Rollout, Settings, choose_clip, open_world, roll_out
 
 SETTINGS = Settings(generation_steps=3, steps=2)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from helpers.dataset import to_model_frames
-from helpers.metrics import (
+from helpers.assets.dataset import to_model_frames
+from helpers.play.metrics import (
     Interval,
     action_histogram,
     delta_psnr,
@@ -22,7 +22,7 @@ from helpers.metrics import (
     student_quantile,
     token_accuracy,
 )
-from helpers.rollout import OpenWorld, Settings, choose_clip, open_session, open_world, roll_out
+from helpers.play.rollout import OpenWorld, Settings, choose_clip, open_session, open_world, roll_out
 from helpers.worldmodel import Session
 
 SHORT = Settings(generation_steps=4, steps=2)

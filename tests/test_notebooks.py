@@ -9,9 +9,9 @@ from typing import Any
 import nbformat
 import pytest
 
-from helpers import presets
-from helpers.batch import NOTEBOOKS, main, run_notebooks
-from helpers.rollout import LOOP_ENDS, LOOP_STARTS, Settings, open_world
+from helpers.batch.headless import NOTEBOOKS, main, run_notebooks
+from helpers.play.rollout import LOOP_ENDS, LOOP_STARTS, Settings, open_world
+from helpers.presets import measure as presets
 
 SHORT: dict[str, Any] = {"generation_steps": 3, "steps": 2}
 

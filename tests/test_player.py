@@ -16,16 +16,17 @@ import torch
 from PIL import Image
 from small_world import clip, settings, small_world
 
-from helpers import presets, session_file
-from helpers.action_labels import ActionLabel, suggest_keys
 from helpers.errors import ParameterError
-from helpers.game import Game
+from helpers.play import session_file
+from helpers.play.game import Game
+from helpers.play.rollout import OpenWorld, roll_out
 from helpers.player import open_player, played
 from helpers.player.keymap import KeyMap, action_id, default_keys, load_keys, save_keys
+from helpers.player.labels import ActionLabel, suggest_keys
 from helpers.player.loop import BEHIND, SILENT, Loop, Shown, Watch
 from helpers.player.plain import PlainPlayer
 from helpers.player.widget import Player
-from helpers.rollout import OpenWorld, roll_out
+from helpers.presets import measure as presets
 
 SETTINGS = settings(actions=(2, 0))
 

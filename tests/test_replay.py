@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import session_file
-from helpers.batch import parser, plan, run_notebooks
+from helpers.batch.headless import parser, plan, run_notebooks
+from helpers.play import session_file
 
 SHORT: dict[str, Any] = {"generation_steps": 3, "steps": 2, "temperature": 1.0, "seed": 4}
 

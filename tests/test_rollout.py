@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.errors import ActionError, DatasetError, DeviceError, ParameterError
-from helpers.rollout import (
+from helpers.play.rollout import (
     OpenWorld,
     Settings,
     choose_actions,

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as limits
 from hypothesis import strategies as some
 
-from helpers import session_file
 from helpers.errors import RunbookError, SessionFileError
-from helpers.game import Game
-from helpers.rollout import OpenWorld, roll_out
-from helpers.session_file import check, compare_worlds, find, play_again, read, write
+from helpers.play import session_file
+from helpers.play.game import Game
+from helpers.play.rollout import OpenWorld, roll_out
+from helpers.play.session_file import check, compare_worlds, find, play_again, read, write
 
 Recording = dict[str, Any]
 

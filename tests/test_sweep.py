@@ -12,10 +12,7 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-from helpers.errors import OutputError, ParameterError
-from helpers.rollout import Settings, choose_clip, open_world, roll_out
-from helpers.run_folder import ROOT
-from helpers.sweep import (
+from helpers.batch.sweep import (
     disk_is_full,
     folder_name,
     plot,
@@ -28,7 +25,10 @@ from helpers.sweep import (
     visible_gpus,
     worker_options,
 )
-from helpers.sweep_worker import _ended, _publish, open_storage
+from helpers.batch.worker import _ended, _publish, open_storage
+from helpers.errors import OutputError, ParameterError
+from helpers.play.rollout import Settings, choose_clip, open_world, roll_out
+from helpers.run_folder import ROOT
 
 # --- what a sweep.yaml means -------------------------------------------------------------------------
 
@@ -213,7 +213,14 @@ SHORT = "{generation_steps: 2, steps: 2, evaluate: false}"
 
 def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     """A sweep, as its own process: the driver."""
-    command = [sys.executable, "-m", "helpers.sweep", str(folder / "sweep.yaml"), "--output", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "helpers.batch.sweep",
+        str(folder / "sweep.yaml"),
+        "--output",
+        str(folder),
+    ]
     return subprocess.Popen(
         [*command, *arguments],
         cwd=ROOT,

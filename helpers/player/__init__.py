@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from helpers.game import Game
-from helpers.rollout import OpenWorld, Rollout, Settings
+from helpers.play.game import Game
+from helpers.play.rollout import OpenWorld, Rollout, Settings
 
 
 class AnyPlayer(Protocol):

@@ -8,13 +8,13 @@ import ipywidgets as widgets
 from PIL import Image
 
 from helpers.errors import ParameterError
-from helpers.game import Game
+from helpers.pictures import contact_sheet, upscale
+from helpers.play.game import Game
+from helpers.play.rollout import Rollout
 from helpers.player.keymap import action_id
 from helpers.player.loop import Loop, Shown
 from helpers.player.preset import AS_SET, Preset
-from helpers.rollout import Rollout
 from helpers.run_folder import ROOT
-from helpers.video import contact_sheet, upscale
 
 STRIP = 8
 """Frames in the strip below the picture."""

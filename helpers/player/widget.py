@@ -37,16 +37,16 @@ import anywidget
 import numpy as np
 import traitlets
 
-from helpers import session_file
-from helpers.action_labels import ActionLabel, label_actions, suggest_keys
 from helpers.errors import ParameterError, RunbookError
-from helpers.game import Game, what_if_picture
+from helpers.play import session_file
+from helpers.play.game import Game, what_if_picture
+from helpers.play.rollout import Rollout
 from helpers.player.keep import keep_picture, keep_video, unused
 from helpers.player.keymap import KeyMap, default_keys, keys_file, load_keys, save_keys
+from helpers.player.labels import ActionLabel, label_actions, suggest_keys
 from helpers.player.loop import FASTEST, Loop, Shown
 from helpers.player.plain import png
 from helpers.player.preset import Preset
-from helpers.rollout import Rollout
 from helpers.run_folder import ROOT
 
 HERE = Path(__file__).resolve().parent
