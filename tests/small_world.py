@@ -8,7 +8,8 @@ import numpy as np
 from golden_cases import random_suite
 
 from helpers.assets.fetch import SuitePaths
-from helpers.play.rollout import OpenWorld, Settings, choose_clip
+from helpers.play.settings import Settings
+from helpers.play.world import OpenWorld, choose_clip
 from helpers.worlds import world
 
 SETTINGS = Settings(context_window=3, steps=3, start=5, generation_steps=4, use_interactive_mode=True)

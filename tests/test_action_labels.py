@@ -8,7 +8,8 @@ import pytest
 import small_world
 
 import helpers.player.labels
-from helpers.play.rollout import OpenWorld, Settings, open_world
+from helpers.play.settings import Settings
+from helpers.play.world import OpenWorld, open_world
 from helpers.player.labels import (
     ActionLabel,
     describe,

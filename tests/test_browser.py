@@ -12,7 +12,7 @@ import pytest
 from browser_lab import FLAGS, Lab, find_browser, jupyterlab, parametrised
 from PIL import Image
 
-from helpers.play import session_file
+from helpers.play import recording
 from helpers.run_folder import ROOT
 
 BROWSER = find_browser()
@@ -305,12 +305,11 @@ def test_what_is_saved_opens_and_its_session_replays_equal(console: Console) -> 
     with Image.open(saved["gif"]) as picture:
         assert picture.is_animated
     said = console.lab.run(
-        "from helpers.play import session_file\n"
-        f"print(session_file.replay({str(saved['session'])!r}).to_dict())",
+        f"from helpers.play.replay import replay\nprint(replay({str(saved['session'])!r}).to_dict())",
         timeout=120,
     )
     assert "'equal': True" in said
-    assert session_file.read(saved["session"])["events"]
+    assert recording.read(saved["session"])["events"]
 
 
 def test_other_cells_run_while_it_plays(console: Console) -> None:
@@ -323,7 +322,7 @@ def test_other_cells_run_while_it_plays(console: Console) -> None:
 
 
 def test_two_players_in_one_notebook_are_independent(console: Console) -> None:
-    shown = "other = player.open_player(opened, settings, session_file.roll_out(opened, clip, settings), run)"
+    shown = "other = player.open_player(play(opened, choose_clip(opened, settings), settings), run)"
     console.page.evaluate(
         """async code => {
             const { content, sessionContext } = window.jupyterapp.shell.currentWidget;

@@ -227,6 +227,16 @@ def test_a_room_imports_only_rooms_below_it(path):
     assert used - allowed == set(), f"{module_name(path)} imports upwards"
 
 
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {module_name(path): house_imports(path) - {module_name(path)} for path in modules("helpers")}
+    packages = {name for name in graph if any(other.startswith(f"{name}.") for other in graph)}
+    left = {name: used - packages for name, used in graph.items() if name not in packages}
+    while free := {name for name, used in left.items() if not used & left.keys()}:
+        left = {name: used for name, used in left.items() if name not in free}
+
+    assert not left, f"a circle among {sorted(left)}"
+
+
 @pytest.mark.parametrize("room", sorted(ROOMS))
 def test_a_room_says_what_it_is_for_what_it_must_not_know_and_where_to_start(room):
     text = ast.get_docstring(ast.parse((ROOT / "helpers" / room / "__init__.py").read_text(encoding="utf-8")))

@@ -10,7 +10,9 @@ import nbformat
 import pytest
 
 from helpers.batch.headless import NOTEBOOKS, main, run_notebooks
-from helpers.play.rollout import LOOP_ENDS, LOOP_STARTS, Settings, open_world
+from helpers.play.settings import Settings
+from helpers.play.watch import LOOP_ENDS, LOOP_STARTS
+from helpers.play.world import open_world
 from helpers.presets import measure as presets
 
 SHORT: dict[str, Any] = {"generation_steps": 3, "steps": 2}

@@ -13,7 +13,8 @@ from matplotlib.text import Text
 from small_world import settings, small_world
 
 from helpers.errors import OutputError, ParameterError
-from helpers.play.rollout import OpenWorld, Settings
+from helpers.play.settings import Settings
+from helpers.play.world import OpenWorld
 from helpers.presets import measure as presets
 from helpers.presets.measure import Measurement, Way
 from helpers.train.coinrun_evaluate import evaluate_rollouts

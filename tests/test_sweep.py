@@ -27,7 +27,9 @@ from helpers.batch.sweep import (
 )
 from helpers.batch.worker import _ended, _publish, open_storage
 from helpers.errors import OutputError, ParameterError
-from helpers.play.rollout import Settings, choose_clip, open_world, roll_out
+from helpers.play.rollout import play
+from helpers.play.settings import Settings
+from helpers.play.world import choose_clip, open_world
 from helpers.run_folder import ROOT
 
 # --- what a sweep.yaml means -------------------------------------------------------------------------
@@ -276,7 +278,7 @@ def test_jobs_give_the_tokens_of_single_runs_and_a_failing_one_stops_no_other(tm
     opened = open_world(settings)
     for seed in (1, 2):  # the second ran in the first one's kernel
         alone = replace(settings, seed=seed)
-        expected = roll_out(opened, choose_clip(opened, alone), alone).token_hashes
+        expected = play(opened, choose_clip(opened, alone), alone).token_hashes
         assert hashes(folder, f"seed-{seed}") == expected
     table = read_summary(folder)
     assert table["status"].to_pylist() == ["fail", "ok", "ok"]

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from helpers.assets.dataset import FrameDataset
 from helpers.assets.fetch import SuitePaths, safe_checkpoints
 from helpers.errors import CheckpointError, DatasetError
-from helpers.play.rollout import Settings, open_world
+from helpers.play.settings import Settings
+from helpers.play.world import open_world
 from helpers.worldmodel import load_suite
 from helpers.worldmodel.checkpoint import read_checkpoint
 

@@ -19,7 +19,6 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,8 +34,6 @@ from helpers.run_folder import ROOT
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem  # type: ignore[import-untyped]
 
-    from helpers.assets.dataset import FrameDataset
-    from helpers.play.rollout import OpenWorld, Settings
 
 ATTEMPTS = 2
 """A job whose worker is lost is tried once more, and then given up."""
@@ -390,61 +387,12 @@ def _jobs(kernels: list[Kernel]) -> "queue.Queue[dict[str, Any]]":
 
 # --- in the kernel ---------------------------------------------------------------------------------
 
-_NOT_ABOUT_FILES: dict[str, Any] = {
-    "seed": 0,
-    "start": -1,
-    "actions": (),
-    "generation_steps": 1,
-    "fps": 0,
-    "temperature": 0.0,
-    "teacher_forced": False,
-    "use_actions": True,
-    "use_gt_actions": True,
-    "use_interactive_mode": False,
-    "preload_ratio": 1.0,
-    "steps": 0,
-    "feedback": "tokens",
-    "preset": "",
-    "evaluate": True,
-}
-"""Settings that say nothing of how a world is opened. One that this list does not know opens it anew."""
-
 
 def keep_worlds_open() -> None:
     """In a kernel that serves several jobs: give a world again that was opened before, if its files are."""
-    from helpers.play import rollout
+    from helpers.play.world import open_worlds
 
-    opened: dict[Settings, tuple[OpenWorld, list[tuple[int, int]]]] = {}
-    open_world = rollout.open_world
-
-    def stamps(world: "OpenWorld") -> list[tuple[int, int]]:
-        found = [path.stat() for _, path in world.paths.items()]
-        return [(each.st_mtime_ns, each.st_size) for each in found]
-
-    def give(settings: "Settings", root: Path = ROOT) -> "OpenWorld":
-        key = replace(settings, **_NOT_ABOUT_FILES)
-        kept = opened.get(key)
-        if kept is None or stamps(kept[0]) != kept[1]:
-            opened.clear()  # one suite at a time: a GPU may not hold two
-            world = open_world(settings, root)
-            opened[key] = world, stamps(world)
-            return world
-        for part, path in kept[0].paths.items():
-            rollout.log.info("loaded before %s %s sha256 %s", part, path, kept[0].hashes[part])
-        return kept[0]
-
-    starts: dict[tuple[Any, ...], list[int]] = {}
-    lively_starts = rollout.lively_starts
-
-    def give_starts(data: "FrameDataset", length: int, count: int = 1) -> list[int]:
-        changed = data.path.stat().st_mtime_ns
-        key = data.path, changed, data.skip, data.first_frame, len(data), length, count
-        if key not in starts:
-            starts[key] = lively_starts(data, length, count)
-        return starts[key]
-
-    rollout.open_world = give
-    rollout.lively_starts = give_starts  # type: ignore[assignment]
+    open_worlds.keep(True)
 
 
 def between_jobs() -> None:

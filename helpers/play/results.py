@@ -1,6 +1,6 @@
-"""Step 05: what becomes of a rollout: pictures, ``run.json``, and the proof that it ran.
+"""What is left of a game: pictures, ``session.json``, ``run.json``, and the proof that it ran.
 
-The notebook calls `helpers.play.rollout` to get one, then `save`, `show` and `verify`.
+The notebook calls `save`, `show` and `verify`, in this order.
 """
 
 import itertools
@@ -16,23 +16,38 @@ import numpy as np
 import torch
 from PIL import Image
 
-from helpers.errors import OutputError
 from helpers.pictures import VideoResult, contact_sheet, write_pngs, write_video
-from helpers.play import session_file
+from helpers.play import recording
+from helpers.play.comparison import Replay
+from helpers.play.compute import precision
 from helpers.play.conditions import environment_facts
-from helpers.play.game import Game
+from helpers.play.game import Game, Rollout
 from helpers.play.gpu_trace import plot_trace
 from helpers.play.metrics import measure
-from helpers.play.rollout import LOOP_ENDS, LOOP_STARTS, OpenWorld, Rollout, Settings, precision
-from helpers.report import Check, Status, picture, write_json
+from helpers.play.settings import ignored, source_of_actions
+from helpers.play.watch import LOOP_ENDS, LOOP_STARTS
+from helpers.report import Check, Subject, picture, write_json
+from helpers.run_folder import writing
 
-log = logging.getLogger("runbook.infer")
+log = logging.getLogger("runbook.results")
+
+SCALE = 4
+"""Pixels of a PNG for each pixel of a frame, along either side."""
 
 
 @dataclass(frozen=True)
 class Saved:
-    """What a rollout left in the run's folder."""
+    """What a game left in the run's folder.
 
+    Args:
+        rollout: The branch that was saved.
+        pngs: A file a frame.
+        contact_sheet: The true frames above the generated ones.
+        video: MP4 or GIF.
+        session: The session file.
+    """
+
+    rollout: Rollout
     pngs: list[Path]
     contact_sheet: Path
     video: VideoResult
@@ -56,55 +71,39 @@ def sheet(rollout: Rollout) -> Image.Image:
     captions = ["given"] * rollout.given + [
         "-" if action is None else f"action {action}" for action in rollout.actions
     ]
-    truth = rollout.truth
-    if len(truth) < len(rollout.frames):
-        grey = np.full_like(rollout.frames[len(truth) :], 235)
-        truth = np.concatenate((truth, grey))
+    missing = max(0, len(rollout.frames) - len(rollout.truth))
+    grey = np.full_like(rollout.frames[:missing], 235)
+    truth = np.concatenate((rollout.truth, grey))
     return contact_sheet([("true", truth), ("generated", rollout.frames)], captions, rollout.given)
 
 
-def save(rollout: Rollout, opened: OpenWorld, settings: Settings, run: Path) -> Saved:
-    """Write every picture of the rollout, and its session file, into the run's folder.
+def save(game: Game, run: Path) -> Saved:
+    """Write every picture of the branch where play stands, and the session file, into the run's folder.
 
     Raises:
         OutputError: Something could not be written.
     """
-    different = run / "replay_difference.png"
-    for old in [*(run / "frames").glob("frame_*.png"), run / "rollout.gif", different]:
-        old.unlink(missing_ok=True)
-    pngs = write_pngs(rollout.frames, run / "frames", scale=4)
-    sheet_path = run / "contact_sheet.png"
-    sheet(rollout).save(sheet_path)
-    fps = settings.fps or opened.world.fps
-    video = write_video(rollout.frames, run / "rollout.mp4", fps)
-    write_arrays(rollout, run / "rollout.npz")
-    session = run / "session.json"
-    session_file.write(session, Game.from_rollout(opened, rollout, settings).recording())
+    rollout, different = game.rollout(), run / "replay_difference.png"
+    with writing(run):
+        for old in [*(run / "frames").glob("frame_*.png"), run / "rollout.gif", different]:
+            old.unlink(missing_ok=True)
+        pngs = write_pngs(rollout.frames, run / "frames", scale=SCALE)
+        sheet_path, session = run / "contact_sheet.png", run / "session.json"
+        sheet(rollout).save(sheet_path)
+        fps = game.settings.fps or game.opened.world.fps
+        video = write_video(rollout.frames, run / "rollout.mp4", fps)
+        # frames uint8 [T, H, W, 3], tokens int32 [T', P]
+        tokens = rollout.tokens.astype(np.int32)
+        np.savez_compressed(run / "rollout.npz", frames=rollout.frames, tokens=tokens)
+        recording.write(session, game.recording())
+        if game.replay and (difference := game.replay.picture()):
+            difference.save(different)
     for path in (run / "frames", sheet_path, video.path, session):
         log.info("wrote %s", path)
-    picture = rollout.replay.picture() if rollout.replay else None
-    if picture:
-        picture.save(different)
-    return Saved(pngs, sheet_path, video, session)
+    return Saved(rollout, pngs, sheet_path, video, session)
 
 
-def write_arrays(rollout: Rollout, path: Path) -> None:
-    """Write what a rollout is made of: ``frames`` uint8 ``[T, H, W, 3]``, ``tokens`` int32 ``[T', P]``.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
-    # A game's session keeps its last frames only; the game itself keeps all.
-    tokens = rollout.game.tokens if rollout.game else rollout.session.tokens[0].cpu().numpy()
-    try:
-        np.savez_compressed(path, frames=rollout.frames, tokens=tokens.astype(np.int32))
-    except OSError as error:
-        raise OutputError(
-            f"{path} could not be written ({error.strerror or error}).", fix="Free some disk and run again."
-        ) from error
-
-
-def show(saved: Saved, rollout: Rollout) -> None:
+def show(saved: Saved, game: Game) -> None:
     """Show the contact sheet, the video and, where a GPU was watched, its trace."""
     from IPython.display import Image as Picture
     from IPython.display import Video, display
@@ -114,40 +113,43 @@ def show(saved: Saved, rollout: Rollout) -> None:
         display(Video(str(saved.video.path), embed=True, html_attributes="controls loop autoplay muted"))
     else:
         display(Picture(filename=str(saved.video.path)))
-    if difference := rollout.replay.picture() if rollout.replay else None:
+    if difference := game.replay.picture() if game.replay else None:
         display(difference)
-    if rollout.trace and rollout.trace.samples:
-        display(picture(plot_trace(rollout.trace.samples), alt="GPU memory and utilisation"))
+    if game.trace and game.trace.samples:
+        display(picture(plot_trace(game.trace.samples), alt="GPU memory and utilisation"))
 
 
-def verify(opened: OpenWorld, rollout: Rollout, saved: Saved, settings: Settings, run: Path) -> list[Check]:
+def verify(game: Game, saved: Saved, run: Path) -> list[Check]:
     """The hard verification: log, file and GPU evidence; also writes ``run.json``.
 
     Args:
-        opened: The world that was played.
-        rollout: What came of it.
-        saved: What was written.
-        settings: What was asked for.
+        game: What was played.
+        saved: What was written of it.
         run: The run's folder.
 
     Returns:
         The checks of the notebook's verdict.
+
+    Raises:
+        OutputError: ``run.json`` could not be written.
     """
+    rollout, settings = saved.rollout, game.settings
     checks = [
-        check_log(run, opened),
-        *check_files(saved, rollout),
+        check_log(run, game),
+        *check_files(saved),
         check_frames_differ(rollout),
-        check_device(opened, rollout),
+        check_device(game, rollout),
+        Subject("actions").ok(source_of_actions(settings)),
+        *check_silent_failures(game),
     ]
-    if rollout.replay:
-        checks.append(check_replay(rollout.replay))
-    checks += [Check("note", "warn", note, "Nothing needs to be done.") for note in opened.notes]
+    if game.replay:
+        checks.append(check_replay(game.replay))
     if rollout.psnr:
         mean = f"{statistics.mean(rollout.psnr):.1f} dB against the true frames (mean of {len(rollout.psnr)})"
-        checks.append(Check("psnr", "ok", mean))
-    with precision(settings, opened.suite.device):
+        checks.append(Subject("psnr").ok(mean))
+    with precision(settings, game.opened.suite.device):
         metrics = measure(
-            rollout.session,
+            game.session,
             rollout.frames,
             rollout.truth,
             rollout.given,
@@ -155,122 +157,111 @@ def verify(opened: OpenWorld, rollout: Rollout, saved: Saved, settings: Settings
             len(rollout.psnr),
             settings.evaluate,
         )
-    record = describe_run(opened, rollout, saved, settings, checks) | {"metrics": metrics}
-    write_json(run / "run.json", record)
+    with writing(run):
+        write_json(run / "run.json", describe_run(game, saved, checks) | {"metrics": metrics})
     return checks
 
 
-def check_log(run: Path, opened: OpenWorld) -> Check:
+def check_log(run: Path, game: Game) -> Check:
     """The log must say which files were loaded, and that the loop began and ended."""
+    log_file = Subject("log")
     text = (run / "run.log").read_text(encoding="utf-8")
-    wanted = [*(str(path) for _, path in opened.paths.items()), LOOP_STARTS, LOOP_ENDS]
+    wanted = [*(str(path) for _, path in game.opened.paths.items()), LOOP_STARTS, LOOP_ENDS]
     missing = [line for line in wanted if line not in text]
     if missing:
-        return Check(
-            "log", "fail", f"run.log does not mention {', '.join(missing)}", "Run the notebook from the top."
+        return log_file.fail(
+            f"run.log does not mention {', '.join(missing)}", "Run the notebook from the top."
         )
-    return Check(
-        "log", "ok", "run.log names the dataset, the three checkpoints, and the loop's start and end"
-    )
+    return log_file.ok("run.log names the dataset, the three checkpoints, and the loop's start and end")
 
 
-def check_files(saved: Saved, rollout: Rollout) -> list[Check]:
+def check_files(saved: Saved) -> list[Check]:
     """Every picture is opened again."""
-    size = rollout.frames.shape[1] * 4
+    png, video, count = Subject("png"), Subject("video"), len(saved.rollout.frames)
+    size = saved.rollout.frames.shape[1] * SCALE
     intact = 0
     for path in saved.pngs:
-        with Image.open(path) as picture:
-            intact += picture.size == (size, size)
-    whole = intact == len(rollout.frames)
-    files = Check(
-        "png",
-        "ok" if whole else "fail",
-        f"{intact} of {len(rollout.frames)} frames as {size}x{size} PNG",
-        "" if whole else "Free some disk and run again.",
-    )
-    video = saved.video
-    if video.codec == "h264":
-        return [files, Check("video", "ok", f"{video.path.name}: H.264, {video.frames} frames read back")]
-    return [
-        files,
-        Check(
-            "video",
-            "warn",
-            video.note,
-            "The PNG files and the GIF hold the same frames; reinstall the package av for MP4.",
-        ),
-    ]
+        with Image.open(path) as image:
+            intact += image.size == (size, size)
+    observed = f"{intact} of {count} frames as {size}x{size} PNG"
+    files = png.ok(observed) if intact == count else png.fail(observed, "Free some disk and run again.")
+    if saved.video.codec == "h264":
+        return [files, video.ok(f"{saved.video.path.name}: H.264, {saved.video.frames} frames read back")]
+    fix = "The PNG files and the GIF hold the same frames; reinstall the package av for MP4."
+    return [files, video.warn(saved.video.note, fix)]
 
 
 def check_frames_differ(rollout: Rollout) -> Check:
     """A model that does nothing repeats one frame."""
+    frames = Subject("frames")
     if not rollout.generated:
-        return Check(
-            "frames",
-            "warn",
-            "no frame was generated yet",
-            "Play above, then run this cell again; or set actions.",
-        )
+        fix = "Play above, then run this cell again; or set actions."
+        return frames.warn("no frame was generated yet", fix)
     tail = rollout.frames[rollout.given - 1 :]
     changed = sum(not np.array_equal(a, b) for a, b in itertools.pairwise(tail))
-    status: Status = "ok" if changed else "warn"
-    return Check(
-        "frames",
-        status,
-        f"{changed} of {rollout.generated} generated frames differ from the one before",
-        "" if changed else "Try other actions or another start.",
-    )
+    observed = f"{changed} of {rollout.generated} generated frames differ from the one before"
+    return frames.ok(observed) if changed else frames.warn(observed, "Try other actions or another start.")
 
 
-def check_device(opened: OpenWorld, rollout: Rollout) -> Check:
+def check_device(game: Game, rollout: Rollout) -> Check:
     """Where the models ran, proved by their parameters and, on a GPU, by its memory and its own clock."""
-    suite = opened.suite
+    device, suite = Subject("device"), game.opened.suite
     models = (suite.video_tokenizer, suite.latent_actions, suite.dynamics)
     parameters = [parameter for model in models for parameter in model.parameters()]
-    devices = sorted({str(parameter.device) for parameter in parameters})
+    places = sorted({str(parameter.device) for parameter in parameters})
     if suite.device.type != "cuda":
         kind = "CPU" if suite.device.type == "cpu" else "Metal"
-        where = f"{kind} run: all {suite.parameter_count():,} parameters on {', '.join(devices)}"
+        where = f"{kind} run: all {suite.parameter_count():,} parameters on {', '.join(places)}"
         if suite.device.type == "cpu" and torch.cuda.is_available():
-            return Check("device", "warn", where, 'A CUDA device is there: set device to "cuda".')
-        return Check("device", "ok", where)
+            return device.warn(where, 'A CUDA device is there: set device to "cuda".')
+        return device.ok(where)
     needed = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
     peak, event = rollout.peak_memory_bytes, sum(rollout.gpu_seconds)
-    rise = rollout.trace.memory_rise if rollout.trace else 0
+    rise = game.trace.memory_rise if game.trace else 0
     observed = (
-        f"{torch.cuda.get_device_name(suite.device)}: parameters on {', '.join(devices)}, "
+        f"{torch.cuda.get_device_name(suite.device)}: parameters on {', '.join(places)}, "
         f"peak memory {peak / 1e6:.0f} MB (weights {needed / 1e6:.0f} MB), "
         f"{event:.2f} s on the GPU's clock, device memory rose {rise / 1e6:.0f} MB"
     )
-    proved = all(device.startswith("cuda") for device in devices) and peak >= needed and event > 0
-    return Check(
-        "device", "ok" if proved else "fail", observed, "" if proved else "Run 02_torch and see its verdict."
-    )
+    proved = all(place.startswith("cuda") for place in places) and peak >= needed and event > 0
+    return device.ok(observed) if proved else device.fail(observed, "Run 02_torch and see its verdict.")
 
 
-def check_replay(replay: session_file.Replay) -> Check:
+def check_silent_failures(game: Game) -> list[Check]:
+    """What was asked for and did not happen although nothing failed: a line each."""
+    suite = game.opened.suite
+    checks = [
+        Subject("note").warn(note, "Nothing needs to be done: the frames are the same, slower.")
+        for note in game.opened.notes
+    ]
+    if suite.graphs.refusal:
+        observed = f"steps run without a recorded CUDA graph, which is slower: {suite.graphs.refusal}"
+        checks.append(Subject("cuda_graph").warn(observed, "Report this line; the frames are the same."))
+    checks += [
+        Subject("ignored").warn(sentence, "Take the parameter out, or change the one that goes before it.")
+        for sentence in ignored(game.settings, suite.device.type)
+    ]
+    return checks
+
+
+def check_replay(replay: Replay) -> Check:
     """Every frame must have the tokens that were recorded."""
     if replay.equal:
-        return Check("replay", "ok", str(replay))
-    return Check(
-        "replay",
-        "fail",
+        return Subject("replay").ok(str(replay))
+    return Subject("replay").fail(
         str(replay),
         "See replay_difference.png. Only the same files, device and torch give the same bits; if these are "
         "the same, the session file was changed.",
     )
 
 
-def describe_run(
-    opened: OpenWorld, rollout: Rollout, saved: Saved, settings: Settings, checks: Sequence[Check]
-) -> dict[str, Any]:
+def describe_run(game: Game, saved: Saved, checks: Sequence[Check]) -> dict[str, Any]:
     """Everything about the run but its metrics, as plain JSON values: the content of ``run.json``."""
-    generated_seconds = rollout.seconds[1:] or rollout.seconds
-    per_frame = (
-        statistics.median(generated_seconds) / settings.prediction_horizon if generated_seconds else None
-    )
+    opened, rollout, trace = game.opened, saved.rollout, game.trace
+    steady = rollout.seconds[1:] or rollout.seconds
+    per_frame = statistics.median(steady) / game.horizon if steady else None
     return {
-        "parameters": asdict(settings),
+        "parameters": asdict(game.settings),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -294,13 +285,13 @@ def describe_run(
             "frames_per_second": None if per_frame is None else 1 / per_frame,
         },
         "environment": environment_facts(opened.suite.device),
-        "replay": rollout.replay.to_dict() if rollout.replay else None,
+        "replay": game.replay.to_dict() if game.replay else None,
         "evidence": {
             "checks": [asdict(check) for check in checks],
             "gpu_seconds": rollout.gpu_seconds,
             "gpu_peak_memory_bytes": rollout.peak_memory_bytes,
-            "gpu_trace": [asdict(sample) for sample in rollout.trace.samples] if rollout.trace else [],
-            "gpu_trace_note": rollout.trace.note if rollout.trace else "no CUDA device in use",
+            "gpu_trace": [asdict(sample) for sample in trace.samples] if trace else [],
+            "gpu_trace_note": trace.note if trace else "no CUDA device in use",
         },
         "outputs": {
             "frames": len(saved.pngs),

@@ -25,7 +25,7 @@ import torch
 
 from helpers.assets.dataset import FrameDataset, to_model_frames
 from helpers.pictures import to_uint8
-from helpers.play.rollout import OpenWorld
+from helpers.play.world import OpenWorld
 from helpers.report import write_json
 from helpers.run_folder import ROOT
 from helpers.worldmodel import Suite

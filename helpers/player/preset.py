@@ -4,9 +4,9 @@ from pathlib import Path
 
 from helpers.errors import ParameterError
 from helpers.play.game import Game, Play
-from helpers.play.rollout import frames_a_second
 from helpers.player.loop import FASTEST, Loop
 from helpers.presets import measure
+from helpers.presets.measure import frames_a_second
 
 AS_SET = ""
 """The choice of no preset: steps, temperature and feedback as the player or the notebook set them."""

@@ -30,17 +30,11 @@ from helpers.assets.dataset import FrameDataset, to_model_frames
 from helpers.commands import printable, runbook_line
 from helpers.errors import OutputError, ParameterError, RunbookError
 from helpers.parameters import add_parameter_arguments, read_overrides
+from helpers.play.compute import StepClock, a_core_to_spare, precision
 from helpers.play.conditions import environment_facts
 from helpers.play.metrics import DELTA_FRAME, Interval, delta_psnr, interval, psnr
-from helpers.play.rollout import (
-    OpenWorld,
-    Settings,
-    StepClock,
-    a_core_to_spare,
-    frames_a_second,
-    open_world,
-    precision,
-)
+from helpers.play.settings import Settings, checked
+from helpers.play.world import OpenWorld, open_world
 from helpers.report import picture, write_json
 from helpers.run_folder import ROOT
 from helpers.worldmodel import Session, Suite
@@ -144,6 +138,15 @@ class Measurement:
     measured: str
     clips: int
     ways: tuple[Way, ...]
+
+
+def frames_a_second(preset: str) -> int:
+    """What a preset asks for: 30 for ``"30fps"``.
+
+    Raises:
+        ParameterError: It is no such preset.
+    """
+    return int(checked("preset", preset).strip().lower().removesuffix("fps"))
 
 
 # --- asking ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from helpers.assets.dataset import to_model_frames
+from helpers.play.game import Game
 from helpers.play.metrics import (
     Interval,
     action_histogram,
@@ -22,7 +23,9 @@ from helpers.play.metrics import (
     student_quantile,
     token_accuracy,
 )
-from helpers.play.rollout import OpenWorld, Settings, choose_clip, open_session, open_world, roll_out
+from helpers.play.rollout import play
+from helpers.play.settings import Settings
+from helpers.play.world import OpenWorld, choose_clip, open_world
 from helpers.worldmodel import Session
 
 SHORT = Settings(generation_steps=4, steps=2)
@@ -110,13 +113,13 @@ def test_the_delta_of_a_run_compares_the_fourth_frame_of_rollouts_played_the_sam
     opened: OpenWorld,
 ) -> None:
     clip = choose_clip(opened, SHORT)
-    session = open_session(opened, clip, SHORT)
+    session = Game(opened, clip, SHORT).session.fork()
     found = run_delta_psnr(session, clip.frames, draws=3)
     drawn = np.random.default_rng(0).integers(8, size=(3, 4))
     followed = opened.suite.infer_actions(clip.frames[:, :8])[0, 3:]
     scores = []
     for actions in (followed, *torch.from_numpy(drawn)):
-        alone = open_session(opened, clip, SHORT)
+        alone = Game(opened, clip, SHORT).session.fork()
         for action in actions:
             alone.step(int(action))
         last = ((alone.frames[:, 7].clamp(-1, 1) + 1) * 127.5).round()
@@ -142,8 +145,9 @@ def test_token_accuracy_is_that_of_one_pass_behind_true_frames(opened: OpenWorld
 
 
 def test_a_run_that_follows_its_clip_has_every_metric(opened: OpenWorld) -> None:
-    made = roll_out(opened, choose_clip(opened, SHORT), SHORT)
-    found = measure(made.session, made.frames, made.truth, made.given, made.actions, len(made.psnr))
+    game = play(opened, choose_clip(opened, SHORT), SHORT)
+    made = game.rollout()
+    found = measure(game.session, made.frames, made.truth, made.given, made.actions, len(made.psnr))
     assert found["psnr_db"] == pytest.approx(made.psnr) and len(found["psnr_db"]) == 4
     assert len(found["ssim"]) == 4 and all(0 < value < 1 for value in found["ssim"])
     assert found["motion_ratio"] > 0
@@ -154,14 +158,15 @@ def test_a_run_that_follows_its_clip_has_every_metric(opened: OpenWorld) -> None
 
 def test_a_run_of_other_actions_is_not_compared_with_the_clip_frame_by_frame(opened: OpenWorld) -> None:
     settings = replace(SHORT, actions=(1, 2, 3, 4))
-    made = roll_out(opened, choose_clip(opened, settings), settings)
-    found = measure(made.session, made.frames, made.truth, made.given, made.actions, 0, evaluate=False)
+    game = play(opened, choose_clip(opened, settings), settings)
+    made = game.rollout()
+    found = measure(game.session, made.frames, made.truth, made.given, made.actions, 0, evaluate=False)
     assert found["psnr_db"] == found["ssim"] == []
     assert found["action_histogram"] == [0, 1, 1, 1, 1, 0, 0, 0]
     assert found["delta_4_psnr_db"] is None and found["token_accuracy"] is None
 
 
 def test_a_clip_is_the_same_as_pixels_and_as_model_frames(opened: OpenWorld) -> None:
-    made = roll_out(opened, choose_clip(opened, SHORT), SHORT)
+    made = play(opened, choose_clip(opened, SHORT), SHORT).rollout()
     clip = torch.from_numpy(to_model_frames(made.truth, 64))
     assert torch.equal(clip, choose_clip(opened, SHORT).frames)

@@ -7,16 +7,11 @@ import pytest
 import torch
 
 from helpers.errors import ActionError, DatasetError, DeviceError, ParameterError
-from helpers.play.rollout import (
-    OpenWorld,
-    Settings,
-    choose_actions,
-    choose_clip,
-    open_world,
-    precision,
-    psnr,
-    roll_out,
-)
+from helpers.play.compute import precision
+from helpers.play.metrics import psnr
+from helpers.play.rollout import choose_actions, play
+from helpers.play.settings import Settings
+from helpers.play.world import OpenWorld, choose_clip, open_world
 
 SHORT = Settings(generation_steps=3, steps=2)
 
@@ -126,14 +121,14 @@ def test_random_actions_follow_the_seed(opened: OpenWorld) -> None:
 def test_an_action_id_out_of_range_is_refused_before_anything_runs(opened: OpenWorld) -> None:
     settings = replace(SHORT, actions=(0, 8))
     with pytest.raises(ActionError, match="0 to 7"):
-        roll_out(opened, choose_clip(opened, settings), settings)
+        play(opened, choose_clip(opened, settings), settings)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_the_same_settings_give_the_same_frames(opened: OpenWorld, temperature: float) -> None:
     settings = replace(SHORT, temperature=temperature)
     clip = choose_clip(opened, settings)
-    one, two = (roll_out(opened, clip, settings) for _ in range(2))
+    one, two = (play(opened, clip, settings).rollout() for _ in range(2))
     assert np.array_equal(one.frames, two.frames)
     assert one.token_hashes == two.token_hashes
     assert len(one.token_hashes) == len(one.actions) == one.generated == 3
@@ -141,7 +136,7 @@ def test_the_same_settings_give_the_same_frames(opened: OpenWorld, temperature: 
 
 def test_a_horizon_of_two_holds_each_action_for_two_frames(opened: OpenWorld) -> None:
     settings = replace(SHORT, actions=(2, 6), prediction_horizon=2)
-    made = roll_out(opened, choose_clip(opened, settings), settings)
+    made = play(opened, choose_clip(opened, settings), settings).rollout()
     assert made.actions == [2, 2, 6, 6]
     assert len(made.seconds) == 2
 
@@ -149,17 +144,17 @@ def test_a_horizon_of_two_holds_each_action_for_two_frames(opened: OpenWorld) ->
 def test_teacher_forcing_shows_the_true_frames_at_every_step(opened: OpenWorld) -> None:
     settings = replace(SHORT, teacher_forced=True, context_window=1, feedback="pixels")
     clip = choose_clip(opened, settings)
-    made = roll_out(opened, clip, settings)
+    made = play(opened, clip, settings).rollout()
     assert len(made.psnr) == 3
     # With a window of one frame, the last step knows nothing but the true frame before and its action.
     alone = replace(settings, start=clip.start + 2, generation_steps=1, actions=(made.actions[-1],))
-    again = roll_out(opened, choose_clip(opened, alone), replace(alone, teacher_forced=False))
+    again = play(opened, choose_clip(opened, alone), replace(alone, teacher_forced=False)).rollout()
     assert np.array_equal(again.frames[-1], made.frames[-1])
 
 
 def test_without_actions_frames_are_generated_without_conditioning(opened: OpenWorld) -> None:
     settings = replace(SHORT, use_gt_actions=False, use_actions=False)
-    made = roll_out(opened, choose_clip(opened, settings), settings)
+    made = play(opened, choose_clip(opened, settings), settings).rollout()
     assert made.actions == [None, None, None]
     assert made.psnr == []
 
@@ -175,8 +170,8 @@ def test_precision_is_put_back_after_the_block(opened: OpenWorld) -> None:
 
 def test_a_rollout_in_bfloat16_stays_in_the_codebook(opened: OpenWorld) -> None:
     settings = replace(SHORT, amp=True)
-    made = roll_out(opened, choose_clip(opened, settings), settings)
-    tokens = made.session.tokens
+    made = play(opened, choose_clip(opened, settings), settings)
+    tokens = made.tokens
     assert int(tokens.min()) >= 0 and int(tokens.max()) < 4096
 
 

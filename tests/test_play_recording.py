@@ -15,10 +15,13 @@ from hypothesis import settings as limits
 from hypothesis import strategies as some
 
 from helpers.errors import RunbookError, SessionFileError
-from helpers.play import session_file
+from helpers.play import recording as recording_module
+from helpers.play.comparison import Replay
 from helpers.play.game import Game
-from helpers.play.rollout import OpenWorld, roll_out
-from helpers.play.session_file import check, compare_worlds, find, play_again, read, write
+from helpers.play.recording import check, find, read, write
+from helpers.play.replay import compare_worlds, play_again, recorded_settings
+from helpers.play.rollout import play as play_settings
+from helpers.play.world import OpenWorld
 
 Recording = dict[str, Any]
 
@@ -95,39 +98,36 @@ def test_every_kind_of_headless_run_replays_from_its_file(
     opened: OpenWorld, tmp_path: Path, source: dict, horizon: int
 ) -> None:
     chosen = small_world.settings(**source, prediction_horizon=horizon)
-    made = roll_out(opened, small_world.clip(opened, chosen), chosen)
+    played = play_settings(opened, small_world.clip(opened, chosen), chosen)
     path = tmp_path / "session.json"
-    write(path, Game.from_rollout(opened, made, chosen).recording())
+    write(path, played.recording())
 
-    settings = session_file.recorded_settings(small_world.settings(replay=str(path), start=-1, seed=9))
-    again = session_file.roll_out(opened, small_world.clip(opened, settings), settings)
+    settings = recorded_settings(small_world.settings(replay=str(path), start=-1, seed=9))
+    again = play_settings(opened, small_world.clip(opened, settings), settings)
 
     assert again.replay is not None and again.replay.equal
-    assert again.token_hashes == made.token_hashes
-    assert again.actions == made.actions
-    assert np.array_equal(again.frames, made.frames)
-    assert again.replay.to_dict()["frames_compared"] == made.generated == again.generated
+    assert again.token_hashes == played.token_hashes
+    one, two = played.rollout(), again.rollout()
+    assert two.actions == one.actions
+    assert np.array_equal(two.frames, one.frames)
+    assert again.replay.to_dict()["frames_compared"] == played.generated == again.generated
 
 
 def test_a_session_played_by_hand_replays_without_a_player(opened: OpenWorld, tmp_path: Path) -> None:
     game = play(new(opened))
     write(tmp_path / "session.json", game.recording())
-    settings = session_file.recorded_settings(
-        small_world.settings(replay=str(tmp_path), use_interactive_mode=False)
-    )
+    settings = recorded_settings(small_world.settings(replay=str(tmp_path), use_interactive_mode=False))
     assert settings.action_source == "given" and not settings.use_interactive_mode
-    again = session_file.roll_out(opened, small_world.clip(opened, settings), settings)
+    again = play_settings(opened, small_world.clip(opened, settings), settings)
     assert again.replay is not None and again.replay.equal
     assert again.token_hashes == game.token_hashes
-    assert Game.from_rollout(opened, again, settings).branches == game.branches
+    assert again.branches == game.branches
 
 
 def test_a_game_in_which_nothing_happened_replays(opened: OpenWorld, tmp_path: Path) -> None:
     write(tmp_path / "session.json", new(opened).recording())
-    settings = session_file.recorded_settings(
-        small_world.settings(replay=str(tmp_path), use_interactive_mode=False)
-    )
-    again = session_file.roll_out(opened, small_world.clip(opened, settings), settings)
+    settings = recorded_settings(small_world.settings(replay=str(tmp_path), use_interactive_mode=False))
+    again = play_settings(opened, small_world.clip(opened, settings), settings)
     assert again.replay is not None and again.replay.equal and again.replay.compared == 0
 
 
@@ -188,7 +188,7 @@ def test_the_first_frame_that_differs_is_named_counted_and_shown(
     assert (first.event, first.branch, first.frame, first.tokens, first.patches) == (event, 1, 2, 2, 9)
     apart = np.abs(first.recorded.astype(int) - first.replayed).max(-1) > 0  # [H, W]
     assert apart[:4, :4].any() and apart[8:, 8:].any()
-    made = session_file.Replay(Path("s.json"), compared, different, first)
+    made = Replay(Path("s.json"), compared, different, first)
     assert not made.equal
     assert "frame 2 of branch 1 (event 5) by 2 of its 9 tokens" in str(made)
     assert made.to_dict()["first_difference"] == 2
@@ -248,10 +248,7 @@ def test_a_recorded_device_that_is_not_here_leaves_the_choice_open(
         ("cuda:99", "cpu", "cpu"),
     ):
         write(path, recording | {"made_on": recording["made_on"] | {"device": recorded}})
-        assert (
-            session_file.recorded_settings(small_world.settings(replay=str(path), device=asked)).device
-            == taken
-        )
+        assert recorded_settings(small_world.settings(replay=str(path), device=asked)).device == taken
 
 
 # --- the file --------------------------------------------------------------------------------------
@@ -312,7 +309,7 @@ def change(*keys: Any, to: Any) -> Callable[[Recording], Recording]:
         (change("settings", "prediction_horizon", to=True), "prediction_horizon is True"),
         (change("settings", "start", to=-1), "start is -1"),
         (change("settings", "dataset", to="tetris"), "no dataset 'tetris'"),
-        (change("settings", "preload_ratio", to=0.0), "preload_ratio 0.0"),
+        (change("settings", "preload_ratio", to=0.0), "preload_ratio is 0.0"),
         (change("files", "dynamics", to=...), "has no 'dynamics'"),
         (change("files", "dynamics", "sha256", to="abc"), "64 hexadecimal digits"),
         (change("suite", "actions", to=0), "actions is 0"),
@@ -358,7 +355,7 @@ def test_what_a_preset_set_is_replayed_where_no_preset_was_measured(
     older = game.recording()
     older["settings"]["preset"] = "9999fps"
     write(tmp_path / "session.json", older)
-    settings = session_file.recorded_settings(small_world.settings(replay=str(tmp_path)))
+    settings = recorded_settings(small_world.settings(replay=str(tmp_path)))
     assert (settings.steps, settings.temperature) == (2, 0.5)
 
 
@@ -366,10 +363,11 @@ def test_a_file_from_before_a_setting_existed_still_reads(
     recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Every setting that is recorded today is required; "fps" plays one that came later.
-    assert set(recording["settings"]) == set(session_file.SETTINGS)
-    monkeypatch.setattr(session_file, "NOT_RECORDED", tuple(set(session_file.NOT_RECORDED) - {"fps"}))
+    assert set(recording["settings"]) == set(recording_module.RECORDED)
+    monkeypatch.setattr(recording_module, "RECORDED", (*recording_module.RECORDED, "fps"))
+    monkeypatch.setattr(recording_module, "OPTIONAL", frozenset({"fps"}))
     write(tmp_path / "session.json", recording)
-    assert session_file.recorded_settings(small_world.settings(replay=str(tmp_path))).fps == 0
+    assert recorded_settings(small_world.settings(replay=str(tmp_path))).fps == 0
 
 
 @pytest.mark.parametrize(
