@@ -82,7 +82,7 @@ def played(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
     folder = tmp_path_factory.mktemp("played")
     given = {"use_interactive_mode": True, "actions": [2, 6, 0, 1]}
     try:
-        assert infer(folder, preset="40fps", tf32=True, **given) == ("ok", "")
+        assert infer(folder, preset="40fps", tf32=True, **given) == ("warn", "")
         yield folder
     finally:
         kept.unlink()
@@ -92,6 +92,12 @@ def played(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
 def test_interactive_mode_without_a_front_end_takes_the_actions_given_and_ends(played: Path) -> None:
     record = json.loads((played / "run.json").read_text(encoding="utf-8"))
     assert [frame["action"] for frame in record["frames"]] == [2, 6, 0, 1]
+
+
+def test_a_parameter_that_has_no_effect_is_a_line_of_the_verdict(played: Path) -> None:
+    verdict = json.loads((played / "05_infer.json").read_text(encoding="utf-8"))
+    (warned,) = (check for check in verdict["checks"] if check["status"] != "ok")
+    assert warned["id"] == "ignored" and "tf32 has no effect on cpu" in warned["observed"]
 
 
 def test_a_preset_sets_what_was_measured_for_it_and_the_run_records_what_it_set(played: Path) -> None:
