@@ -96,8 +96,10 @@ def test_interactive_mode_without_a_front_end_takes_the_actions_given_and_ends(p
 
 def test_a_parameter_that_has_no_effect_is_a_line_of_the_verdict(played: Path) -> None:
     verdict = json.loads((played / "05_infer.json").read_text(encoding="utf-8"))
-    (warned,) = (check for check in verdict["checks"] if check["status"] != "ok")
-    assert warned["id"] == "ignored" and "tf32 has no effect on cpu" in warned["observed"]
+    tf32, steps = (check for check in verdict["checks"] if check["status"] != "ok")
+    assert tf32["id"] == steps["id"] == "ignored"
+    assert "tf32 has no effect on cpu" in tf32["observed"]
+    assert "generation_steps=3 has no effect: 4 actions are given" in steps["observed"]
 
 
 def test_a_preset_sets_what_was_measured_for_it_and_the_run_records_what_it_set(played: Path) -> None:
