@@ -8,9 +8,9 @@ import small_world
 
 import helpers.play.game
 from helpers.errors import ActionError, DatasetError, ParameterError
-from helpers.play.game import Game, Timing, what_if_picture
+from helpers.play.branch import Branch, Timing
+from helpers.play.game import Game, what_if_picture
 from helpers.play.rollout import play as play_settings
-from helpers.play.tree import Branch
 from helpers.play.world import OpenWorld
 from helpers.worldmodel import Session
 

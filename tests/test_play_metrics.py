@@ -147,7 +147,7 @@ def test_token_accuracy_is_that_of_one_pass_behind_true_frames(opened: OpenWorld
 def test_a_run_that_follows_its_clip_has_every_metric(opened: OpenWorld) -> None:
     game = play(opened, choose_clip(opened, SHORT), SHORT)
     made = game.rollout()
-    found = measure(game.session, made.frames, made.truth, made.given, made.actions, len(made.psnr))
+    found = measure(game.session, made)
     assert found["psnr_db"] == pytest.approx(made.psnr) and len(found["psnr_db"]) == 4
     assert len(found["ssim"]) == 4 and all(0 < value < 1 for value in found["ssim"])
     assert found["motion_ratio"] > 0
@@ -160,7 +160,7 @@ def test_a_run_of_other_actions_is_not_compared_with_the_clip_frame_by_frame(ope
     settings = replace(SHORT, actions=(1, 2, 3, 4))
     game = play(opened, choose_clip(opened, settings), settings)
     made = game.rollout()
-    found = measure(game.session, made.frames, made.truth, made.given, made.actions, 0, evaluate=False)
+    found = measure(game.session, made, evaluate=False)
     assert found["psnr_db"] == found["ssim"] == []
     assert found["action_histogram"] == [0, 1, 1, 1, 1, 0, 0, 0]
     assert found["delta_4_psnr_db"] is None and found["token_accuracy"] is None

@@ -15,7 +15,7 @@ import math
 import platform
 import time
 from collections import deque
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -26,13 +26,14 @@ from torch import Tensor
 from helpers.assets.dataset import FrameDataset, lively_starts, to_model_frames
 from helpers.errors import ActionError, ParameterError
 from helpers.pictures import contact_sheet, to_uint8
+from helpers.play.branch import Branch, Rollout, Start, Timing
 from helpers.play.comparison import Replay
 from helpers.play.compute import StepClock, precision
 from helpers.play.gpu_trace import GpuTrace
 from helpers.play.metrics import psnr
 from helpers.play.recording import describe
-from helpers.play.settings import ActionSource, Settings
-from helpers.play.tree import Branch, Moment, Move, Play, Tree
+from helpers.play.settings import Settings
+from helpers.play.tree import Moment, Move, Play, Tree
 from helpers.play.world import Clip, OpenWorld, choose_clip
 from helpers.worldmodel import Session
 from helpers.worldmodel.decode import is_whole
@@ -42,70 +43,6 @@ RECENT = 256
 
 LANDMARK = 64
 """Of all older steps, one in so many keeps its state; from there the rest is stepped again, bit for bit."""
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """A branch of play as a value: what is saved, shown and measured.
-
-    Args:
-        clip: What it started from.
-        given: Frames of context at the front of ``frames``.
-        frames: uint8 ``[T, H, W, 3]``: the context, then the generated frames.
-        truth: uint8 ``[T', H, W, 3]``, T' <= T: what the clip shows; as long as the clip.
-        actions: The action that led to each generated frame; None where there was none.
-        action_source: Where they came from.
-        tokens: uint16 or uint32 ``[T - given, P]``: the generated frames' tokens.
-        token_hashes: One a generated frame; equal tokens have equal hashes.
-        seconds: Seconds each step took, the first one's warm-up included.
-        psnr: dB against the truth, one a generated frame; empty where play left the clip.
-        gpu_seconds: Likewise by the GPU's own clock; empty on a CPU.
-        peak_memory_bytes: The most GPU memory torch held; 0 on a CPU.
-    """
-
-    clip: Clip
-    given: int
-    frames: np.ndarray
-    truth: np.ndarray
-    actions: list[int | None]
-    action_source: ActionSource
-    tokens: np.ndarray
-    token_hashes: list[str]
-    seconds: list[float]
-    psnr: list[float]
-    gpu_seconds: list[float]
-    peak_memory_bytes: int
-
-    @property
-    def generated(self) -> int:
-        """How many frames were generated."""
-        return len(self.frames) - self.given
-
-
-@dataclass(frozen=True)
-class Start:
-    """A place to start from.
-
-    Args:
-        row: Of the dataset; what `Game.restart` takes.
-        thumbnail: uint8 ``[H, W, 3]``: the last given frame, which the player sees first.
-    """
-
-    row: int
-    thumbnail: np.ndarray
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Where the last step's time went, in seconds; zero for a step that was taken before.
-
-    Args:
-        model: The models, to the end of what they launched.
-        transfer: Bringing pictures and tokens to the CPU.
-    """
-
-    model: float
-    transfer: float
 
 
 class Game:

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from helpers.assets.dataset import to_model_frames
 from helpers.pictures import to_uint8
+from helpers.play.branch import Rollout
 from helpers.worldmodel import Session, Suite
 
 DELTA_FRAME = 4
@@ -234,40 +234,28 @@ def token_accuracy(suite: Suite, truth: Tensor, window: int, batch: int = 16) ->
     return float(torch.cat(right).mean())
 
 
-def measure(
-    session: Session,
-    frames: np.ndarray,
-    truth: np.ndarray,
-    given: int,
-    actions: Sequence[int | None],
-    comparable: int,
-    evaluate: bool = True,
-) -> dict[str, Any]:
+def measure(session: Session, rollout: Rollout, evaluate: bool = True) -> dict[str, Any]:
     """Every metric of a rollout, as plain JSON values; those that do not apply are None or empty.
 
     Args:
-        session: What was stepped.
-        frames: uint8 ``[T, H, W, 3]``, the given ones first.
-        truth: uint8 ``[T', H, W, 3]``, T' <= T.
-        given: Frames of context at the front of both.
-        actions: What led to each generated frame.
-        comparable: How many generated frames follow the clip and may be compared with it one by one.
+        session: Of the game that the rollout was taken from.
+        rollout: What to measure.
         evaluate: Also measure what takes further passes of the models: ``delta_4_psnr_db`` and
             ``token_accuracy``.
     """
     began = time.perf_counter()
-    shown, true = frames[given : given + comparable], truth[given : given + comparable]
+    suite, given, truth = session.suite, rollout.given, rollout.truth
+    near = slice(given, given + len(rollout.psnr))  # the generated frames that follow the clip
     delta, accuracy = None, None
-    takes_actions = session.suite.dynamics.config.action_dim is not None
-    if evaluate and takes_actions and len(truth) > given:
-        clip = torch.from_numpy(to_model_frames(truth, session.suite.frame_size))
+    if evaluate and suite.dynamics.config.action_dim is not None and len(truth) > given:
+        clip = rollout.clip.frames[:, : len(truth)]
         delta = run_delta_psnr(session, clip)
-        accuracy = token_accuracy(session.suite, clip, session.context_window)
+        accuracy = token_accuracy(suite, clip, session.context_window)
     return {
-        "psnr_db": psnr(shown, true).tolist(),
-        "ssim": ssim(shown, true),
-        "motion_ratio": motion_ratio(frames, truth, given),
-        "action_histogram": action_histogram(actions, session.suite.n_actions),
+        "psnr_db": list(rollout.psnr),
+        "ssim": ssim(rollout.frames[near], truth[near]),
+        "motion_ratio": motion_ratio(rollout.frames, truth, given),
+        "action_histogram": action_histogram(rollout.actions, suite.n_actions),
         "delta_4_psnr_db": None if delta is None else asdict(delta) | {"draws": RANDOM_DRAWS},
         "token_accuracy": accuracy,
         "seconds": time.perf_counter() - began,

@@ -18,10 +18,11 @@ from PIL import Image
 
 from helpers.pictures import VideoResult, contact_sheet, write_pngs, write_video
 from helpers.play import recording
+from helpers.play.branch import Rollout
 from helpers.play.comparison import Replay
 from helpers.play.compute import precision
 from helpers.play.conditions import environment_facts
-from helpers.play.game import Game, Rollout
+from helpers.play.game import Game
 from helpers.play.gpu_trace import plot_trace
 from helpers.play.metrics import measure
 from helpers.play.settings import ignored, source_of_actions
@@ -148,15 +149,7 @@ def verify(game: Game, saved: Saved, run: Path) -> list[Check]:
         mean = f"{statistics.mean(rollout.psnr):.1f} dB against the true frames (mean of {len(rollout.psnr)})"
         checks.append(Subject("psnr").ok(mean))
     with precision(settings, game.opened.suite.device):
-        metrics = measure(
-            game.session,
-            rollout.frames,
-            rollout.truth,
-            rollout.given,
-            rollout.actions,
-            len(rollout.psnr),
-            settings.evaluate,
-        )
+        metrics = measure(game.session, rollout, settings.evaluate)
     with writing(run):
         write_json(run / "run.json", describe_run(game, saved, checks) | {"metrics": metrics})
     return checks

@@ -49,38 +49,9 @@ def _declare(
 
 @dataclass(frozen=True)
 class Settings:
-    """Every parameter of 05_infer. Where the published inference config has a name for it, that name.
+    """Every parameter of 05_infer; the comments in the notebook's parameters cell say what each is.
 
-    Args:
-        dataset: A world, such as ``"demo"`` or ``"SONIC"``.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
-        generation_steps: Steps to take; each generates ``prediction_horizon`` frames.
-        context_window: Frames the models see; as many are given from the clip.
-        fps: Of the video; 0 takes the dataset's own.
-        temperature: 0 decodes greedily; above 0 samples.
-        prediction_horizon: Frames a step generates; an action is held for all of them.
-        teacher_forced: See the true frames, not the generated ones, at every step.
-        use_actions: Random actions.
-        use_gt_actions: The actions the latent action model infers from the true clip; before use_actions.
-        use_interactive_mode: The user's own actions, from ``actions`` or the player; before all others.
-        use_latest_checkpoints: The newest checkpoints under ``results/``, of whichever run.
-        video_tokenizer_path: A checkpoint instead of the suite's own; empty for that.
-        latent_actions_path: Likewise.
-        dynamics_path: Likewise.
-        preload_ratio: Only this share of the dataset's frames, from its start.
-        amp: Compute matrix products in bfloat16.
-        tf32: Allow TF32 matrix products on a GPU.
-        compile: Compile the models with torch.compile, which needs a compiler on this machine.
-        seed: Of the clip, the random actions and the sampling.
-        steps: MaskGIT decoding steps a frame; 0 takes the world's own.
-        feedback: ``"tokens"`` keeps generated tokens; ``"pixels"`` tokenises generated frames again.
-        actions: Action ids to take, one a step; they come before every other source of actions.
-        start: Row of the dataset to start from; -1 takes a lively clip, chosen by the seed.
-        evaluate: Also measure what takes further passes of the models: Δ₄PSNR and token accuracy.
-        replay: A session file to play again instead; what it recorded comes before the parameters above.
-        replay_other_weights: Replay it even if the suite is not the one it was played with.
-        preset: Such as ``"30fps"``: `helpers.presets` sets steps, temperature and feedback by it, as measured
-            for this world on this device.
+    Where the published inference config has a name for it, it has that name.
     """
 
     dataset: str = _declare("demo", "play")

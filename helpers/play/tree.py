@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from helpers.errors import ParameterError
+from helpers.play.branch import Branch
 from helpers.play.settings import checked
 from helpers.worldmodel import Session
 from helpers.worldmodel.session import Feedback
@@ -144,7 +145,7 @@ class Tree:
         """Stand after so many steps of the current branch; at most `tip`."""
         self.steps = steps
 
-    def branches(self, horizon: int) -> "list[Branch]":
+    def branches(self, horizon: int) -> list[Branch]:
         """Every branch, oldest first, in frames of ``horizon`` a step."""
         return [
             Branch(number, line.parent, line.at * horizon, len(line.moments) * horizon, line.tip * horizon)
@@ -161,22 +162,3 @@ class Tree:
             assert line.parent is not None
             line = self.lines[line.parent]
         return line
-
-
-@dataclass(frozen=True)
-class Branch:
-    """One way play went.
-
-    Args:
-        id: Its number; 0 is the first.
-        parent: The branch it left; None for the first.
-        at: Generated frames it shares with its parent.
-        length: Generated frames of its own.
-        generated: Generated frames from the start to its end: ``at + length``.
-    """
-
-    id: int
-    parent: int | None
-    at: int
-    length: int
-    generated: int

@@ -4,7 +4,8 @@ Source: Chang et al., "MaskGIT: Masked Generative Image Transformer" (2022), wit
 """
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
 
 import torch
@@ -269,6 +270,29 @@ def decode(
     where it may change from replay to replay, and ``uniform`` comes from `draw_uniform`, ``[B, M, N]`` on the
     models' device; without it tokens are decoded greedily.
     """
+    walk = decoding_steps(
+        dynamics, quantizer, context_latents, conditioning, horizon, steps, temperature, uniform
+    )
+    ((latents, _),) = deque(walk, maxlen=1)
+    return torch.cat((context_latents, latents.unflatten(1, (horizon, -1))), 1)
+
+
+def decoding_steps(
+    dynamics: Dynamics,
+    quantizer: Quantizer,
+    context_latents: Tensor,
+    conditioning: Tensor | None,
+    horizon: int,
+    steps: int,
+    temperature: float | Tensor,
+    uniform: Tensor | None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The steps of `decode`, for those who want to watch: its arguments, and after each step where it stands.
+
+    Yields:
+        The new frames' latents ``[B, H*P, L]``, the mask token where nothing is fixed yet, and the masked
+        positions, int64 ``[B, n]``, ascending; none after the last step.
+    """
     batch, _, patches, width = context_latents.shape
     past, films = dynamics.context(context_latents, conditioning, horizon)
     positions = horizon * patches  # N
@@ -289,4 +313,4 @@ def decode(
         values = quantizer.latents_of(index.gather(1, surest))  # [B, count, L]
         latents = latents.scatter(1, fixed.unsqueeze(-1).expand(-1, -1, width), values.to(latents.dtype))
         masked = masked.gather(1, order[:, count:].sort(-1).values)
-    return torch.cat((context_latents, latents.unflatten(1, (horizon, patches))), 1)
+        yield latents, masked

@@ -1,0 +1,141 @@
+"""Pictures that explain a game: what the models see, how a frame is decoded, what an action changes.
+
+Each is one short call of the notebook. They look at the game's world and clip, play nothing of it, and are
+cheap: a headless run draws them too.
+"""
+
+import statistics
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from helpers.pictures import contact_sheet, to_uint8
+from helpers.play.branch import Rollout
+from helpers.play.compute import precision
+from helpers.play.game import Game
+from helpers.play.metrics import psnr
+from helpers.report import picture
+from helpers.worldmodel.decode import decoding_steps
+
+if TYPE_CHECKING:
+    from IPython.display import Image as Picture
+
+SECONDS = 0.4
+"""About as long may `action_effects` compute."""
+
+MOST_FRAMES, MOST_ACTIONS = 4, 8
+_WIDTH = 160  # pixels of a frame on these pictures, about
+_MASKED = (221, 204, 238)  # the colour of a masked patch
+
+
+def what_the_models_see(game: Game) -> Image.Image:
+    """The given frames above their tokens, and the action inferred between each two of them.
+
+    A token's colour follows from its code: patches of equal colour have equal or similar tokens.
+    """
+    suite, frames = game.opened.suite, _context(game)
+    with torch.inference_mode():
+        latents = suite.video_tokenizer.encode(frames.to(suite.device))[0].float().cpu()  # [Tc, P, L]
+        actions = suite.infer_actions(frames)[0].tolist()  # Tc-1
+    grid = suite.video_tokenizer.config.grid
+    # Three colours from L code digits: every third digit tells on the same one.
+    colours = torch.stack([latents[..., first::3].mean(-1) for first in range(3)], 1)  # [Tc, 3, P]
+    patch = suite.frame_size // grid
+    tokens = to_uint8(colours.unflatten(-1, (grid, grid)).numpy()).repeat(patch, 1).repeat(patch, 2)
+    captions = ["first frame", *(f"action {action} led here" for action in actions)]
+    rows = [("frame", to_uint8(frames[0])), (f"{grid}x{grid} tokens", tokens)]
+    return contact_sheet(rows, captions, scale=_scale(game), columns=6)
+
+
+def decoding(game: Game, steps: int = 8) -> Image.Image:
+    """The first frame after the context, decoded in ``steps`` steps: mauve patches are still masked.
+
+    Args:
+        game: Its clip, first action and temperature are taken.
+        steps: Decoding steps to show, also for a world that takes fewer when it is played.
+    """
+    suite, settings, frames = game.opened.suite, game.settings, _context(game)
+    tokenizer, grid = suite.video_tokenizer, suite.video_tokenizer.config.grid
+    actions = suite.infer_actions(game.clip.frames[:, : frames.shape[1] + 1])
+    conditioning = None
+    if suite.dynamics.config.action_dim is not None:
+        ids = torch.cat([actions, actions[:, -1:]], 1)[:, : frames.shape[1]]
+        conditioning = suite.action_latents(ids.cpu()).to(suite.device)
+    with torch.inference_mode(), precision(settings, suite.device):
+        context = tokenizer.encode(frames.to(suite.device))  # [1, Tc, P, L]
+        parts = suite.dynamics, tokenizer.quantizer, context, conditioning
+        states = list(decoding_steps(*parts, 1, steps, 0.0, None))
+        fixed = torch.cat([latents for latents, _ in states])[:, None]  # [M, 1, P, L]
+        whole = torch.cat([context.expand(len(fixed), -1, -1, -1), fixed], 1)  # [M, Tc+1, P, L]
+        pictures = to_uint8(tokenizer.detokenize(whole)[:, -1].float().cpu())  # [M, H, W, 3]
+    left = [masked[0].tolist() for _, masked in states]
+    for frame, positions in zip(pictures, left, strict=True):
+        _paint_masked(frame, positions, grid)
+    captions = [f"step {step}: {grid**2 - len(positions)} fixed" for step, positions in enumerate(left, 1)]
+    return contact_sheet([("decoded", pictures)], captions, scale=_scale(game), columns=4)
+
+
+def action_effects(game: Game) -> Image.Image | str:
+    """What each action, held, leads to from the clip's start, and how that differs from the first action's.
+
+    As many frames ahead, up to four, as this machine generates in a moment.
+    """
+    suite = game.opened.suite
+    if suite.dynamics.config.action_dim is None:
+        return f"{game.opened.world.title} was trained without actions."
+    seconds = statistics.median(game.clock.seconds) if game.clock.seconds else SECONDS
+    frames = max(1, min(MOST_FRAMES, int(SECONDS / (suite.n_actions * seconds / 1.5))))
+    start = Game(game.opened, game.clip, replace(game.settings, teacher_forced=False))
+    futures = start.what_if(frames)[:MOST_ACTIONS, -1]  # [n, H, W, 3]
+    taken = game.rollout().actions[:1] or [0]
+    first = taken[0] if taken[0] is not None and taken[0] < len(futures) else 0
+    apart = np.abs(futures.astype(np.int16) - futures[first]).max(-1, keepdims=True).astype(np.uint8)
+    rows = [(f"after {frames} frame(s)", futures), (f"unlike action {first}", 255 - apart.repeat(3, -1))]
+    captions = [f"action {action}" for action in range(len(futures))]
+    return contact_sheet(rows, captions, scale=_scale(game), columns=8)
+
+
+def quality(rollout: Rollout) -> "Picture | str":
+    """PSNR of each generated frame against the true one, beside that of repeating the last given frame.
+
+    Above the dashed line the model knows more than "nothing moves"; where the lines meet, it lost the clip.
+    """
+    if not rollout.psnr:
+        return "These frames follow other actions than the clip's, so there is no true frame to compare with."
+    from matplotlib.figure import Figure
+
+    last, count = rollout.frames[rollout.given - 1], len(rollout.psnr)
+    true = rollout.truth[rollout.given : rollout.given + count]
+    still = psnr(np.broadcast_to(last, true.shape), true)
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axes = figure.add_subplot()
+    numbers = range(1, count + 1)
+    axes.plot(numbers, rollout.psnr, marker="o", markersize=4, color="#2a6fbb", label="generated")
+    axes.plot(numbers, still, linestyle="--", color="#6b7685", label="the last given frame, repeated")
+    axes.set_xlabel("generated frame")
+    axes.set_ylabel("PSNR (dB): higher is nearer")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return picture(figure, alt=f"PSNR from {rollout.psnr[0]:.1f} dB to {rollout.psnr[-1]:.1f} dB")
+
+
+def _context(game: Game) -> Tensor:
+    """The given frames, float32 ``[1, Tc, 3, H, W]``."""
+    return game.clip.frames[:, : game.settings.context_window]
+
+
+def _scale(game: Game) -> int:
+    return max(1, _WIDTH // game.opened.suite.frame_size)
+
+
+def _paint_masked(frame: np.ndarray, masked: list[int], grid: int) -> None:
+    """Paint the masked patches of a frame ``[H, W, 3]`` in one colour."""
+    patch = len(frame) // grid
+    for position in masked:
+        row, column = divmod(position, grid)
+        frame[row * patch : (row + 1) * patch, column * patch : (column + 1) * patch] = _MASKED
