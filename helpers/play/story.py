@@ -40,7 +40,7 @@ def what_the_models_see(game: Game) -> Image.Image:
     suite, frames = game.opened.suite, _context(game)
     with torch.inference_mode():
         latents = suite.video_tokenizer.encode(frames.to(suite.device))[0].float().cpu()  # [Tc, P, L]
-        actions = suite.infer_actions(frames)[0].tolist()  # Tc-1
+        actions = suite.infer_actions(frames)[0].tolist() if frames.shape[1] > 1 else []  # Tc-1
     grid = suite.video_tokenizer.config.grid
     # Three colours from L code digits: every third digit tells on the same one.
     colours = torch.stack([latents[..., first::3].mean(-1) for first in range(3)], 1)  # [Tc, 3, P]
@@ -60,9 +60,10 @@ def decoding(game: Game, steps: int = 8) -> Image.Image:
     """
     suite, settings, frames = game.opened.suite, game.settings, _context(game)
     tokenizer, grid = suite.video_tokenizer, suite.video_tokenizer.config.grid
-    actions = suite.infer_actions(game.clip.frames[:, : frames.shape[1] + 1])
+    seen = game.clip.frames[:, : frames.shape[1] + 1]
     conditioning = None
-    if suite.dynamics.config.action_dim is not None:
+    if suite.dynamics.config.action_dim is not None and seen.shape[1] > 1:
+        actions = suite.infer_actions(seen)  # [1, Tc], or one fewer where the clip ends with the context
         ids = torch.cat([actions, actions[:, -1:]], 1)[:, : frames.shape[1]]
         conditioning = suite.action_latents(ids.cpu()).to(suite.device)
     with torch.inference_mode(), precision(settings, suite.device):

@@ -1,0 +1,115 @@
+"""A setting is declared once: its default, its range and its group decide everything that treats it alike."""
+
+import ast
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_world
+
+from helpers.errors import ActionError, ParameterError, SessionFileError
+from helpers.play import recording
+from helpers.play.game import Game
+from helpers.play.settings import DECLARED, Settings, checked, ignored, names, source_of_actions
+from helpers.run_folder import ROOT
+
+
+def notebook_parameters() -> dict[str, tuple[str, Any]]:
+    """Type and default of every parameter that the cell of 05_infer declares."""
+    cells = json.loads((ROOT / "notebooks" / "05_infer.ipynb").read_text(encoding="utf-8"))["cells"]
+    (tagged,) = (cell for cell in cells if "parameters" in cell["metadata"].get("tags", ()))
+    lines = ast.parse("".join(tagged["source"])).body
+    assert all(isinstance(line, ast.AnnAssign) for line in lines)
+    return {line.target.id: (ast.unparse(line.annotation), ast.literal_eval(line.value)) for line in lines}  # type: ignore[attr-defined]
+
+
+def test_the_notebooks_parameters_and_defaults_are_those_of_the_settings() -> None:
+    declared = notebook_parameters()
+    assert declared.pop("run_dir") == ("str", "")
+    assert {name: value for name, (_, value) in declared.items()} == asdict(Settings()) | {"actions": []}
+    for name, (annotation, _) in declared.items():
+        kind = type(DECLARED[name].default)
+        assert annotation == ("list" if kind is tuple else kind.__name__), name
+
+
+def test_every_setting_is_in_one_group() -> None:
+    assert sorted(names("place", "speed", "play", "show")) == sorted(DECLARED)
+    assert set(recording.RECORDED) == set(names("speed", "play"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("steps", 10_001), ("steps", 1.5), ("temperature", 2e6), ("seed", -1), ("feedback", "dreams")],
+)
+def test_a_wrong_value_is_refused_everywhere_with_the_same_sentence(
+    name: str, value: object, tmp_path: Path
+) -> None:
+    opened = small_world.small_world(tmp_path)
+    game = Game(opened, small_world.clip(opened), small_world.settings())
+    with pytest.raises(ParameterError) as in_a_notebook:
+        Settings.read({name: value})
+    with pytest.raises(ParameterError) as in_play:
+        game.set(**{name: value})
+    file = game.recording()
+    file["settings"][name] = value
+    with pytest.raises(SessionFileError) as in_a_file:
+        recording.check(file)
+    assert in_play.value.what == in_a_notebook.value.what
+    assert in_a_file.value.what.endswith(in_a_notebook.value.what)
+
+
+def test_numbers_of_numpy_and_lists_become_plain_python() -> None:
+    import numpy as np
+
+    values = [checked("steps", np.int64(3)), checked("temperature", np.float32(0.5)), checked("actions", [1])]
+    assert values == [3, 0.5, (1,)]
+    assert [type(value) for value in values] == [int, float, tuple]
+
+
+@pytest.mark.parametrize(
+    "value", [10**5000, "\ud800", ["x"] * 10**5, float("nan")], ids=lambda v: str(type(v))
+)
+def test_whatever_is_refused_the_sentence_is_short_and_printable(value: object) -> None:
+    for name in DECLARED:
+        try:
+            checked(name, value)
+        except (ParameterError, ActionError) as refusal:
+            assert len(str(refusal)) < 300 and str(refusal).isascii()
+
+
+def test_a_preset_is_a_rate_in_frames_a_second() -> None:
+    for text in ("30fps", " 5 FPS", ""):
+        assert checked("preset", text) == text
+    for text in ("fast", "0fps", "30", "30fps and more"):
+        with pytest.raises(ParameterError, match='such as "30fps"'):
+            checked("preset", text)
+
+
+def test_a_parameter_that_has_no_effect_is_named() -> None:
+    assert ignored(Settings(), "cpu") == []
+    assert ignored(Settings(tf32=True), "cuda") == []
+    assert "tf32" in ignored(Settings(tf32=True), "cpu")[0]
+    assert "generation_steps=5" in ignored(Settings(generation_steps=5, actions=(1, 2)), "cpu")[0]
+    paths = {f"{part}_path": "x.pth" for part in ("video_tokenizer", "latent_actions", "dynamics")}
+    assert "use_latest" in ignored(replace(Settings(use_latest_checkpoints=True), **paths), "cpu")[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, "inferred from the true clip (use_gt_actions); set as well and not used: use_actions"),
+        ({"use_gt_actions": False}, "random (use_actions)"),
+        ({"use_gt_actions": False, "use_actions": False}, "none: "),
+        (
+            {"actions": (1,), "use_actions": False},
+            "given in `actions`; set as well and not used: use_gt_actions",
+        ),
+        ({"use_interactive_mode": True}, "chosen in the player"),
+        ({"replay": "session.json"}, "recorded in the session file"),
+    ],
+    ids=str,
+)
+def test_the_source_of_the_actions_is_said_and_what_stood_back(changes: dict[str, Any], says: str) -> None:
+    assert source_of_actions(replace(Settings(), **changes)).startswith(says)
