@@ -1,10 +1,11 @@
-"""Tells a file from what was saved under its name by mistake. Standard library only."""
+"""What a file really is: by its first bytes, by its SHA-256. Standard library only."""
 
+import hashlib
 from pathlib import Path
 
 
 def impostor(path: Path) -> str:
-    """What ``path`` really is, where it is one of the things that failed downloads leave behind.
+    """What failed downloads leave under a file's name, if ``path`` is one of these.
 
     Args:
         path: A file that should be an h5 or a checkpoint.
@@ -17,12 +18,23 @@ def impostor(path: Path) -> str:
 
 
 def impostor_head(head: bytes) -> str:
-    """As `impostor`, told from the first bytes of a file, up to 512 of which are looked at."""
+    """As `impostor`, by the first bytes of a file; 512 are enough."""
     head = head[:512].lstrip().lower()
     if not head:
         return "an empty file"
     if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "an HTML page"
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git-LFS pointer"
-    return ""
+    return "a Git-LFS pointer" if head.startswith(b"version https://git-lfs") else ""
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    return hash_of(path, hashlib.sha256())
+
+
+def hash_of(path: Path, digest: "hashlib._Hash") -> str:
+    """Hash of a file's content, in hex, by a digest that may have begun with other bytes."""
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from helpers.errors import OutputError
+from helpers.run_folder import writing
 
 _PAPER, _INK, _FAINT, _MARK = "#ffffff", "#1c2430", "#6b7685", "#e08a00"
 _GAP = 6
@@ -18,13 +19,13 @@ _GAP = 6
 
 @dataclass(frozen=True)
 class VideoResult:
-    """A video that was written, re-opened and counted.
+    """A video that was written, opened again and counted.
 
     Args:
         path: The file; a .gif where H.264 could not be written.
         codec: ``"h264"`` or ``"gif"``.
-        frames: How many frames it holds.
-        note: Empty, or why this is not the MP4 that was asked for.
+        frames: Number of frames in it.
+        note: Empty, or why it is no MP4.
     """
 
     path: Path
@@ -34,7 +35,7 @@ class VideoResult:
 
 
 def to_uint8(frames: Any) -> np.ndarray:
-    """Model frames as pixels; values outside [-1, 1], which decoders do give, are clamped.
+    """Pixels of model frames; values outside [-1, 1], which decoders do give, are clamped.
 
     Args:
         frames: float ``[..., 3, H, W]`` in about [-1, 1]: an array, or a tensor on the CPU.
@@ -48,7 +49,7 @@ def to_uint8(frames: Any) -> np.ndarray:
 
 
 def upscale(frames: np.ndarray, scale: int) -> np.ndarray:
-    """Each pixel as a square of ``scale`` pixels, so that edges stay crisp: uint8 ``[..., H, W, 3]``."""
+    """Frames with every pixel as a square of ``scale`` pixels: uint8 ``[..., H*scale, W*scale, 3]``."""
     return frames.repeat(scale, axis=-3).repeat(scale, axis=-2)
 
 
@@ -57,19 +58,17 @@ def write_pngs(frames: np.ndarray, folder: Path, scale: int = 1) -> list[Path]:
 
     Args:
         frames: uint8 ``[T, H, W, 3]``.
-        folder: Made if it is not there.
-        scale: How many times larger than the frames.
+        folder: Created if it is not there.
+        scale: Enlargement.
 
     Raises:
         OutputError: A file cannot be written.
     """
     paths = [folder / f"frame_{number:04d}.png" for number in range(len(frames))]
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for frame, path in zip(upscale(frames, scale), paths, strict=True):
             Image.fromarray(frame).save(path)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
     return paths
 
 
@@ -80,15 +79,15 @@ def contact_sheet(
     scale: int = 2,
     columns: int = 12,
 ) -> Image.Image:
-    """A picture of all frames: one row a sequence, one column a moment, captions over the columns.
+    """A picture of all frames: one row per sequence, one column per frame, captions over the columns.
 
-    Sequences longer than ``columns`` go on in bands below.
+    Sequences longer than ``columns`` continue in bands below.
 
     Args:
-        rows: Label and frames of each row: uint8 ``[T, H, W, 3]``, all of one shape.
-        captions: One text a column, such as ``"action 3"``; T of them.
-        given: This many first columns are framed, and captioned "given": they were not generated.
-        scale: How many times larger than the frames.
+        rows: Label and frames per row: uint8 ``[T, H, W, 3]``, all of one shape.
+        captions: One text per column, such as ``"action 3"``; T of them.
+        given: Number of first columns that were not generated: framed, and captioned "given".
+        scale: Enlargement.
         columns: Frames in a band.
     """
     frames = [upscale(sequence, scale) for _, sequence in rows]
@@ -127,14 +126,10 @@ def write_video(
 
     Args:
         frames: uint8 ``[T, H, W, 3]``.
-        path: Where the .mp4 goes; a GIF takes the same name with ``.gif``.
+        path: The .mp4; a GIF takes the same name with ``.gif``.
         fps: Frames per second.
-        scale: How many times larger than the frames. Odd sizes, which H.264 cannot hold, get one more row
-            or column of the last pixels.
+        scale: Enlargement. Odd sizes, which H.264 cannot hold, get one more row or column of the last pixels.
         codec: PyAV's name of the encoder.
-
-    Returns:
-        What was written, after it was opened again and its frames were counted.
 
     Raises:
         OutputError: Neither the MP4 nor the GIF could be written.
@@ -179,28 +174,23 @@ def _count_frames(path: Path) -> int:
 
 
 def write_gif(frames: np.ndarray, path: Path, fps: float) -> Path:
-    """Write a GIF and check its length: equal neighbours share a picture, so playing time is counted.
+    """Write frames, uint8 ``[T, H, W, 3]``, as a GIF and check its playing time.
 
-    Args:
-        frames: uint8 ``[T, H, W, 3]``.
-        path: Where it goes.
-        fps: Frames per second.
+    Time and not pictures are counted, since equal neighbours share a picture.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: It cannot be written, or plays for another time than its frames take.
     """
     # GIF counts in hundredths of a second, and players slow down what is faster than 50 a second.
     milliseconds = max(20, round(100 / fps) * 10)
     first, *others = [Image.fromarray(frame) for frame in frames]
-    try:
+    with writing(path):
         first.save(path, save_all=True, append_images=others, duration=milliseconds, loop=0)
         with Image.open(path) as written:
             played = 0
             for number in range(getattr(written, "n_frames", 1)):
                 written.seek(number)
                 played += int(written.info.get("duration", milliseconds))
-    except OSError as error:
-        raise _unwritable(path, error) from error
     if played != milliseconds * len(frames):
         raise OutputError(
             f"{path} plays {played} ms, not the {milliseconds * len(frames)} ms of its {len(frames)} frames.",
@@ -211,10 +201,3 @@ def write_gif(frames: np.ndarray, path: Path, fps: float) -> Path:
 
 def _text_width(font: Any, text: str) -> int:
     return int(font.getlength(text)) + 1
-
-
-def _unwritable(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"{path} could not be written ({error.strerror or error}).",
-        fix="Free some disk, or choose another folder with the parameter run_dir.",
-    )

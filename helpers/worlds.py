@@ -1,6 +1,6 @@
 """The worlds there are: what each is called, where its files come from, how its clips are cut.
 
-Standard library only. Knows names and numbers; what lies on this disk is `helpers.assets.fetch`' business.
+Standard library only. Knows names and numbers; what lies on this disk is `helpers.assets.find`'s business.
 Numbers and repositories: the public project AlmondGod/tinyworlds and its two repositories on the hub.
 """
 
@@ -13,7 +13,13 @@ KINDS: dict[str, tuple[str, ...]] = {
     "latent_actions": ("latent_actions", "actions", "lam", "action_tokenizer"),
     "dynamics": ("dynamics",),
 }
-"""The three kinds of checkpoint a suite has, each with the names that files in the wild give it."""
+"""The three kinds of checkpoint in a suite, each with the names that published files give it."""
+
+PARTS = ("dataset", *KINDS)
+"""The parts of a suite: the dataset and one checkpoint of each kind."""
+
+HUB = "https://huggingface.co"
+"""The hub from which worlds are fetched, unless a mirror's address is given."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +34,12 @@ class World:
         skip: Rows of the h5 from one frame of a clip to the next.
         first_frame: First usable row (what comes before is a title screen).
         dataset_repo: Dataset repository on the hub; None for the embedded world.
-        model_repo: Model repository on the hub, which has one folder a suite; None for the embedded world.
+        model_repo: Model repository on the hub, with one folder per suite; None for the embedded world.
         steps: MaskGIT decoding steps a frame.
-        revision: Branch or commit of both repositories at which files are first looked for. The commit found
-            is then locked on this disk, and later fetches take the same one.
+        revision: Branch or commit of both repositories for the first fetch, which locks its commit.
         checkpoints: Paths of the published checkpoints in the model repository, for mirrors that serve files
             and cannot list them.
-        true_actions: What the dataset's true action ids mean, in their order; empty where it has none.
+        true_actions: Meanings of the dataset's true action ids, in their order; empty where it has none.
     """
 
     name: str
@@ -74,14 +79,14 @@ def _published(
 
 
 def _keys(*keys: str) -> tuple[str, ...]:
-    """Names of the ids whose bits are keys held down, the first key being bit 0: "nothing", "left", …"""
+    """Names of action ids whose bits are held keys, the first key being bit 0: "nothing", "left", …"""
     held = ([key for bit, key in enumerate(keys) if number >> bit & 1] for number in range(2 ** len(keys)))
     return tuple(" + ".join(names) or "nothing" for names in held)
 
 
 WORLDS: dict[str, World] = {
-    each.name: each
-    for each in (
+    entry.name: entry
+    for entry in (
         # CoinRun is recorded one row a step, and every step is shown: fps is only how fast it plays.
         # More decoding steps are slower and no better: `python runbook.py presets`.
         World(
@@ -122,7 +127,9 @@ def world(name: str) -> World:
     Raises:
         ParameterError: No world has this name; the message lists those there are.
     """
-    found = WORLDS.get(name.strip().lower())
-    if found is None:
-        raise ParameterError(f"There is no dataset {name!r}.", fix=f"Choose one of {', '.join(WORLDS)}.")
-    return found
+    try:
+        return WORLDS[name.strip().lower()]
+    except KeyError:
+        raise ParameterError(
+            f"There is no dataset {name!r}.", fix=f"Choose one of {', '.join(WORLDS)}."
+        ) from None

@@ -31,4 +31,4 @@ def test_an_unknown_world_is_answered_with_the_names_there_are() -> None:
 
 
 def test_only_the_embedded_world_needs_no_hub() -> None:
-    assert [each.name for each in WORLDS.values() if each.embedded] == ["demo"]
+    assert [entry.name for entry in WORLDS.values() if entry.embedded] == ["demo"]
