@@ -92,9 +92,9 @@ class HubDouble:
     def downloads(self) -> list[str]:
         """The names of the files whose content was asked for, in order."""
         return [
-            each.rpartition("/")[2]
-            for each in self.requests
-            if each.startswith("GET") and "/resolve/" in each
+            request.rpartition("/")[2]
+            for request in self.requests
+            if request.startswith("GET") and "/resolve/" in request
         ]
 
     def __enter__(self) -> "HubDouble":

@@ -5,27 +5,30 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import h5py
+import nbformat
 import numpy as np
 import pytest
 from hub_double import COMMIT, Fault, HubDouble, sha256
 
-from helpers.assets import fetch as assets
-from helpers.assets.fetch import (
+from helpers import assets
+from helpers.assets import (
+    Request,
     SuitePaths,
-    checkpoint_form,
     describe_assets,
     fetch_suite,
     find_suite,
     latest_checkpoint,
     prepare_assets,
-    preview_batch,
-    weights_file,
 )
+from helpers.assets.dataset import preview_batch
+from helpers.assets.find import checkpoint_form, weights_file
 from helpers.assets.hub import Patience
 from helpers.errors import AssetError, ParameterError
+from helpers.parameters import FOLDER, parameters_of
 from helpers.worlds import world
 
 TOKENIZER = "sonic/sonic_video_tokenizer_step_27500_2025_09_17_06_20_26.pth"
@@ -261,9 +264,9 @@ def test_given_paths_win_and_relative_ones_count_from_the_root(tmp_path: Path) -
 
 
 def test_an_unknown_world_is_refused_before_anything_is_looked_for(tmp_path: Path) -> None:
-    for ask in (find_suite, fetch_suite, prepare_assets):
+    for ask, wanted in ((find_suite, "tetris"), (fetch_suite, "tetris"), (prepare_assets, Request("tetris"))):
         with pytest.raises(ParameterError, match="tetris"):
-            ask("tetris", root=tmp_path)
+            ask(wanted, root=tmp_path)
 
 
 @pytest.mark.parametrize("alias", ["latent_actions", "actions", "lam", "action_tokenizer"])
@@ -327,31 +330,31 @@ def test_preparing_without_a_network_uses_what_is_here_and_says_that_it_is_unver
     with HubDouble() as gone:
         pass
     with pytest.raises(AssetError, match="could not be reached"):
-        prepare_assets("sonic", endpoint=gone.endpoint, root=tmp_path, patience=QUICK)
+        prepare_assets(Request("sonic", endpoint=gone.endpoint), tmp_path, QUICK)
     touch(tmp_path / "data" / "sonic_frames.h5")
     for name in (TOKENIZER, ACTIONS, DYNAMICS):
         touch(tmp_path / "results" / "20250917_062026_sonic" / "x" / "checkpoints" / name)
-    _, checks = prepare_assets("sonic", endpoint=gone.endpoint, root=tmp_path, patience=QUICK)
+    _, checks = prepare_assets(Request("sonic", endpoint=gone.endpoint), tmp_path, QUICK)
     assert [check.status for check in checks] == ["warn", "ok", "ok", "ok", "ok"]
     assert "unverified" in checks[0].observed and checks[0].fix
-    _, checks = prepare_assets("sonic", download=False, root=tmp_path)
+    _, checks = prepare_assets(Request("sonic", download=False), tmp_path)
     assert checks[0].status == "ok" and "nothing was fetched" in checks[0].observed
 
 
 def test_a_file_that_changed_since_it_was_fetched_fails_where_it_cannot_be_fetched_again(
     hub: HubDouble, tmp_path: Path
 ) -> None:
-    paths, checks = prepare_assets("sonic", endpoint=hub.endpoint, root=tmp_path)
+    paths, checks = prepare_assets(Request("sonic", endpoint=hub.endpoint), tmp_path)
     assert {check.status for check in checks} == {"ok"}
     paths.dynamics.write_bytes(MODELS[DYNAMICS][:-1] + b"?")
-    _, checks = prepare_assets("sonic", download=False, root=tmp_path)
+    _, checks = prepare_assets(Request("sonic", download=False), tmp_path)
     (failed,) = [check for check in checks if check.status == "fail"]
     assert failed.id == "dynamics" and "has changed since it was fetched" in failed.observed
 
 
 def test_checkpoints_whose_paths_are_given_are_not_fetched(hub: HubDouble, tmp_path: Path) -> None:
     own = str(touch(tmp_path / "own.pth"))
-    paths, _ = prepare_assets("sonic", True, hub.endpoint, own, own, own, root=tmp_path)
+    paths, _ = prepare_assets(Request("sonic", True, hub.endpoint, own, own, own), tmp_path)
     assert hub.downloads() == ["sonic_frames.h5"]
     assert paths.dynamics == tmp_path / "own.pth"
 
@@ -373,9 +376,22 @@ def test_a_batch_that_cannot_be_shown_is_a_failed_check(tmp_path: Path) -> None:
     assert picture is None and check.status == "fail" and "is an HTML page" in check.observed
 
 
+def test_a_request_has_the_notebooks_defaults_and_refuses_values_of_another_type() -> None:
+    notebook = FOLDER / "04_assets.ipynb"
+    cells = nbformat.read(notebook, as_version=nbformat.NO_CONVERT).cells
+    declared: dict[str, object] = {}
+    exec(next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ())), declared)
+    assert {field.name for field in fields(Request)} == parameters_of(notebook).keys() - {"run_dir"}
+    assert Request.read(declared) == Request()
+    assert Request.read(declared | {"dataset": "sonic", "verify": True}) == Request("sonic", verify=True)
+    with pytest.raises(ParameterError, match="download is 'yes'"):
+        Request.read({"download": "yes"})
+
+
 def test_nothing_of_the_hub_is_imported_until_it_is_asked() -> None:
-    code = "import sys, helpers.assets.fetch; print({'huggingface_hub', 'torch', 'av'} & set(sys.modules))"
-    root = Path(assets.__file__).parent.parent
+    heavy = {"huggingface_hub", "torch", "av", "numpy", "h5py", "PIL", "tqdm"}
+    code = f"import sys, helpers.assets; print({heavy} & set(sys.modules))"
+    root = Path(assets.__file__).parent.parent.parent
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, encoding="utf-8"
     )

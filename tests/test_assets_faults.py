@@ -17,11 +17,13 @@ import pytest
 from hub_double import Fault, HubDouble, sha256
 from test_assets import ACTIONS, DATASETS, DYNAMICS, MODELS, QUICK, TOKENIZER, files_under
 
-from helpers.assets import fetch as assets
-from helpers.assets.fetch import fetch_suite, import_files, prepare_assets
+from helpers import assets
+from helpers.assets import Request, fetch_suite, prepare_assets, record
 from helpers.assets.hub import Patience, RemoteFile
+from helpers.assets.importing import import_files
 from helpers.assets.progress import Progress
 from helpers.errors import AssetError
+from helpers.worlds import world
 
 FRAMES = os.urandom(100_000)
 PARTS = [DATASETS["sonic_frames.h5"], MODELS[TOKENIZER], MODELS[ACTIONS]]
@@ -85,12 +87,12 @@ def test_the_next_run_goes_on_where_the_last_one_ended(hub: HubDouble, tmp_path:
 
 def start_fetching(root: Path, hub: HubDouble) -> "subprocess.Popen[str]":
     code = (
-        "import sys; from helpers.assets.fetch import fetch_suite\n"
+        "import sys; from helpers.assets import fetch_suite\n"
         "print(fetch_suite('sonic', sys.argv[1], sys.argv[2], ['dataset'])[0])"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code, str(root), hub.endpoint],
-        cwd=Path(assets.__file__).parent.parent,
+        cwd=Path(assets.__file__).parent.parent.parent,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
@@ -186,7 +188,7 @@ def flipped(place: int) -> bytes:
     return FRAMES[:place] + bytes([FRAMES[place] ^ 1]) + FRAMES[place + 1 :]
 
 
-def test_a_bit_flipped_on_the_way_is_found_and_mended_by_another_try(hub: HubDouble, tmp_path: Path) -> None:
+def test_a_bit_flipped_on_the_way_is_found_and_fixed_by_another_try(hub: HubDouble, tmp_path: Path) -> None:
     hub.faults["sonic_frames.h5"] = [Fault(body=flipped(40_000)), Fault()]
     assert fetch(tmp_path, hub).read_bytes() == FRAMES
 
@@ -291,7 +293,7 @@ def test_a_login_page_instead_of_every_answer_is_called_so(
 ) -> None:
     if not lists:
         listed = [RemoteFile("AlmondGod/tinyworlds", "dataset", "main", "sonic_frames.h5")]
-        monkeypatch.setattr("helpers.assets.hub.list_files", lambda *_arguments: listed)
+        monkeypatch.setattr("helpers.assets.hub.Hub.list_files", lambda *_arguments: listed)
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Page)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
@@ -373,7 +375,7 @@ def test_xet_that_fails_is_followed_by_plain_http(hub: HubDouble, tmp_path: Path
         "X-Xet-Refresh-Route": f"{hub.endpoint}/api/datasets/none/xet-read-token/x",
     }
     assert fetch(tmp_path, hub).read_bytes() == FRAMES
-    assert any("xet-read-token" in each for each in hub.requests), "Xet was tried first"
+    assert any("xet-read-token" in request for request in hub.requests), "Xet was tried first"
 
 
 # --- the disk --------------------------------------------------------------------------------------
@@ -454,9 +456,9 @@ def test_only_a_full_hash_finds_what_leaves_every_time_stamp_as_it_was(
     hub: HubDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = fetch(tmp_path, hub)
-    kept = assets._stamps(path)
+    kept = record._stamps(path)
     path.write_bytes(flipped(5))  # as a failing disk does, which leaves the stamps
-    monkeypatch.setattr(assets, "_stamps", lambda path: kept)
+    monkeypatch.setattr(record, "_stamps", lambda path: kept)
     asked = len(hub.requests)
     fetch(tmp_path, hub)
     assert len(hub.requests) == asked, "the fast path reads nothing"
@@ -537,9 +539,8 @@ def test_a_folder_of_downloads_becomes_a_suite_without_a_network(tmp_path: Path)
     for name in (TOKENIZER, ACTIONS, DYNAMICS):
         torch.save({"model": name}, downloads / name.split("/")[1])
     (downloads / "pong_dynamics_step_9.pth").write_bytes(b"of another world")
-    paths, checks = prepare_assets(
-        "sonic", download=False, root=tmp_path / "root", import_from=str(downloads)
-    )
+    request = Request("sonic", download=False, import_from=str(downloads))
+    paths, checks = prepare_assets(request, tmp_path / "root")
     assert paths.dynamics.parts[-5:-2] == (paths.dynamics.parts[-5], "dynamics", "checkpoints")
     assert [check.status for check in checks] == ["ok"] * 6
     assert paths.dataset.name == "sonic_frames.h5"
@@ -606,3 +607,81 @@ def test_where_nothing_can_be_kept_the_source_is_used(tmp_path: Path) -> None:
     (tmp_path / "results").write_bytes(b"a file where the folder should be")
     suite = golden_suite(tmp_path, "small_pth")
     assert assets.safe_checkpoints(suite, tmp_path)["dynamics"] == suite.dynamics
+
+
+def published_sonic(root: Path) -> "assets.SuitePaths":
+    """Sonic's parts, as a fetch leaves them: in their places and recorded."""
+    import json
+
+    from golden_cases import golden_paths
+
+    (root / "data").mkdir()
+    (root / "data" / "sonic_frames.h5").write_bytes(FRAMES)
+    files = {"dataset": root / "data" / "sonic_frames.h5"}
+    for kind, source in golden_paths("small_pth").items():
+        name = f"sonic_{kind}_step_1.pth"
+        files[kind] = root / "results" / "20250917_062026_sonic" / kind / "checkpoints" / "sonic" / name
+        files[kind].parent.mkdir(parents=True)
+        shutil.copyfile(source, files[kind])
+    entries = {
+        part: {
+            "path": path.relative_to(root).as_posix(),
+            "size": path.stat().st_size,
+            "sha256": sha256(path.read_bytes()),
+            **record._stamps(path),
+        }
+        for part, path in files.items()
+    }
+    (root / "data" / "sonic_assets.json").write_text(json.dumps(entries), encoding="utf-8")
+    return assets.SuitePaths(**files)
+
+
+def hashed_files(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that are hashed from now on."""
+    hashed: list[Path] = []
+
+    def note(path: Path) -> str:
+        hashed.append(path)
+        return sha256(path.read_bytes())
+
+    for module in ("record", "converted"):
+        monkeypatch.setattr(f"helpers.assets.{module}.sha256_of", note)
+    return hashed
+
+
+def test_a_recorded_world_is_opened_without_hashing_and_an_unrecorded_one_hashes_each_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = published_sonic(tmp_path)
+    hashed = hashed_files(monkeypatch)
+    suite, hashes = assets.open_suite(world("sonic"), paths, tmp_path)
+    assert hashed == []
+    assert hashes == {part: sha256(path.read_bytes()) for part, path in paths.items()}
+    assert {path.suffix for path in suite.paths.values()} == {".safetensors"}
+    (tmp_path / "data" / "sonic_assets.json").unlink()
+    assert assets.open_suite(world("sonic"), paths, tmp_path)[1] == hashes
+    assert sorted(hashed) == sorted(path for _, path in paths.items())
+
+
+def test_a_world_whose_files_were_touched_is_hashed_and_one_that_changed_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = published_sonic(tmp_path)
+    os.utime(paths.dataset)
+    hashed = hashed_files(monkeypatch)
+    assets.open_suite(world("sonic"), paths, tmp_path)
+    assert hashed == [paths.dataset]
+    paths.dataset.write_bytes(flipped(5))
+    with pytest.raises(AssetError, match="has changed since it was fetched") as caught:
+        assets.open_suite(world("sonic"), paths, tmp_path)
+    assert "04_assets" in caught.value.fix
+
+
+def test_opening_makes_a_damaged_kept_checkpoint_again(tmp_path: Path) -> None:
+    paths = published_sonic(tmp_path)
+    suite, _ = assets.open_suite(world("sonic"), paths, tmp_path)
+    kept = suite.paths["dynamics"]
+    good = kept.read_bytes()
+    kept.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    again, _ = assets.open_suite(world("sonic"), paths, tmp_path)
+    assert again.paths == suite.paths and kept.read_bytes() == good

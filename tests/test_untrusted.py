@@ -15,8 +15,8 @@ from golden_cases import KINDS, golden_paths
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.assets import SuitePaths, safe_checkpoints
 from helpers.assets.dataset import FrameDataset
-from helpers.assets.fetch import SuitePaths, safe_checkpoints
 from helpers.errors import CheckpointError, DatasetError
 from helpers.play.settings import Settings
 from helpers.play.world import open_world

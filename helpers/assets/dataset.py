@@ -19,6 +19,9 @@ from PIL import Image
 
 from helpers.errors import DatasetError, ParameterError
 from helpers.file_kind import impostor
+from helpers.pictures import contact_sheet
+from helpers.report import Check, Subject
+from helpers.worlds import World
 
 _LARGEST_SIDE = 2048  # pixels
 _LARGEST_CHUNK = 64_000_000  # bytes: a chunk is read whole, whatever of it is wanted
@@ -197,6 +200,29 @@ def lively_starts(data: FrameDataset, length: int, count: int = 1, candidates: i
     stretches = np.array_split(np.array(list(liveliness)), min(count, len(liveliness)))
     best = [max(stretch.tolist(), key=liveliness.__getitem__) for stretch in stretches]
     return sorted(best, key=liveliness.__getitem__, reverse=True)
+
+
+def preview_batch(
+    chosen: World, dataset: Path, clips: int = 3, length: int = 8
+) -> tuple[Image.Image | None, Check]:
+    """A picture of a batch, one lively clip per row, cut as the models see it; and what the dataset holds.
+
+    Returns:
+        The picture, None if there is none to show, and the check ``batch``, which then says why.
+    """
+    batch = Subject("batch")
+    try:
+        with FrameDataset(dataset, chosen.skip, chosen.first_frame) as data:
+            starts = lively_starts(data, length, clips)
+            rows = [(f"row {start}", data.clip(start, length)) for start in starts]
+            height, width = data.frame_size
+            actions = "with" if data.has_true_actions else "without"
+            holds = f"{len(data):,} usable frames of {height}x{width}, {actions} true actions"
+    except DatasetError as error:
+        return None, batch.fail(error.what, error.fix)
+    every = f"every {chosen.skip}th row" if chosen.skip > 1 else "every row"
+    picture = contact_sheet(rows, [f"frame {number}" for number in range(length)])
+    return picture, batch.ok(f"{holds}; {len(rows)} clips of {length} frames shown, {every}")
 
 
 def to_model_frames(clip: np.ndarray, size: int) -> np.ndarray:

@@ -1,14 +1,12 @@
-"""A download's progress, with rate and time left, wherever it runs.
+"""A download's progress, with rate and time left: a bar, a widget, or now and then a line.
 
-A terminal gets a bar, a notebook the same as a widget. A bar written into a log is a flood, so wherever
-output goes to no terminal there is a line at most every ten seconds, and none for what is done by then. A
-notebook gets both: it cannot tell whether somebody looks at it or papermill runs it, whose log shows lines
-alone.
+A terminal gets a bar. A notebook gets a widget, and lines as well: it cannot tell whether somebody looks at
+it or papermill runs it, whose log shows lines alone. A bar would flood a log, so wherever output goes to no
+terminal there is a line at most every ten seconds.
 """
 
 import sys
 import time
-from types import TracebackType
 from typing import Any, TextIO
 
 _LINE_EVERY_SECONDS = 10.0
@@ -28,45 +26,35 @@ class Progress:
         self._label, self._total, self._start, self._now = label, total, start, start
         self._stream = stream if stream is not None else sys.stderr
         self._began = self._last = time.monotonic()
+        self._terminal = self._stream is not None and self._stream.isatty()
         self._bar: Any = None
-        self._terminal = False
 
     def __enter__(self) -> "Progress":
-        self._terminal = self._stream is not None and self._stream.isatty()
         if self._terminal or "ipykernel" in sys.modules:
             from tqdm.auto import tqdm
 
-            self._bar = tqdm(
-                desc=self._label,
-                total=self._total if self._total >= 0 else None,
-                initial=self._start,
-                unit="B",
-                unit_scale=True,
-                file=self._stream,
-                mininterval=0.5,
-            )
+            total = self._total if self._total >= 0 else None
+            shown = {"desc": self._label, "unit": "B", "unit_scale": True, "mininterval": 0.5}
+            self._bar = tqdm(total=total, initial=self._start, file=self._stream, **shown)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._bar is not None:
             self._bar.close()
 
     def advance(self, count: int) -> None:
-        """``count`` more bytes are here."""
+        """Count ``count`` more bytes."""
         self.at(self._now + count)
 
     def at(self, position: int) -> None:
-        """``position`` bytes are here in all, which may be fewer than before."""
+        """Set the bytes here in all, which may be fewer than before."""
         moved, self._now = position - self._now, position
-        if moved < 0:  # it began again: what came before counts for no rate
+        if moved < 0:  # it began again: earlier bytes count for no rate
             self._start, self._began = position, time.monotonic()
         if self._bar is not None:
             self._bar.update(moved)
-        if self._terminal or self._stream is None:
-            return
-        if time.monotonic() - self._last >= _LINE_EVERY_SECONDS:
+        quiet = self._terminal or self._stream is None
+        if not quiet and time.monotonic() - self._last >= _LINE_EVERY_SECONDS:
             self._last = time.monotonic()
             print(self.line(), file=self._stream, flush=True)
 

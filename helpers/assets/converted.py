@@ -1,0 +1,95 @@
+"""Opens a suite from files proved unchanged, its checkpoints kept as safetensors, which hold no code.
+
+Must not know how files were fetched.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from helpers.assets.find import EMBEDDED, SuitePaths, weights_file
+from helpers.assets.record import verified_hashes
+from helpers.errors import CheckpointError
+from helpers.file_kind import sha256_of
+from helpers.run_folder import ROOT
+from helpers.worlds import KINDS, World
+
+if TYPE_CHECKING:
+    from helpers.worldmodel import Suite
+
+log = logging.getLogger("runbook.assets")
+
+
+def open_suite(
+    chosen: World, paths: SuitePaths, root: Path = ROOT, device: str = "cpu"
+) -> tuple["Suite", dict[str, str]]:
+    """Load a suite from its files, each read and hashed at most once.
+
+    Returns:
+        The suite, and the SHA-256 of its published files by part (of the weights, for a directory).
+
+    Raises:
+        AssetError: A file has changed since it was fetched.
+        RunbookError: As `helpers.worldmodel.load_suite`.
+    """
+    from helpers.worldmodel import load_suite
+
+    hashes = verified_hashes(chosen, paths, root)
+    kept = safe_checkpoints(paths, root, hashes, prove=False)
+    try:
+        return load_suite(**kept, device=device), hashes
+    except CheckpointError:  # a kept form was damaged: it is made again
+        return load_suite(**safe_checkpoints(paths, root, hashes), device=device), hashes
+
+
+def safe_checkpoints(
+    paths: SuitePaths, root: str | Path = ROOT, hashes: Mapping[str, str] | None = None, prove: bool = True
+) -> dict[str, Path]:
+    """A suite's checkpoints in the form that holds no code: what `load_suite` should be given.
+
+    Foreign pickles are read once, under an exact allow-list, and kept as safetensors and JSON under
+    ``results/.converted``, by the SHA-256 of their source; a kept form that is damaged, or was altered, is
+    made again. Where nothing can be written, and for the embedded world, the source is used.
+
+    Args:
+        paths: The suite.
+        root: The folder that holds ``results/``.
+        hashes: From `verified_hashes`; else the sources are hashed.
+        prove: Read a kept form to see that it is whole; `load_suite` proves it as well.
+
+    Raises:
+        CheckpointError: A checkpoint cannot be used.
+    """
+    folder, given = Path(root) / "results" / ".converted", dict(paths.items())
+    return {kind: _safe(kind, given[kind], folder, (hashes or {}).get(kind, ""), prove) for kind in KINDS}
+
+
+def _safe(kind: Any, path: Path, folder: Path, source: str, prove: bool) -> Path:
+    from helpers.worldmodel.checkpoint import read_checkpoint, write_converted
+
+    if path.is_relative_to(EMBEDDED) or path.suffix == ".safetensors":
+        return path
+    source = source or sha256_of(weights_file(path))
+    if path.is_dir():
+        state = path / "state.pt"
+        source += sha256_of(state) if state.exists() else ""
+        source = hashlib.sha256(source.encode()).hexdigest()
+    kept = folder / f"{source}.safetensors"
+    with suppress(OSError, ValueError, RecursionError, AttributeError, CheckpointError):
+        about = json.loads(kept.with_suffix(".json").read_text(encoding="utf-8"))
+        if about.get("source") == source and kept.is_file():
+            if prove:
+                read_checkpoint(kept, kind)
+            return kept
+    checkpoint = read_checkpoint(path, kind)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_converted(checkpoint, kept, source)
+    except OSError as error:
+        log.info("%s is read as it is, since %s cannot be written (%s)", path, kept, error.strerror)
+        return path
+    return kept

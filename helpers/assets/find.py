@@ -1,0 +1,159 @@
+"""Where a world's files lie on this disk. Uses no network, opens nothing; standard library only.
+
+The layout, under the root, is that of the public project, so that its files and ours are interchangeable:
+
+    data/<file>.h5                                                           a dataset
+    results/<YYYYmmdd_HHMMSS>_<suite>/<type>/checkpoints/<suite>/<file>.pth  a published checkpoint
+    results/<YYYYmmdd_HHMMSS>/<stage>/checkpoints/<stage>_step_<n>[….pth]    one of the user's own training
+"""
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from helpers.errors import AssetError
+from helpers.run_folder import ROOT
+from helpers.worlds import KINDS, world
+
+EMBEDDED = ROOT / "helpers" / "demo"
+"""The embedded world's folder."""
+
+# The kind's name must be whole (`lam` is also the end of `slam`) and stand right before the step.
+_CHECKPOINT = {
+    kind: re.compile(rf"(?:^|_)(?:{'|'.join(aliases)})_step_(\d+)(?:_|$)", re.IGNORECASE)
+    for kind, aliases in KINDS.items()
+}
+RUN_TIME = re.compile(r"\d{8}_\d{6}")
+_WEIGHTS_IN_DIRECTORY = "model_state_dict.pt"
+
+
+@dataclass(frozen=True)
+class SuitePaths:
+    """Where a suite's four parts lie. Checkpoints are files or directories (see `checkpoint_form`)."""
+
+    dataset: Path
+    video_tokenizer: Path
+    latent_actions: Path
+    dynamics: Path
+
+    def items(self) -> Iterator[tuple[str, Path]]:
+        """The parts' names with their paths."""
+        return ((field.name, getattr(self, field.name)) for field in fields(self))
+
+    def __str__(self) -> str:
+        return "\n".join(f"{part:<16} {path}" for part, path in self.items())
+
+
+def find_suite(
+    name: str,
+    root: Path = ROOT,
+    video_tokenizer_path: str = "",
+    latent_actions_path: str = "",
+    dynamics_path: str = "",
+    use_latest_checkpoints: bool = False,
+) -> SuitePaths:
+    """Where a suite's parts lie on this disk.
+
+    A checkpoint is the one whose path is given; else, with ``use_latest_checkpoints``, the latest of its kind
+    under ``results/`` of any run; else the embedded world's own; else this suite's latest under ``results/``.
+
+    Args:
+        name: A world's name.
+        root: The folder that holds ``data/`` and ``results/``.
+        video_tokenizer_path: A .pth or a checkpoint directory; a relative path counts from ``root``. Empty
+            to search.
+        latent_actions_path: Likewise.
+        dynamics_path: Likewise.
+        use_latest_checkpoints: Take the newest checkpoints, whichever world they were trained on.
+
+    Raises:
+        ParameterError: There is no such world.
+        AssetError: A part is not there; the message says where it was looked for.
+    """
+    chosen = world(name)
+    get = f'Run 04_assets with dataset = "{chosen.name}" and download = True.'
+    if chosen.embedded:
+        get = "It belongs to this repository: restore it with `git checkout -- helpers/demo`."
+    dataset = (EMBEDDED if chosen.embedded else root / "data") / chosen.dataset_file
+    if not dataset.is_file():
+        raise AssetError(f"The dataset of {chosen.title} is not at {dataset}.", fix=get)
+    checkpoints = []
+    for kind, given in zip(KINDS, (video_tokenizer_path, latent_actions_path, dynamics_path), strict=True):
+        if given:
+            path: Path | None = root / Path(given).expanduser()
+        elif chosen.embedded and not use_latest_checkpoints:
+            path = EMBEDDED / f"{chosen.name}_{kind}.pth"
+        else:
+            path = latest_checkpoint(kind, root, None if use_latest_checkpoints else chosen.name)
+        if path is None:
+            whose = "" if use_latest_checkpoints else f" of {chosen.title}"
+            raise AssetError(f"There is no {kind} checkpoint{whose} under {root / 'results'}.", fix=get)
+        checkpoint_form(path)
+        checkpoints.append(path)
+    return SuitePaths(dataset, *checkpoints)
+
+
+def latest_checkpoint(kind: str, root: Path = ROOT, suite: str | None = None) -> Path | None:
+    """The latest checkpoint of a kind under ``root/results``: newest run directory, then highest step.
+
+    Args:
+        kind: A key of `helpers.worlds.KINDS`; files named by any of its aliases count.
+        root: The folder that holds ``results/``.
+        suite: Only checkpoints published as this suite; None for any, the user's own training included.
+
+    Returns:
+        A .pth file or a checkpoint directory; None if there is none.
+    """
+    results = root / "results"
+
+    def run(path: Path) -> Path:
+        return results / path.relative_to(results).parts[0]
+
+    def age(path: Path) -> tuple[str, int, str]:
+        named = RUN_TIME.search(run(path).name)
+        changed = time.localtime(run(path).stat().st_mtime)
+        began = named.group() if named else time.strftime("%Y%m%d_%H%M%S", changed)
+        return began, step_in_name(path.name, kind) or 0, path.name
+
+    checkpoints = (
+        path
+        for path in results.glob("**/checkpoints/**/*_step_*")
+        if step_in_name(path.name, kind) is not None
+        and (path if path.suffix == ".pth" else path / _WEIGHTS_IN_DIRECTORY).is_file()
+        and (
+            suite is None or run(path).name.lower().endswith(f"_{suite}") or path.parent.name.lower() == suite
+        )
+    )
+    return max(checkpoints, key=age, default=None)
+
+
+def step_in_name(name: str, kind: str) -> int | None:
+    """The training step in a checkpoint's name; None if the name is not of this kind."""
+    match = _CHECKPOINT[kind].search(name.removesuffix(".pth"))
+    return int(match[1]) if match else None
+
+
+def checkpoint_form(path: Path) -> Literal["file", "directory"]:
+    """Which of the two checkpoint forms ``path`` has.
+
+    Raises:
+        AssetError: It has neither.
+    """
+    if path.is_file():
+        return "file"
+    if (path / _WEIGHTS_IN_DIRECTORY).is_file():
+        return "directory"
+    if path.is_dir():
+        raise AssetError(
+            f"{path} is a folder without {_WEIGHTS_IN_DIRECTORY}, so it is no checkpoint.",
+            fix="Give the folder named <kind>_step_<n>, or a .pth file.",
+        )
+    raise AssetError(f"There is no checkpoint at {path}.", fix="Check the path, or run 04_assets.")
+
+
+def weights_file(path: Path) -> Path:
+    """The file that holds a checkpoint's weights: the .pth itself, or the one in its directory."""
+    return path if checkpoint_form(path) == "file" else path / _WEIGHTS_IN_DIRECTORY

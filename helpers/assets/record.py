@@ -1,0 +1,228 @@
+"""A world's verified files: the record that locks them, and how files get under their names.
+
+The record, ``data/<world>_assets.json``, proves later that files are sound, without a network. Must not know
+where files come from: fetched and imported ones land alike.
+"""
+
+import itertools
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from helpers.assets.find import RUN_TIME, SuitePaths, weights_file
+from helpers.errors import AssetError
+from helpers.file_kind import sha256_of
+from helpers.report import write_json
+from helpers.run_folder import ROOT
+from helpers.worlds import World
+
+# The folder of a kind in the published layout.
+_FOLDER = {"video_tokenizer": "video_tokenizer", "latent_actions": "actions", "dynamics": "dynamics"}
+_WRITER_SILENT_SECONDS = 120
+
+log = logging.getLogger("runbook.assets")
+
+
+class Record:
+    """A world's fetched files under ``root``; none if nothing was fetched, or the record cannot be read.
+
+    Attributes:
+        path: The record's file.
+        entries: By part: path under ``root``, size, SHA-256, origin and time stamps.
+    """
+
+    def __init__(self, chosen: World, root: Path) -> None:
+        self.chosen, self.root = chosen, root
+        self.path = root / "data" / f"{chosen.name}_assets.json"
+        self.entries: dict[str, dict[str, Any]] = {}
+        with suppress(OSError, ValueError, AttributeError):
+            entries = json.loads(self.path.read_text(encoding="utf-8")).items()
+            self.entries = {part: one for part, one in entries if {"path", "size", "sha256"} <= one.keys()}
+
+    def file(self, part: str) -> Path:
+        """Where a recorded part lies."""
+        return self.root / self.entries[part]["path"]
+
+    def current_sha256(self, part: str, verify: bool = False) -> str:
+        """SHA-256 of a recorded file as it is now; ``""`` if it is gone or of another size.
+
+        While its time stamps are the recorded ones the recorded hash is returned, unless ``verify``.
+        """
+        path, entry = self.file(part), self.entries[part]
+        if not path.is_file() or path.stat().st_size != entry["size"]:
+            return ""
+        untouched = {**entry, **_stamps(path)} == entry
+        return entry["sha256"] if untouched and not verify else sha256_of(path)
+
+    def recognise(self, part: str, verify: bool) -> bool:
+        """Whether a part's file is as it was fetched; time stamps that are out of date are recorded anew."""
+        entry = self.entries.get(part)
+        if not entry or self.current_sha256(part, verify) != entry["sha256"]:
+            return False
+        if {**entry, **_stamps(self.file(part))} != entry:
+            with suppress(OSError):  # a folder that may only be read costs a hash each time, no more
+                self.lock(part, self.file(part), entry)
+        return True
+
+    def require_locked(self, part: str, what: str, sha256: str) -> None:
+        """Raise an `AssetError` about the file ``what`` unless its SHA-256 is the locked one."""
+        if sha256 != (locked := self.entries[part]["sha256"]):
+            raise AssetError(
+                f"{what} is not what was fetched before: it has the sha256 {sha256[:12]}…, and "
+                f"data/{self.path.name} locks {locked[:12]}….",
+                fix="If the change is meant, accept it with update = True; the old file is set aside.",
+            )
+
+    def lock(self, part: str, path: Path, facts: Mapping[str, Any]) -> None:
+        """Record a verified file; ``facts`` are its sha256, checksum (published or learned) and origin."""
+        place = {"path": path.relative_to(self.root).as_posix(), "size": path.stat().st_size}
+        self.entries[part] = {**place, **facts, **_stamps(path)}
+        write_json(self.path, self.entries)
+
+    def incoming(self, part: str) -> Path:
+        """The folder in which a part arrives: data/ and results/ may be on disks of their own, and a move is
+        one step only within a disk.
+        """
+        return self.root / ("data" if part == "dataset" else "results") / ".incoming" / self.chosen.name
+
+    def target(self, part: str, name: str) -> Path:
+        """Where a part belongs; ``name`` is a checkpoint's."""
+        if part == "dataset":
+            return self.root / "data" / self.chosen.dataset_file
+        return self._run_folder / _FOLDER[part] / "checkpoints" / self.chosen.name / name
+
+    @cached_property
+    def _run_folder(self) -> Path:
+        """The newest results/<time>_<suite>, or a new one: the parts of a suite lie together."""
+        results, name = self.root / "results", self.chosen.name
+        runs = [path.name for path in results.glob(f"*_{name}") if RUN_TIME.match(path.name)]
+        return results / max(runs, default=f"{time.strftime('%Y%m%d_%H%M%S')}_{name}")
+
+    def require_space(self, sizes: Mapping[str, tuple[str, int]], free_bytes: Callable[[Path], int]) -> None:
+        """Stop before the first byte where files do not fit; data/ and results/ may be on different disks.
+
+        Args:
+            sizes: By part: name and bytes of its file.
+            free_bytes: Bytes that are free where a folder lies.
+
+        Raises:
+            AssetError: They do not fit.
+        """
+        needed: dict[Any, tuple[int, Path]] = {}
+        for part, (name, size) in sizes.items():
+            arrived = self.incoming(part) / f"{name}.part"
+            folder = self.incoming(part).parent.parent
+            while not folder.exists():
+                folder = folder.parent
+            missing = max(0, size - arrived.stat().st_size if arrived.exists() else size)
+            disk = folder.stat().st_dev
+            needed[disk] = (needed.get(disk, (0, folder))[0] + missing, folder)
+        for missing, folder in needed.values():
+            # A tenth more, so that the run which follows has room to work.
+            asked, free = missing + missing // 10, free_bytes(folder)
+            if free < asked:
+                raise AssetError(
+                    f"The files to fetch take {megabytes(missing)} and {folder} has {megabytes(free)} free.",
+                    fix=f"Free at least {megabytes(asked - free)} there and run it again.",
+                )
+
+
+def _stamps(path: Path) -> dict[str, int]:
+    """Two times that writing to a file changes. The time of modification can be set back; that of the change
+    of its entry (on POSIX) cannot.
+    """
+    status = path.stat()
+    return {"mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}
+
+
+def recorded_checksums(chosen: World, root: Path = ROOT) -> dict[Path, str]:
+    """The SHA-256, in hex, of a world's files when they were fetched."""
+    record = Record(chosen, root)
+    return {record.file(part): entry["sha256"] for part, entry in record.entries.items()}
+
+
+def verified_hashes(chosen: World, paths: SuitePaths, root: Path = ROOT) -> dict[str, str]:
+    """SHA-256 of a suite's files by part (of the weights, for a directory), proved to be as recorded.
+
+    A recorded file whose size and time stamps are unchanged is not read; any other file is read once.
+
+    Raises:
+        AssetError: A file has changed since it was fetched.
+    """
+    record = Record(chosen, root)
+    recorded = {record.file(part): part for part in record.entries}
+    hashes = {}
+    for part, path in paths.items():
+        if path not in recorded:
+            hashes[part] = sha256_of(path if part == "dataset" else weights_file(path))
+            continue
+        hashes[part] = record.current_sha256(recorded[path])
+        if hashes[part] != record.entries[recorded[path]]["sha256"]:
+            raise AssetError(
+                f"{path} has changed since it was fetched.",
+                fix=f'Run 04_assets with dataset = "{chosen.name}" and download = True: it is set aside and '
+                "fetched again.",
+            )
+    return hashes
+
+
+@contextmanager
+def one_writer(chosen: World, root: Path) -> Iterator[Record]:
+    """Let one process at a time write a world's files; yields their record, read once it is our turn.
+
+    Raises:
+        AssetError: Another process writes and received nothing for long, or a file cannot be written or read.
+    """
+    from huggingface_hub.utils import WeakFileLock  # the system's own lock, which ends with its process
+
+    lock = root / "data" / f".{chosen.name}.lock"
+    seen, last_sign = None, time.monotonic()
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            while True:
+                with suppress(TimeoutError):  # filelock's own Timeout is one
+                    stack.enter_context(WeakFileLock(lock, timeout=1))
+                    break
+                arriving = sorted(root.glob(f"*/.incoming/{chosen.name}/**/*"))
+                now = [(path.name, path.stat().st_size) for path in arriving]
+                if now != seen:
+                    seen, last_sign = now, time.monotonic()
+                if time.monotonic() - last_sign > _WRITER_SILENT_SECONDS:
+                    raise AssetError(
+                        f"Another process fetches {chosen.title} and received nothing for "
+                        f"{_WRITER_SILENT_SECONDS} s.",
+                        fix="Wait for it, or close the other notebook or terminal, and run this again.",
+                    )
+            yield Record(chosen, root)
+    except OSError as error:
+        raise AssetError(
+            f"{error.filename or root} could not be written or read ({error.strerror or error}).",
+            fix="Close what has the file open, check the folder's permissions, and run it again.",
+        ) from error
+
+
+def move_into_place(arrived: Path, path: Path) -> None:
+    """Move a verified file to ``path`` in one step; a file that was there is set aside, never deleted."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        asides = (path.with_name(f"{path.name}.aside{number}") for number in itertools.count(1))
+        aside = path.replace(next(aside for aside in asides if not aside.exists()))
+        log.info("%s was not what it should be and was set aside as %s", path, aside.name)
+    arrived.replace(path)
+
+
+def free_bytes_on(folder: Path) -> int:
+    """Bytes that are free on the disk of a folder."""
+    return shutil.disk_usage(folder).free
+
+
+def megabytes(size: int) -> str:
+    """A size for people."""
+    return f"{size / 1e6:,.1f} MB"
