@@ -16,7 +16,7 @@ from helpers.assets.record import verified_hashes
 from helpers.errors import CheckpointError
 from helpers.file_kind import sha256_of
 from helpers.run_folder import ROOT
-from helpers.worlds import KINDS, World
+from helpers.worlds import World
 
 if TYPE_CHECKING:
     from helpers.worldmodel import Suite
@@ -27,14 +27,10 @@ log = logging.getLogger("runbook.assets")
 def open_suite(
     chosen: World, paths: SuitePaths, root: Path = ROOT, device: str = "cpu"
 ) -> tuple["Suite", dict[str, str]]:
-    """Load a suite from its files, each read and hashed at most once.
-
-    Returns:
-        The suite, and the SHA-256 of its published files by part (of the weights, for a directory).
+    """Load a suite, and the SHA-256 of its published files by part; no file is hashed twice.
 
     Raises:
-        AssetError: A file has changed since it was fetched.
-        RunbookError: As `helpers.worldmodel.load_suite`.
+        RunbookError: As `verified_hashes` and `helpers.worldmodel.load_suite`.
     """
     from helpers.worldmodel import load_suite
 
@@ -59,37 +55,43 @@ def safe_checkpoints(
         paths: The suite.
         root: The folder that holds ``results/``.
         hashes: From `verified_hashes`; else the sources are hashed.
-        prove: Read a kept form to see that it is whole; `load_suite` proves it as well.
+        prove: Read kept forms to see that they are whole, as `load_suite` does anyway.
 
     Raises:
         CheckpointError: A checkpoint cannot be used.
     """
-    folder, given = Path(root) / "results" / ".converted", dict(paths.items())
-    return {kind: _safe(kind, given[kind], folder, (hashes or {}).get(kind, ""), prove) for kind in KINDS}
+    from helpers.worldmodel.checkpoint import KINDS, read_checkpoint, write_converted
+
+    given = dict(paths.items())
+    safe: dict[str, Path] = {}
+    for kind in KINDS:
+        path = safe[kind] = given[kind]
+        if path.is_relative_to(EMBEDDED) or path.suffix == ".safetensors":
+            continue
+        source = hashes[kind] if hashes else sha256_of(weights_file(path))
+        if path.is_dir():
+            state = path / "state.pt"
+            source += sha256_of(state) if state.exists() else ""
+            source = hashlib.sha256(source.encode()).hexdigest()
+        kept = Path(root) / "results" / ".converted" / f"{source}.safetensors"
+        if not _is_kept(kept, kind, source, prove):
+            checkpoint = read_checkpoint(path, kind)
+            try:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                write_converted(checkpoint, kept, source)
+            except OSError as error:
+                log.info("%s is read as it is, since %s cannot be written (%s)", path, kept, error.strerror)
+                continue
+        safe[kind] = kept
+    return safe
 
 
-def _safe(kind: Any, path: Path, folder: Path, source: str, prove: bool) -> Path:
-    from helpers.worldmodel.checkpoint import read_checkpoint, write_converted
+def _is_kept(kept: Path, kind: Any, source: str, prove: bool) -> bool:
+    from helpers.worldmodel.checkpoint import read_checkpoint
 
-    if path.is_relative_to(EMBEDDED) or path.suffix == ".safetensors":
-        return path
-    source = source or sha256_of(weights_file(path))
-    if path.is_dir():
-        state = path / "state.pt"
-        source += sha256_of(state) if state.exists() else ""
-        source = hashlib.sha256(source.encode()).hexdigest()
-    kept = folder / f"{source}.safetensors"
     with suppress(OSError, ValueError, RecursionError, AttributeError, CheckpointError):
         about = json.loads(kept.with_suffix(".json").read_text(encoding="utf-8"))
-        if about.get("source") == source and kept.is_file():
-            if prove:
-                read_checkpoint(kept, kind)
-            return kept
-    checkpoint = read_checkpoint(path, kind)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_converted(checkpoint, kept, source)
-    except OSError as error:
-        log.info("%s is read as it is, since %s cannot be written (%s)", path, kept, error.strerror)
-        return path
-    return kept
+        if prove:
+            read_checkpoint(kept, kind)
+        return about.get("source") == source and kept.is_file()
+    return False

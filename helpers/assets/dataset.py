@@ -11,7 +11,6 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 import h5py
 import numpy as np
@@ -28,6 +27,7 @@ _LARGEST_CHUNK = 64_000_000  # bytes: a chunk is read whole, whatever of it is w
 # What h5py raises where a file's inner structures are damaged; which of them depends on where.
 _DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError)
 _FETCH = "Run 04_assets to fetch it again."
+_REPLACE = f"Delete it. {_FETCH}"
 
 
 class FrameDataset:
@@ -38,7 +38,7 @@ class FrameDataset:
 
     Args:
         path: The h5.
-        skip: Rows from one frame of a clip to the next.
+        skip: Rows from one frame of a clip to the next, at least 1.
         first_frame: First row that may be used.
         preload_ratio: Use only the first ``int(N * preload_ratio)`` rows; in (0, 1].
 
@@ -51,46 +51,37 @@ class FrameDataset:
         self, path: str | Path, skip: int = 1, first_frame: int = 0, preload_ratio: float = 1.0
     ) -> None:
         if skip < 1 or first_frame < 0:
-            raise ParameterError(
-                f"skip is {skip} and first_frame is {first_frame}.",
-                fix="skip must be at least 1 and first_frame at least 0.",
-            )
+            what = f"skip is {skip} and first_frame is {first_frame}."
+            raise ParameterError(what, fix="skip must be at least 1 and first_frame at least 0.")
         if not 0.0 < preload_ratio <= 1.0:
-            raise ParameterError(
-                f"preload_ratio is {preload_ratio}.",
-                fix="Choose a value above 0 and up to 1; 1 uses every frame.",
-            )
-        self.path = Path(path)
-        self.skip = skip
-        self.first_frame = first_frame
+            what = f"preload_ratio is {preload_ratio}."
+            raise ParameterError(what, fix="Choose a value above 0 and up to 1; 1 uses every frame.")
+        self.path, self.skip, self.first_frame = Path(path), skip, first_frame
         self._file = _open(self.path)
         try:
             self._frames = _checked_frames(self._file, self.path)
-            self._actions = _column(self._file, "actions", len(self._frames), self.path)
-            self._episodes = _column(self._file, "episodes", len(self._frames), self.path)
-            self._end = int(len(self._frames) * preload_ratio)
+            rows = len(self._frames)
+            self._actions = _column(self._file, "actions", rows, self.path)
+            self._episodes = _column(self._file, "episodes", rows, self.path)
+            self._end = int(rows * preload_ratio)
             if self._end <= first_frame:
                 raise DatasetError(
-                    f"{self.path} is too short: {self._end} of its {len(self._frames)} frames may be used "
+                    f"{self.path} is too short: {self._end} of its {rows} frames may be used "
                     f"(preload_ratio {preload_ratio}) and the first usable one is number {first_frame}.",
                     fix="Raise preload_ratio, or choose a longer dataset.",
                 )
         except _DAMAGE as error:
-            self._file.close()
-            raise DatasetError(
-                f"{path} is damaged: its layout makes no sense ({type(error).__name__}).",
-                fix=f"Delete it. {_FETCH}",
-            ) from error
+            self.close()
+            what = f"{path} is damaged: its layout makes no sense ({type(error).__name__})."
+            raise DatasetError(what, fix=_REPLACE) from error
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def __enter__(self) -> "FrameDataset":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def __len__(self) -> int:
@@ -112,13 +103,9 @@ class FrameDataset:
         return self._actions is not None
 
     def starts(self, length: int) -> Sequence[int] | np.ndarray:
-        """Every row at which a clip of ``length`` frames may start; no clip crosses an episode.
+        """Rows, at least one, at which a clip of ``length`` frames may start without crossing an episode.
 
-        Returns:
-            A range, or an int64 array where the dataset has episodes; never empty.
-
-        Raises:
-            DatasetError: No clip of this length fits.
+        A range, or an int64 array where the dataset has episodes; a `DatasetError` where no clip fits.
         """
         if length < 1:
             raise ParameterError(f"A clip of {length} frames was asked for.", fix="Ask for at least 1.")
@@ -138,29 +125,21 @@ class FrameDataset:
         return starts
 
     def clip(self, start: int, length: int) -> np.ndarray:
-        """The clip that starts at row ``start``: ``frames[start : start + length*skip : skip]``.
+        """The clip ``frames[start : start + length*skip : skip]``: uint8 ``[length, H, W, 3]``.
 
-        Returns:
-            uint8 ``[length, H, W, 3]``.
-
-        Raises:
-            DatasetError: The clip leaves the usable rows, crosses an episode, or cannot be read.
+        A `DatasetError` where it leaves the usable rows, crosses an episode, or cannot be read.
         """
         self._check_clip(start, length)
         try:
             return np.asarray(self._frames[start : start + length * self.skip : self.skip])
         except _DAMAGE as error:
-            raise DatasetError(
-                f"The clip from row {start} of {self.path} cannot be read: the file is damaged.",
-                fix=_FETCH,
-            ) from error
+            what = f"The clip from row {start} of {self.path} cannot be read: the file is damaged."
+            raise DatasetError(what, fix=_FETCH) from error
 
     def clip_actions(self, start: int, length: int) -> np.ndarray | None:
-        """The true actions of a clip: entry t led from its frame t to frame t+1.
+        """The true actions of a clip, int64 ``[length - 1]``: entry t led from its frame t to frame t+1.
 
-        Returns:
-            int64 ``[length - 1]``; None if the dataset has no actions. Where rows are skipped, an entry is
-            the action taken at the earlier of its two frames.
+        None if the dataset has no actions. Where rows are skipped, an entry is that of the earlier frame.
         """
         self._check_clip(start, length)
         if self._actions is None:
@@ -183,16 +162,13 @@ class FrameDataset:
 
 
 def lively_starts(data: FrameDataset, length: int, count: int = 1, candidates: int = 96) -> list[int]:
-    """Starts of clips in which something moves: the liveliest of each of ``count`` equal stretches of play.
+    """Starts of clips in which something moves, the liveliest first: one from each equal stretch of play.
 
     Args:
         data: The dataset.
         length: Frames in a clip, at least 2.
-        count: How many stretches; fewer where the dataset has fewer clips.
-        candidates: How many clips to look at, spread evenly over the dataset.
-
-    Returns:
-        Rows to start from, the liveliest clip first.
+        count: Number of stretches; fewer where the dataset has fewer clips.
+        candidates: Number of clips to look at, spread evenly over the dataset.
     """
     starts = data.starts(length)
     spread = np.unique(np.linspace(0, len(starts) - 1, max(candidates, count)).astype(int))
@@ -205,10 +181,9 @@ def lively_starts(data: FrameDataset, length: int, count: int = 1, candidates: i
 def preview_batch(
     chosen: World, dataset: Path, clips: int = 3, length: int = 8
 ) -> tuple[Image.Image | None, Check]:
-    """A picture of a batch, one lively clip per row, cut as the models see it; and what the dataset holds.
+    """A picture with one lively clip per row, as the models see it, and the check ``batch``.
 
-    Returns:
-        The picture, None if there is none to show, and the check ``batch``, which then says why.
+    Where there is no picture (None), the check says why.
     """
     batch = Subject("batch")
     try:
@@ -226,16 +201,9 @@ def preview_batch(
 
 
 def to_model_frames(clip: np.ndarray, size: int) -> np.ndarray:
-    """A clip as the models take it: ``x/255*2-1``, at the models' frame size.
+    """A clip, uint8 ``[T, H, W, 3]``, as the models take it: float32 ``[1, T, 3, size, size]`` in [-1, 1].
 
     Frames of another size are resized with an area filter, which a warning announces.
-
-    Args:
-        clip: uint8 ``[T, H, W, 3]``.
-        size: Height and width the models were trained on.
-
-    Returns:
-        float32 ``[1, T, 3, size, size]`` in [-1, 1].
     """
     height, width = clip.shape[1:3]
     if (height, width) != (size, size):
@@ -243,9 +211,8 @@ def to_model_frames(clip: np.ndarray, size: int) -> np.ndarray:
             f"The dataset's frames are {height}x{width}, the models take {size}x{size}: area-resized.",
             stacklevel=2,
         )
-        clip = np.stack(
-            [np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BOX)) for frame in clip]
-        )
+        resized = [Image.fromarray(frame).resize((size, size), Image.Resampling.BOX) for frame in clip]
+        clip = np.stack([np.asarray(frame) for frame in resized])
     scaled = clip.astype(np.float32) / 255 * 2 - 1
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2)[None])
 
@@ -266,39 +233,32 @@ def _liveliness(clip: np.ndarray, block: int = 8) -> float:
 def _open(path: Path) -> h5py.File:
     if not path.is_file():
         raise DatasetError(f"The dataset {path} does not exist.", fix="Run 04_assets, which fetches it.")
-    if found := impostor(path):
-        raise DatasetError(
-            f"{path} is {found}, not an h5: its download went wrong.", fix=f"Delete it. {_FETCH}"
-        )
+    if kind := impostor(path):
+        raise DatasetError(f"{path} is {kind}, not an h5: its download went wrong.", fix=_REPLACE)
     try:
         return h5py.File(path, "r")
     except _DAMAGE as error:
         what = "is cut short" if "truncated" in str(error) else "is not an h5 file, or is damaged"
-        raise DatasetError(f"{path} {what}.", fix=f"Delete it. {_FETCH}") from error
+        raise DatasetError(f"{path} {what}.", fix=_REPLACE) from error
 
 
 def _checked_frames(file: h5py.File, path: Path) -> h5py.Dataset:
     if isinstance(file.get("frames", getlink=True), (h5py.ExternalLink, h5py.SoftLink)):
-        raise DatasetError(f"`frames` of {path} only points elsewhere.", fix=f"Delete it. {_FETCH}")
+        raise DatasetError(f"`frames` of {path} only points elsewhere.", fix=_REPLACE)
     frames = file.get("frames")
     if not isinstance(frames, h5py.Dataset):
-        raise DatasetError(
-            f"{path} has no dataset `frames`; it has {', '.join(sorted(file)) or 'nothing'}.",
-            fix="Choose an h5 whose `frames` is uint8 [N, H, W, 3].",
-        )
+        what = f"{path} has no dataset `frames`; it has {', '.join(sorted(file)) or 'nothing'}."
+        raise DatasetError(what, fix="Choose an h5 whose `frames` is uint8 [N, H, W, 3].")
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape[1:]:
-        raise DatasetError(
-            f"`frames` of {path} is {frames.dtype} {list(frames.shape)}, not uint8 [N, H, W, 3].",
-            fix="Choose another h5, or rewrite this one with RGB frames of 8 bits a channel.",
-        )
+        what = f"`frames` of {path} is {frames.dtype} {list(frames.shape)}, not uint8 [N, H, W, 3]."
+        fix = "Choose another h5, or rewrite this one with RGB frames of 8 bits a channel."
+        raise DatasetError(what, fix=fix)
     if max(frames.shape[1:3]) > _LARGEST_SIDE or math.prod(frames.chunks or (0,)) > _LARGEST_CHUNK:
-        raise DatasetError(
-            f"`frames` of {path} is {list(frames.shape)} in chunks of {frames.chunks}: to read one frame "
-            "would take far too much memory.",
-            fix="Rewrite the h5 with frames of at most 2048 pixels a side and small chunks.",
-        )
+        what = f"`frames` of {path} is {list(frames.shape)} in chunks of {frames.chunks}: far too much memory"
+        fix = "Rewrite the h5 with frames of at most 2048 pixels a side and small chunks."
+        raise DatasetError(f"{what} for one frame.", fix=fix)
     if frames.external or frames.is_virtual:
-        raise DatasetError(f"`frames` of {path} lies in other files.", fix=f"Delete it. {_FETCH}")
+        raise DatasetError(f"`frames` of {path} lies in other files.", fix=_REPLACE)
     return frames
 
 
@@ -310,15 +270,12 @@ def _column(file: h5py.File, name: str, rows: int, path: Path) -> np.ndarray | N
     if not isinstance(column, h5py.Dataset):
         raise DatasetError(f"`{name}` of {path} is a group, not a dataset.", fix=f"Rewrite the h5. {_FETCH}")
     if column.shape != (rows,) or not np.issubdtype(column.dtype, np.integer):
-        raise DatasetError(
-            f"`{name}` of {path} is {column.dtype} {list(column.shape)}, not {rows} whole numbers.",
-            fix=f"Rewrite the h5, or leave `{name}` out.",
-        )
+        what = f"`{name}` of {path} is {column.dtype} {list(column.shape)}, not {rows} whole numbers."
+        raise DatasetError(what, fix=f"Rewrite the h5, or leave `{name}` out.")
     chunk = math.prod(column.chunks or (0,)) * column.dtype.itemsize
     if rows * column.dtype.itemsize > _LARGEST_CHUNK or chunk > _LARGEST_CHUNK:
-        raise DatasetError(
-            f"`{name}` of {path} has {rows} rows, more than are read at once.", fix=f"Leave `{name}` out."
-        )
+        what = f"`{name}` of {path} has {rows} rows, more than are read at once."
+        raise DatasetError(what, fix=f"Leave `{name}` out.")
     try:
         return np.asarray(column[:])
     except _DAMAGE as error:

@@ -54,11 +54,7 @@ class Request:
 
     @classmethod
     def read(cls, namespace: Mapping[str, Any]) -> "Request":
-        """The request in a notebook's variables; other variables are ignored.
-
-        Raises:
-            ParameterError: A value is of another type.
-        """
+        """The request in a notebook's variables; a `ParameterError` for a value of another type."""
         types = {field.name: type(field.default).__name__ for field in fields(cls) if field.name in namespace}
         return cls(**{name: check_value(name, namespace[name], kind) for name, kind in types.items()})
 
@@ -69,10 +65,8 @@ def prepare_assets(
     """Find a suite, after fetching what is not here yet; the one call of 04_assets.
 
     A checkpoint whose path is given is not fetched. Where fetching fails and yet every part is here (put
-    there by hand, say), that is a warning.
-
-    Returns:
-        The paths, and the checks: how the files came to be here, a row per part, and what the record locks.
+    there by hand, say), that is a warning. The checks say how the files came to be here, what the parts are,
+    and what the record locks.
 
     Raises:
         ParameterError: There is no such world.
@@ -122,8 +116,7 @@ def fetch_suite(
         endpoint: Address of a hub or mirror; empty for HF_ENDPOINT or the hub itself.
         parts: Which of `helpers.worlds.PARTS` to fetch.
         free_bytes: Bytes that are free where a folder lies.
-        verify: Hash every file that is here. Otherwise one whose size and time stamps are those recorded when
-            it was last hashed counts as intact.
+        verify: Hash every file that is here. Otherwise one with the recorded size and time stamps is intact.
         update: Take what the hub has now instead of what the record locks.
         patience: How long the hub may keep us waiting.
 
@@ -133,8 +126,7 @@ def fetch_suite(
     Raises:
         ParameterError: There is no such world.
         AssetError: A file is not on the hub, cannot be fetched, is not what the hub lists or the record
-            locks, or does not fit on the disk. Verified files stay under their names; the bytes of an
-            unfinished one stay beside, and the next run continues from there.
+            locks, or does not fit on the disk. The next run continues with what has come.
     """
     chosen, root = world(name), Path(root)
     wanted = [part for part in PARTS if part in parts]
@@ -172,12 +164,9 @@ def _fetch_missing(
             with suppress(OSError):
                 folder.rmdir()
                 folder.parent.rmdir()
-        checksum = {
-            "sha256": file.sha256 or sha256_of(places[part]),
-            "checksum": "published" if file.checksum else "learned",
-        }
         origin = {"source": file.source, "repo_path": file.path, "commit": file.commit}
-        record.lock(part, places[part], checksum | origin)
+        known = {"checksum": "published" if file.checksum else "learned", **origin}
+        record.lock(part, places[part], {"sha256": file.sha256 or sha256_of(places[part]), **known})
 
 
 def _locate(parts: list[str], record: Record, hub: Hub, update: bool) -> dict[str, RemoteFile]:
@@ -211,35 +200,28 @@ def _published_file(chosen: World, part: str, repo: tuple[str, str], listed: lis
     """
     known = (chosen.dataset_file,) if part == "dataset" else chosen.checkpoints
     files = listed or [RemoteFile(*repo, chosen.revision, path) for path in known]
-    folder = f"{chosen.name}/"
     if part == "dataset":
-        what, there = chosen.dataset_file, [file.path for file in files]
-        fitting = [file for file in files if file.path == what]
+        wanted, there = chosen.dataset_file, [file.path for file in files]
+        steps = {file: 0 for file in files if file.path == wanted}
     else:
-        in_suite = [
-            file for file in files if file.path.startswith(folder) and _SAFE_NAME.fullmatch(file.name)
-        ]
-        what, there = f"{part} checkpoint in {folder}", [file.name for file in in_suite]
-        fitting = [file for file in in_suite if step_in_name(file.name, part) is not None]
-        if not in_suite:
-            what, there = (
-                folder,
-                sorted({file.path.split("/")[0] + "/" for file in files if "/" in file.path}),
-            )
-    if not fitting:
-        raise AssetError(
-            f"{repo[0]} on the hub has no {what}; it has {', '.join(there) or 'nothing'}.",
-            fix="Choose a dataset that is there, or give your own files: the h5 in data/, others by *_path.",
-        )
-    return max(fitting, key=lambda file: ((part in KINDS and step_in_name(file.name, part)) or 0, file.name))
+        suite = [file for file in files if file.path.startswith(f"{chosen.name}/")]
+        suite = [file for file in suite if _SAFE_NAME.fullmatch(file.name)]
+        wanted, there = f"{part} checkpoint in {chosen.name}/", [file.name for file in suite]
+        steps = {file: step for file in suite if (step := step_in_name(file.name, part)) is not None}
+        if not suite:
+            folders = {file.path.split("/")[0] + "/" for file in files if "/" in file.path}
+            wanted, there = f"{chosen.name}/", sorted(folders)
+    if not steps:
+        fix = "Choose a dataset that is there, or give your own files: the h5 in data/, others by *_path."
+        what = f"{repo[0]} on the hub has no {wanted}; it has {', '.join(there) or 'nothing'}."
+        raise AssetError(what, fix=fix)
+    return max(steps, key=lambda file: (steps[file], file.name))
 
 
 def describe_assets(paths: SuitePaths, recorded: Mapping[Path, str] | None = None) -> list[Check]:
     """One check per part: its name, form, size and the head of its SHA-256 (of the weights, for a directory).
 
-    Args:
-        paths: The suite.
-        recorded: Its `recorded_checksums`: a file that has changed since it was fetched fails.
+    By the `recorded_checksums` a file that has changed since it was fetched fails.
     """
     return [_describe(part, path, (recorded or {}).get(path, "")) for part, path in paths.items()]
 
@@ -255,7 +237,8 @@ def _describe(part: str, path: Path, recorded: str) -> Check:
             f"Delete {path} and run 04_assets again with download = True.",
         )
     form = "h5" if part == "dataset" else "single file" if checkpoint_form(path) == "file" else "directory"
-    size = sum(item.stat().st_size for item in [path, *path.rglob("*")] if item.is_file())
+    files = [path] if path.is_file() else [item for item in path.rglob("*") if item.is_file()]
+    size = sum(file.stat().st_size for file in files)
     return subject.ok(f"{path.name}: {form}, {megabytes(size)}, sha256 {checksum[:12]}")
 
 

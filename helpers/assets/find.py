@@ -57,17 +57,9 @@ def find_suite(
 ) -> SuitePaths:
     """Where a suite's parts lie on this disk.
 
-    A checkpoint is the one whose path is given; else, with ``use_latest_checkpoints``, the latest of its kind
-    under ``results/`` of any run; else the embedded world's own; else this suite's latest under ``results/``.
-
-    Args:
-        name: A world's name.
-        root: The folder that holds ``data/`` and ``results/``.
-        video_tokenizer_path: A .pth or a checkpoint directory; a relative path counts from ``root``. Empty
-            to search.
-        latent_actions_path: Likewise.
-        dynamics_path: Likewise.
-        use_latest_checkpoints: Take the newest checkpoints, whichever world they were trained on.
+    A checkpoint is the one whose path is given (a .pth or a checkpoint directory; a relative path counts from
+    ``root``, which holds ``data/`` and ``results/``); else, with ``use_latest_checkpoints``, the latest of
+    its kind under ``results/``, of any world; else the embedded world's own; else this suite's latest.
 
     Raises:
         ParameterError: There is no such world.
@@ -103,31 +95,17 @@ def latest_checkpoint(kind: str, root: Path = ROOT, suite: str | None = None) ->
         kind: A key of `helpers.worlds.KINDS`; files named by any of its aliases count.
         root: The folder that holds ``results/``.
         suite: Only checkpoints published as this suite; None for any, the user's own training included.
-
-    Returns:
-        A .pth file or a checkpoint directory; None if there is none.
     """
-    results = root / "results"
-
-    def run(path: Path) -> Path:
-        return results / path.relative_to(results).parts[0]
-
-    def age(path: Path) -> tuple[str, int, str]:
-        named = RUN_TIME.search(run(path).name)
-        changed = time.localtime(run(path).stat().st_mtime)
-        began = named.group() if named else time.strftime("%Y%m%d_%H%M%S", changed)
-        return began, step_in_name(path.name, kind) or 0, path.name
-
-    checkpoints = (
-        path
-        for path in results.glob("**/checkpoints/**/*_step_*")
-        if step_in_name(path.name, kind) is not None
-        and (path if path.suffix == ".pth" else path / _WEIGHTS_IN_DIRECTORY).is_file()
-        and (
-            suite is None or run(path).name.lower().endswith(f"_{suite}") or path.parent.name.lower() == suite
-        )
-    )
-    return max(checkpoints, key=age, default=None)
+    results, ages = root / "results", {}
+    for path in results.glob("**/checkpoints/**/*_step_*"):
+        run, step = results / path.relative_to(results).parts[0], step_in_name(path.name, kind)
+        of_suite = suite in (None, path.parent.name.lower()) or run.name.lower().endswith(f"_{suite}")
+        weights = path if path.suffix == ".pth" else path / _WEIGHTS_IN_DIRECTORY
+        if step is not None and of_suite and weights.is_file():
+            named = RUN_TIME.search(run.name)
+            began = named[0] if named else time.strftime("%Y%m%d_%H%M%S", time.localtime(run.stat().st_mtime))
+            ages[path] = began, step, path.name
+    return max(ages, key=ages.__getitem__, default=None)
 
 
 def step_in_name(name: str, kind: str) -> int | None:
@@ -137,23 +115,17 @@ def step_in_name(name: str, kind: str) -> int | None:
 
 
 def checkpoint_form(path: Path) -> Literal["file", "directory"]:
-    """Which of the two checkpoint forms ``path`` has.
-
-    Raises:
-        AssetError: It has neither.
-    """
+    """Which of the two checkpoint forms ``path`` has; an `AssetError` if neither."""
     if path.is_file():
         return "file"
     if (path / _WEIGHTS_IN_DIRECTORY).is_file():
         return "directory"
     if path.is_dir():
-        raise AssetError(
-            f"{path} is a folder without {_WEIGHTS_IN_DIRECTORY}, so it is no checkpoint.",
-            fix="Give the folder named <kind>_step_<n>, or a .pth file.",
-        )
+        what = f"{path} is a folder without {_WEIGHTS_IN_DIRECTORY}, so it is no checkpoint."
+        raise AssetError(what, fix="Give the folder named <kind>_step_<n>, or a .pth file.")
     raise AssetError(f"There is no checkpoint at {path}.", fix="Check the path, or run 04_assets.")
 
 
 def weights_file(path: Path) -> Path:
-    """The file that holds a checkpoint's weights: the .pth itself, or the one in its directory."""
+    """The file with a checkpoint's weights: the .pth itself, or the one in its directory."""
     return path if checkpoint_form(path) == "file" else path / _WEIGHTS_IN_DIRECTORY

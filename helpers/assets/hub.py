@@ -1,8 +1,7 @@
 """Asks a Hugging Face hub or mirror: which files a repository has, and the size and checksum of one.
 
-Knows repositories, waiting and errors; must not know worlds, or where files belong on this disk.
-`huggingface_hub` reads its environment (HF_HOME, HF_HUB_OFFLINE, …) when it is imported, so only functions
-import it.
+Must not know worlds, or where files belong on this disk. `huggingface_hub` reads its environment (HF_HOME,
+HF_HUB_OFFLINE, …) when it is imported, so only functions import it.
 """
 
 import os
@@ -74,7 +73,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Hub:
-    """A hub or mirror."""
+    """A hub or mirror; what it refuses or fails to do is an `AssetError` that says what to do."""
 
     endpoint: str = ""  # its address; empty for HF_ENDPOINT or the hub itself
     patience: Patience = DEFAULT_PATIENCE
@@ -100,16 +99,11 @@ class Hub:
         """The address of a file's content."""
         from huggingface_hub import hf_hub_url
 
-        return hf_hub_url(
-            file.repo, file.path, repo_type=file.repo_type, revision=file.commit, endpoint=self.address
-        )
+        where = {"repo_type": file.repo_type, "revision": file.commit, "endpoint": self.address}
+        return hf_hub_url(file.repo, file.path, **where)
 
     def list_files(self, repo: str, repo_type: str, revision: str = "main") -> list[RemoteFile]:
-        """The files of a repository, without size and checksum; none where the endpoint has no listings.
-
-        Raises:
-            AssetError: The hub cannot be reached, refuses, or does not have the repository.
-        """
+        """The files of a repository, without size and checksum; none where the endpoint has no listings."""
         where = {"repo_type": repo_type, "revision": revision, "timeout": self.patience.stall}
         try:
             with self.as_asset_error(repo):
@@ -127,9 +121,6 @@ class Hub:
 
         For files in LFS, which all large ones are, the linked ETag is the SHA-256 of the content: so even a
         first download is checked against the repository. Small files have git's SHA-1 as ETag.
-
-        Raises:
-            AssetError: The hub cannot be reached, refuses, does not have it, or answers as no hub does.
         """
         from huggingface_hub import get_hf_file_metadata
 
@@ -180,7 +171,7 @@ class Hub:
         # RuntimeError is what the Xet transport raises; ValueError is an answer that is not JSON.
         except (OSError, RuntimeError, ValueError, httpx2.HTTPError) as error:
             hub = "the Hugging Face hub (huggingface.co)" if self.address == HUB else self.address
-            what, fix = _refusal(error, subject, hub) or _failure(error, subject, hub)
+            what, fix = _message(error, subject, hub)
             raise AssetError(what, fix=fix) from error
 
 
@@ -279,9 +270,21 @@ def _retry_after(error: BaseException) -> float | None:
     return float(asked) if asked.isdigit() else None
 
 
-def _refusal(error: BaseException, subject: str, hub: str) -> tuple[str, str] | None:
-    """What happened and what to do, where the hub answered with an HTTP status."""
-    status, _ = _answer(error)
+def _message(error: BaseException, subject: str, hub: str) -> tuple[str, str]:
+    """What happened and what to do: by the HTTP status, if the hub answered, else by the errors' kinds."""
+    import httpx2
+    from huggingface_hub.errors import FileMetadataError, OfflineModeIsEnabled
+
+    chain, (status, _) = list(_chain(error)), _answer(error)
+    detail = str(chain[-1]).split("\n")[0].strip().rstrip(".") or type(chain[-1]).__name__
+    unwritable = [link for link in chain if isinstance(link, OSError) and link.filename]
+
+    def caused_by(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(link, kinds) for link in chain)
+
+    if caused_by(OfflineModeIsEnabled):
+        what = f"{subject} was not fetched: HF_HUB_OFFLINE forbids using the network."
+        return what, f"Unset HF_HUB_OFFLINE and start again. {_DEMO}"
     if status in (401, 403):
         what = f"{hub} refuses {subject} without permission (HTTP {status}), or it does not exist."
         return what, "Open its page on huggingface.co, accept any terms it has, log in with `hf auth login`."
@@ -294,30 +297,14 @@ def _refusal(error: BaseException, subject: str, hub: str) -> tuple[str, str] | 
     if status == 408 or status >= 500:
         what = f"{hub} has trouble of its own (HTTP {status}) at {subject}."
         return what, f"Try again in some minutes, or give a mirror's address as endpoint. {_DEMO}"
-    return (f"{hub} answered HTTP {status} for {subject}.", "Check the endpoint.") if status else None
-
-
-def _failure(error: BaseException, subject: str, hub: str) -> tuple[str, str]:
-    """What happened and what to do, where there was no answer, or one that makes no sense."""
-    import httpx2
-    from huggingface_hub.errors import FileMetadataError, OfflineModeIsEnabled
-
-    chain = list(_chain(error))
-    detail = str(chain[-1]).split("\n")[0].strip().rstrip(".") or type(chain[-1]).__name__
-
-    def caused_by(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(link, kinds) for link in chain)
-
-    if caused_by(OfflineModeIsEnabled):
-        what = f"{subject} was not fetched: HF_HUB_OFFLINE forbids using the network."
-        return what, f"Unset HF_HUB_OFFLINE and start again. {_DEMO}"
+    if status:
+        return f"{hub} answered HTTP {status} for {subject}.", "Check the endpoint."
     if no_space(error):
         what = f"The disk filled up while {subject} was fetched."
         return what, "Free some disk and run it again: it goes on from where it stopped."
-    for link in chain:
-        if isinstance(link, OSError) and link.filename:
-            what = f"{link.filename} could not be written ({link.strerror})."
-            return what, "Check that the folder may be written to and run it again."
+    if unwritable:
+        what = f"{unwritable[0].filename} could not be written ({unwritable[0].strerror})."
+        return what, "Check that the folder may be written to and run it again."
     if caused_by(Stalled, Cut):
         what = f"{hub} does not deliver {subject}: {detail}."
         return what, f"Run it again, it goes on from there; try a mirror's address as endpoint, {_BY_HAND}"

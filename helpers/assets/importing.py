@@ -19,16 +19,10 @@ _BROWSER_COPY = re.compile(r" ?\(\d+\)$")
 def import_files(
     name: str, source: str | Path, root: str | Path = ROOT, *, update: bool = False
 ) -> dict[str, Path]:
-    """Take over files of a world that were fetched by other means; returns where they lie now, by part.
+    """Copy files of a world, fetched by other means, from a file or folder to where they belong, by part.
 
     A file's part is told by its SHA-256 where the record locks it, else by its name (a browser's `` (1)``
-    does no harm). The file is copied, its content checked, and it lands as if it had been fetched.
-
-    Args:
-        name: A world's name.
-        source: A file, or a folder of which the fitting files are taken.
-        root: The folder that holds ``data/`` and ``results/``.
-        update: Take a file that is not what the record locks.
+    does no harm). With ``update`` a file may differ from what the record locks.
 
     Raises:
         AssetError: There is no fitting file, or one is damaged or not what the record locks.
@@ -41,10 +35,8 @@ def import_files(
         parts = {path: _part_of(path, record) for path in files}
         taken = {part: _import(part, path, record, update) for path, part in parts.items() if part}
     if not taken:
-        raise AssetError(
-            f"{source} holds no file of {chosen.title}.",
-            fix=f"Give {chosen.dataset_file}, a .pth whose name says its kind and step, or a folder of them.",
-        )
+        fix = f"Give {chosen.dataset_file}, a .pth whose name says its kind and step, or a folder of them."
+        raise AssetError(f"{source} holds no file of {chosen.title}.", fix=fix)
     return taken
 
 

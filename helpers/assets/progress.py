@@ -1,30 +1,24 @@
-"""A download's progress, with rate and time left: a bar, a widget, or now and then a line.
+"""A download's progress, with rate and time left: a bar in a terminal, a line every ten seconds in a log.
 
-A terminal gets a bar. A notebook gets a widget, and lines as well: it cannot tell whether somebody looks at
-it or papermill runs it, whose log shows lines alone. A bar would flood a log, so wherever output goes to no
-terminal there is a line at most every ten seconds.
+A notebook gets a bar and lines: it cannot tell whether papermill runs it, whose log shows lines alone.
 """
 
 import sys
 import time
-from typing import Any, TextIO
+from typing import Any
 
 _LINE_EVERY_SECONDS = 10.0
 
 
 class Progress:
-    """Counts bytes while its ``with`` block runs.
+    """Counts bytes while its ``with`` block runs, and shows them on standard error.
 
-    Args:
-        label: What is fetched.
-        total: Bytes in all; below 0 if unknown.
-        start: Bytes that were here before, which count for no rate.
-        stream: Where to show it; standard error by default.
+    ``total`` is below 0 if unknown; the ``start`` bytes that were here before count for no rate.
     """
 
-    def __init__(self, label: str, total: int, start: int = 0, stream: TextIO | None = None) -> None:
+    def __init__(self, label: str, total: int, start: int = 0) -> None:
         self._label, self._total, self._start, self._now = label, total, start, start
-        self._stream = stream if stream is not None else sys.stderr
+        self._stream = sys.stderr
         self._began = self._last = time.monotonic()
         self._terminal = self._stream is not None and self._stream.isatty()
         self._bar: Any = None

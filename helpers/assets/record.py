@@ -24,7 +24,6 @@ from helpers.worlds import World
 
 # The folder of a kind in the published layout.
 _FOLDER = {"video_tokenizer": "video_tokenizer", "latent_actions": "actions", "dynamics": "dynamics"}
-_WRITER_SILENT_SECONDS = 120
 
 log = logging.getLogger("runbook.assets")
 
@@ -32,9 +31,7 @@ log = logging.getLogger("runbook.assets")
 class Record:
     """A world's fetched files under ``root``; none if nothing was fetched, or the record cannot be read.
 
-    Attributes:
-        path: The record's file.
-        entries: By part: path under ``root``, size, SHA-256, origin and time stamps.
+    Its ``entries`` hold, by part, path under ``root``, size, SHA-256, origin and time stamps.
     """
 
     def __init__(self, chosen: World, root: Path) -> None:
@@ -73,11 +70,9 @@ class Record:
     def require_locked(self, part: str, what: str, sha256: str) -> None:
         """Raise an `AssetError` about the file ``what`` unless its SHA-256 is the locked one."""
         if sha256 != (locked := self.entries[part]["sha256"]):
-            raise AssetError(
-                f"{what} is not what was fetched before: it has the sha256 {sha256[:12]}…, and "
-                f"data/{self.path.name} locks {locked[:12]}….",
-                fix="If the change is meant, accept it with update = True; the old file is set aside.",
-            )
+            hashes = f"it has the sha256 {sha256[:12]}…, and data/{self.path.name} locks {locked[:12]}…."
+            fix = "If the change is meant, accept it with update = True; the old file is set aside."
+            raise AssetError(f"{what} is not what was fetched before: {hashes}", fix=fix)
 
     def lock(self, part: str, path: Path, facts: Mapping[str, Any]) -> None:
         """Record a verified file; ``facts`` are its sha256, checksum (published or learned) and origin."""
@@ -86,9 +81,7 @@ class Record:
         write_json(self.path, self.entries)
 
     def incoming(self, part: str) -> Path:
-        """The folder in which a part arrives: data/ and results/ may be on disks of their own, and a move is
-        one step only within a disk.
-        """
+        """The folder in which a part arrives: on the disk where it belongs, so that its move is one step."""
         return self.root / ("data" if part == "dataset" else "results") / ".incoming" / self.chosen.name
 
     def target(self, part: str, name: str) -> Path:
@@ -105,39 +98,25 @@ class Record:
         return results / max(runs, default=f"{time.strftime('%Y%m%d_%H%M%S')}_{name}")
 
     def require_space(self, sizes: Mapping[str, tuple[str, int]], free_bytes: Callable[[Path], int]) -> None:
-        """Stop before the first byte where files do not fit; data/ and results/ may be on different disks.
-
-        Args:
-            sizes: By part: name and bytes of its file.
-            free_bytes: Bytes that are free where a folder lies.
-
-        Raises:
-            AssetError: They do not fit.
-        """
-        needed: dict[Any, tuple[int, Path]] = {}
+        """Raise an `AssetError` where files (name and bytes by part) do not fit on their disks."""
+        needed: dict[int, tuple[int, Path]] = {}  # by disk: data/ and results/ may be on different ones
         for part, (name, size) in sizes.items():
-            arrived = self.incoming(part) / f"{name}.part"
-            folder = self.incoming(part).parent.parent
+            arrived, folder = self.incoming(part) / f"{name}.part", self.incoming(part).parent.parent
             while not folder.exists():
                 folder = folder.parent
-            missing = max(0, size - arrived.stat().st_size if arrived.exists() else size)
+            missing = max(0, size - (arrived.stat().st_size if arrived.exists() else 0))
             disk = folder.stat().st_dev
             needed[disk] = (needed.get(disk, (0, folder))[0] + missing, folder)
         for missing, folder in needed.values():
             # A tenth more, so that the run which follows has room to work.
             asked, free = missing + missing // 10, free_bytes(folder)
             if free < asked:
-                raise AssetError(
-                    f"The files to fetch take {megabytes(missing)} and {folder} has {megabytes(free)} free.",
-                    fix=f"Free at least {megabytes(asked - free)} there and run it again.",
-                )
+                what = f"The files to fetch take {megabytes(missing)}; {folder} has {megabytes(free)} free."
+                raise AssetError(what, fix=f"Free at least {megabytes(asked - free)} there and run it again.")
 
 
 def _stamps(path: Path) -> dict[str, int]:
-    """Two times that writing to a file changes. The time of modification can be set back; that of the change
-    of its entry (on POSIX) cannot.
-    """
-    status = path.stat()
+    status = path.stat()  # the time of modification can be set back; that of the entry (on POSIX) cannot
     return {"mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}
 
 
@@ -148,12 +127,9 @@ def recorded_checksums(chosen: World, root: Path = ROOT) -> dict[Path, str]:
 
 
 def verified_hashes(chosen: World, paths: SuitePaths, root: Path = ROOT) -> dict[str, str]:
-    """SHA-256 of a suite's files by part (of the weights, for a directory), proved to be as recorded.
+    """SHA-256 of a suite's files by part (of the weights, for a directory); raises if a fetched one changed.
 
     A recorded file whose size and time stamps are unchanged is not read; any other file is read once.
-
-    Raises:
-        AssetError: A file has changed since it was fetched.
     """
     record = Record(chosen, root)
     recorded = {record.file(part): part for part in record.entries}
@@ -164,11 +140,8 @@ def verified_hashes(chosen: World, paths: SuitePaths, root: Path = ROOT) -> dict
             continue
         hashes[part] = record.current_sha256(recorded[path])
         if hashes[part] != record.entries[recorded[path]]["sha256"]:
-            raise AssetError(
-                f"{path} has changed since it was fetched.",
-                fix=f'Run 04_assets with dataset = "{chosen.name}" and download = True: it is set aside and '
-                "fetched again.",
-            )
+            fix = f'Run 04_assets with dataset = "{chosen.name}": it is set aside and fetched again.'
+            raise AssetError(f"{path} has changed since it was fetched.", fix=fix)
     return hashes
 
 
@@ -176,36 +149,32 @@ def verified_hashes(chosen: World, paths: SuitePaths, root: Path = ROOT) -> dict
 def one_writer(chosen: World, root: Path) -> Iterator[Record]:
     """Let one process at a time write a world's files; yields their record, read once it is our turn.
 
-    Raises:
-        AssetError: Another process writes and received nothing for long, or a file cannot be written or read.
+    An `AssetError` says that the other process has received nothing for long, or what the disk refused.
     """
     from huggingface_hub.utils import WeakFileLock  # the system's own lock, which ends with its process
 
-    lock = root / "data" / f".{chosen.name}.lock"
-    seen, last_sign = None, time.monotonic()
+    def received() -> int:
+        with suppress(FileNotFoundError):  # a file that has been moved into place meanwhile
+            return sum(path.stat().st_size for path in root.glob(f"*/.incoming/{chosen.name}/**/*"))
+        return -1
+
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
+        (root / "data").mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             while True:
+                before = received()
                 with suppress(TimeoutError):  # filelock's own Timeout is one
-                    stack.enter_context(WeakFileLock(lock, timeout=1))
+                    stack.enter_context(WeakFileLock(root / "data" / f".{chosen.name}.lock", timeout=120))
                     break
-                arriving = sorted(root.glob(f"*/.incoming/{chosen.name}/**/*"))
-                now = [(path.name, path.stat().st_size) for path in arriving]
-                if now != seen:
-                    seen, last_sign = now, time.monotonic()
-                if time.monotonic() - last_sign > _WRITER_SILENT_SECONDS:
-                    raise AssetError(
-                        f"Another process fetches {chosen.title} and received nothing for "
-                        f"{_WRITER_SILENT_SECONDS} s.",
-                        fix="Wait for it, or close the other notebook or terminal, and run this again.",
-                    )
+                if received() == before:
+                    what = f"Another process fetches {chosen.title} and received nothing for 120 s."
+                    fix = "Wait for it, or close the other notebook or terminal, and run this again."
+                    raise AssetError(what, fix=fix)
             yield Record(chosen, root)
     except OSError as error:
-        raise AssetError(
-            f"{error.filename or root} could not be written or read ({error.strerror or error}).",
-            fix="Close what has the file open, check the folder's permissions, and run it again.",
-        ) from error
+        what = f"{error.filename or root} could not be written or read ({error.strerror or error})."
+        fix = "Close what has the file open, check the folder's permissions, and run it again."
+        raise AssetError(what, fix=fix) from error
 
 
 def move_into_place(arrived: Path, path: Path) -> None:

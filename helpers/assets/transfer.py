@@ -30,17 +30,13 @@ from helpers.file_kind import hash_of, impostor, impostor_head, sha256_of
 
 
 def download(file: RemoteFile, folder: Path, hub: Hub) -> Path:
-    """Download ``file``, as `Hub.look_up` states it, into ``folder`` and verify it.
+    """Download ``file``, as `Hub.look_up` states it, to ``folder / file.name`` and verify it.
 
     Bytes lie in ``<name>.part`` beside a note of the file they belong to, so that a download that was cut
     off, or whose process was killed, continues from its last byte. One writer at a time may use a folder.
 
-    Returns:
-        The verified file: ``folder / file.name``.
-
     Raises:
-        AssetError: It cannot be fetched, or is not what the repository lists; wrong bytes are deleted, those
-            of an unfinished file stay.
+        AssetError: It cannot be fetched, or is not what the repository lists (those bytes are deleted).
     """
     target, part = folder / file.name, folder / f"{file.name}.part"
     with hub.as_asset_error(file.source):
@@ -68,11 +64,7 @@ def download(file: RemoteFile, folder: Path, hub: Hub) -> Path:
 
 
 def verify(path: Path, file: RemoteFile) -> None:
-    """Prove that ``path`` holds exactly what the repository lists as ``file``.
-
-    Raises:
-        AssetError: The size or the checksum differs; the message says what came, if it can tell.
-    """
+    """Raise an `AssetError` unless ``path`` holds exactly what the repository lists as ``file``."""
     size, actual = path.stat().st_size, ""
     if kind := impostor(path):
         wrong = f"is {kind}, not the file"
@@ -84,10 +76,8 @@ def verify(path: Path, file: RemoteFile) -> None:
         if actual == file.checksum:
             return
         wrong = f"has the checksum {actual[:12]}…, not {file.checksum[:12]}…: altered or damaged on the way"
-    raise AssetError(
-        f"What came for {file.source} {wrong}.",
-        fix="Run it again; if this repeats, a proxy or mirror alters files: try another network or endpoint.",
-    )
+    fix = "Run it again; if this repeats, a proxy or mirror alters files: try another network or endpoint."
+    raise AssetError(f"What came for {file.source} {wrong}.", fix=fix)
 
 
 def matches(path: Path, file: RemoteFile) -> bool:
