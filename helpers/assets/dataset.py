@@ -1,4 +1,4 @@
-"""Reads clips out of an h5 of frames, a slice at a time. Knows numpy and h5py, nothing of torch or suites.
+"""Reads clips out of an h5 of frames, a slice at a time. Must not know torch or checkpoints.
 
 Layout of the h5 (rows are consecutive frames of play):
 

@@ -5,7 +5,7 @@ which file of a repository is a part. Must not know what is *in* a file, nor how
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -18,7 +18,6 @@ from helpers.assets.hub import DEFAULT_PATIENCE, Hub, Patience, RemoteFile
 from helpers.assets.importing import import_files
 from helpers.assets.record import (
     Record,
-    free_bytes_on,
     megabytes,
     move_into_place,
     one_writer,
@@ -98,7 +97,6 @@ def fetch_suite(
     root: str | Path = ROOT,
     endpoint: str = "",
     parts: Collection[str] = PARTS,
-    free_bytes: Callable[[Path], int] = free_bytes_on,
     *,
     verify: bool = False,
     update: bool = False,
@@ -114,14 +112,10 @@ def fetch_suite(
         name: A world's name; for the embedded one there is nothing to fetch.
         root: The folder that holds ``data/`` and ``results/``.
         endpoint: Address of a hub or mirror; empty for HF_ENDPOINT or the hub itself.
-        parts: Which of `helpers.worlds.PARTS` to fetch.
-        free_bytes: Bytes that are free where a folder lies.
+        parts: Which of `helpers.worlds.PARTS` to fetch; the verified paths are returned in their order.
         verify: Hash every file that is here. Otherwise one with the recorded size and time stamps is intact.
         update: Take what the hub has now instead of what the record locks.
         patience: How long the hub may keep us waiting.
-
-    Returns:
-        The verified local paths, in the order of `helpers.worlds.PARTS`.
 
     Raises:
         ParameterError: There is no such world.
@@ -137,13 +131,11 @@ def fetch_suite(
     if update or not all([record.recognise(part, verify) for part in wanted]):
         with one_writer(chosen, root) as record:  # another process may have fetched them while we waited
             missing = [part for part in wanted if update or not record.recognise(part, verify)]
-            _fetch_missing(missing, record, Hub(endpoint, patience), update, free_bytes)
+            _fetch_missing(missing, record, Hub(endpoint, patience), update)
     return [record.file(part) for part in wanted]
 
 
-def _fetch_missing(
-    missing: list[str], record: Record, hub: Hub, update: bool, free_bytes: Callable[[Path], int]
-) -> None:
+def _fetch_missing(missing: list[str], record: Record, hub: Hub, update: bool) -> None:
     """Fetch missing parts, or recognise them where the user has put them; the caller is the only writer."""
     remote = _locate(missing, record, hub, update)
     places = {part: record.target(part, file.name) for part, file in remote.items()}
@@ -155,7 +147,7 @@ def _fetch_missing(
         if file.checksum and (same := next((path for path in there if matches(path, file)), None)):
             places[part] = same
             del to_fetch[part]
-    record.require_space({part: (file.name, file.size) for part, file in to_fetch.items()}, free_bytes)
+    record.require_space({part: (file.name, file.size) for part, file in to_fetch.items()})
     for part, file in remote.items():
         if part in to_fetch:
             folder = record.incoming(part)

@@ -168,7 +168,7 @@ class Hub:
             if is_set("HF_HUB_OFFLINE"):
                 raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
             yield
-        # RuntimeError is what the Xet transport raises; ValueError is an answer that is not JSON.
+        # RuntimeError is what the Xet transport raises; ValueError is an answer of another form than a hub's.
         except (OSError, RuntimeError, ValueError, httpx2.HTTPError) as error:
             hub = "the Hugging Face hub (huggingface.co)" if self.address == HUB else self.address
             what, fix = _message(error, subject, hub)
@@ -177,10 +177,6 @@ class Hub:
 
 class Cut(OSError):
     """A try ended early; the next one continues."""
-
-
-class Refused(ValueError):
-    """What the server offers is not the file; asking again would bring the same."""
 
 
 class Stalled(TimeoutError):
@@ -265,8 +261,7 @@ def _answer(error: BaseException) -> tuple[int, Mapping[str, str]]:
 
 
 def _retry_after(error: BaseException) -> float | None:
-    """Seconds that the hub asks us to wait; None if it does not."""
-    asked = _answer(error)[1].get("Retry-After", "").strip()
+    asked = _answer(error)[1].get("Retry-After", "").strip()  # seconds
     return float(asked) if asked.isdigit() else None
 
 

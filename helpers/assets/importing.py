@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 
 from helpers.assets.find import step_in_name
-from helpers.assets.record import Record, free_bytes_on, move_into_place, one_writer
+from helpers.assets.record import Record, move_into_place, one_writer
 from helpers.errors import AssetError, DatasetError
 from helpers.file_kind import impostor, sha256_of
 from helpers.run_folder import ROOT
@@ -58,7 +58,7 @@ def _part_of(path: Path, record: Record) -> str:
 def _import(part: str, path: Path, record: Record, update: bool) -> Path:
     locked = None if update else record.entries.get(part)
     place = record.file(part) if locked else record.target(part, f"{_BROWSER_COPY.sub('', path.stem)}.pth")
-    record.require_space({part: (place.name, path.stat().st_size)}, free_bytes_on)
+    record.require_space({part: (place.name, path.stat().st_size)})
     folder = record.incoming(part)
     folder.mkdir(parents=True, exist_ok=True)
     copy = Path(shutil.copyfile(path, folder / f"{place.name}.import"))

@@ -36,10 +36,6 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def advance(self, count: int) -> None:
-        """Count ``count`` more bytes."""
-        self.at(self._now + count)
-
     def at(self, position: int) -> None:
         """Set the bytes here in all, which may be fewer than before."""
         moved, self._now = position - self._now, position

@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -21,9 +21,6 @@ from helpers.file_kind import sha256_of
 from helpers.report import write_json
 from helpers.run_folder import ROOT
 from helpers.worlds import World
-
-# The folder of a kind in the published layout.
-_FOLDER = {"video_tokenizer": "video_tokenizer", "latent_actions": "actions", "dynamics": "dynamics"}
 
 log = logging.getLogger("runbook.assets")
 
@@ -88,7 +85,8 @@ class Record:
         """Where a part belongs; ``name`` is a checkpoint's."""
         if part == "dataset":
             return self.root / "data" / self.chosen.dataset_file
-        return self._run_folder / _FOLDER[part] / "checkpoints" / self.chosen.name / name
+        folder = "actions" if part == "latent_actions" else part  # as published
+        return self._run_folder / folder / "checkpoints" / self.chosen.name / name
 
     @cached_property
     def _run_folder(self) -> Path:
@@ -97,7 +95,7 @@ class Record:
         runs = [path.name for path in results.glob(f"*_{name}") if RUN_TIME.match(path.name)]
         return results / max(runs, default=f"{time.strftime('%Y%m%d_%H%M%S')}_{name}")
 
-    def require_space(self, sizes: Mapping[str, tuple[str, int]], free_bytes: Callable[[Path], int]) -> None:
+    def require_space(self, sizes: Mapping[str, tuple[str, int]]) -> None:
         """Raise an `AssetError` where files (name and bytes by part) do not fit on their disks."""
         needed: dict[int, tuple[int, Path]] = {}  # by disk: data/ and results/ may be on different ones
         for part, (name, size) in sizes.items():
@@ -109,7 +107,7 @@ class Record:
             needed[disk] = (needed.get(disk, (0, folder))[0] + missing, folder)
         for missing, folder in needed.values():
             # A tenth more, so that the run which follows has room to work.
-            asked, free = missing + missing // 10, free_bytes(folder)
+            asked, free = missing + missing // 10, shutil.disk_usage(folder).free
             if free < asked:
                 what = f"The files to fetch take {megabytes(missing)}; {folder} has {megabytes(free)} free."
                 raise AssetError(what, fix=f"Free at least {megabytes(asked - free)} there and run it again.")
@@ -185,11 +183,6 @@ def move_into_place(arrived: Path, path: Path) -> None:
         aside = path.replace(next(aside for aside in asides if not aside.exists()))
         log.info("%s was not what it should be and was set aside as %s", path, aside.name)
     arrived.replace(path)
-
-
-def free_bytes_on(folder: Path) -> int:
-    """Bytes that are free on the disk of a folder."""
-    return shutil.disk_usage(folder).free
 
 
 def megabytes(size: int) -> str:

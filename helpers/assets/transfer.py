@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from helpers.assets.hub import Cut, Hub, Refused, RemoteFile, Retries, Stalled, is_set, no_space, start
+from helpers.assets.hub import Cut, Hub, RemoteFile, Retries, Stalled, is_set, no_space, start
 from helpers.assets.progress import Progress
 from helpers.errors import AssetError
 from helpers.file_kind import hash_of, impostor, impostor_head, sha256_of
@@ -140,11 +140,14 @@ def _response(file: RemoteFile, first: int, hub: Hub) -> Iterator[Any]:
 
 
 def _check_response(response: Any, file: RemoteFile, part: Path, before: int) -> None:
-    """Decide by a response's head whether its body continues the part, replaces it, or is refused."""
+    """Decide by a response's head whether its body continues the part, replaces it, or is refused.
+
+    A `Cut` is tried again; a `ValueError` is not, since the server would offer the same once more.
+    """
     headers = response.headers
     length = headers.get("content-length", "")
     if "text/html" in headers.get("content-type", "") and length != str(file.size):
-        raise Refused("an HTML page came, as login pages of networks do")
+        raise ValueError("an HTML page came, as login pages of networks do")
     if response.status_code in (206, 416):
         begins = re.match(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("content-range", ""))
         if begins and int(begins[1]) == before and (begins[2] in ("*", str(file.size)) or file.size < 0):
@@ -152,7 +155,7 @@ def _check_response(response: Any, file: RemoteFile, part: Path, before: int) ->
         _forget(part)
         raise Cut("the server has no such range of this file")
     if length and file.size >= 0 and int(length) != file.size and not headers.get("content-encoding"):
-        raise Refused(f"{int(length):,} bytes were offered, the listed size is {file.size:,}")
+        raise ValueError(f"{int(length):,} bytes were offered, the listed size is {file.size:,}")
     part.unlink(missing_ok=True)
     _note_of(part).write_text(json.dumps({"checksum": file.checksum}), encoding="utf-8")
 
@@ -167,12 +170,12 @@ def _write_body(response: Any, part: Path, file: RemoteFile, progress: Progress,
         try:
             for block in response.iter_bytes():
                 if not out.tell() and (kind := impostor_head(block)) and kind != "an empty file":
-                    raise Refused(f"{kind} came")
+                    raise ValueError(f"{kind} came")
                 out.write(block)
                 out.flush()  # received bytes outlive a killed process
-                progress.advance(len(block))
+                progress.at(out.tell())
                 if 0 <= file.size < out.tell():
-                    raise Refused(f"more than the listed {file.size:,} bytes came")
+                    raise ValueError(f"more than the listed {file.size:,} bytes came")
                 received += len(block)
                 if time.monotonic() >= ends:
                     if received < hub.patience.least_bytes:
