@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 from golden_cases import random_suite
 
-from helpers.assets.fetch import SuitePaths
+from helpers.assets import SuitePaths
 from helpers.play.settings import Settings
 from helpers.play.world import OpenWorld, choose_clip
 from helpers.worlds import world

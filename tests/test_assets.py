@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from types import SimpleNamespace
 
 import h5py
 import nbformat
@@ -194,12 +193,18 @@ def test_a_hub_out_of_reach_is_a_sentence_that_points_to_the_embedded_world(tmp_
     assert 'dataset = "demo"' in caught.value.fix
 
 
-def test_a_disk_too_full_is_noticed_before_the_first_byte(
-    hub: HubDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_mirror_that_lists_files_at_the_second_address_alone_is_enough(
+    hub: HubDouble, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=3_000))
+    hub.refuse["/revision/"] = 404
+    expected = fetch_suite("sonic", tmp_path / "one", hub.endpoint)
+    assert any("/tree/" in request for request in hub.requests)
+    assert expected[0].name == "sonic_frames.h5" and len(expected) == 4
+
+
+def test_a_disk_too_full_is_noticed_before_the_first_byte(hub: HubDouble, tmp_path: Path) -> None:
     with pytest.raises(AssetError, match=r"0\.0 MB free") as caught:
-        fetch_suite("sonic", tmp_path, hub.endpoint)
+        fetch_suite("sonic", tmp_path, hub.endpoint, free_bytes=lambda folder: 3_000)
     assert "Free at least" in caught.value.fix
     assert hub.downloads() == [] and files_under(tmp_path) == ["data/.sonic.lock"]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.assets.fetch import find_suite
+from helpers.assets import find_suite
 from helpers.train.coinrun_evaluate import (
     evaluate_actions,
     evaluate_rollouts,

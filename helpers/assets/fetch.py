@@ -5,7 +5,7 @@ which file of a repository is a part. Must not know what is *in* a file, nor how
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -100,6 +100,7 @@ def fetch_suite(
     *,
     verify: bool = False,
     update: bool = False,
+    free_bytes: Callable[[Path], int] | None = None,
     patience: Patience = DEFAULT_PATIENCE,
 ) -> list[Path]:
     """Fetch a suite's files from the hub, each verified before it appears under its name.
@@ -115,6 +116,7 @@ def fetch_suite(
         parts: Which of `helpers.worlds.PARTS` to fetch; the verified paths are returned in their order.
         verify: Hash every file that is here. Otherwise one with the recorded size and time stamps is intact.
         update: Take what the hub has now instead of what the record locks.
+        free_bytes: Tells how many bytes are free where a folder lies; by default the disk is asked.
         patience: How long the hub may keep us waiting.
 
     Raises:
@@ -131,11 +133,17 @@ def fetch_suite(
     if update or not all([record.recognise(part, verify) for part in wanted]):
         with one_writer(chosen, root) as record:  # another process may have fetched them while we waited
             missing = [part for part in wanted if update or not record.recognise(part, verify)]
-            _fetch_missing(missing, record, Hub(endpoint, patience), update)
+            _fetch_missing(missing, record, Hub(endpoint, patience), update, free_bytes)
     return [record.file(part) for part in wanted]
 
 
-def _fetch_missing(missing: list[str], record: Record, hub: Hub, update: bool) -> None:
+def _fetch_missing(
+    missing: list[str],
+    record: Record,
+    hub: Hub,
+    update: bool,
+    free_bytes: Callable[[Path], int] | None,
+) -> None:
     """Fetch missing parts, or recognise them where the user has put them; the caller is the only writer."""
     remote = _locate(missing, record, hub, update)
     places = {part: record.target(part, file.name) for part, file in remote.items()}
@@ -147,7 +155,8 @@ def _fetch_missing(missing: list[str], record: Record, hub: Hub, update: bool) -
         if file.checksum and (same := next((path for path in there if matches(path, file)), None)):
             places[part] = same
             del to_fetch[part]
-    record.require_space({part: (file.name, file.size) for part, file in to_fetch.items()})
+    sizes = {part: (file.name, file.size) for part, file in to_fetch.items()}
+    record.require_space(sizes, free_bytes)
     for part, file in remote.items():
         if part in to_fetch:
             folder = record.incoming(part)

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from helpers.errors import AssetError
-from helpers.file_kind import sha256_of as sha256_of
 from helpers.worlds import HUB
 
 T = TypeVar("T")
@@ -104,17 +103,29 @@ class Hub:
 
     def list_files(self, repo: str, repo_type: str, revision: str = "main") -> list[RemoteFile]:
         """The files of a repository, without size and checksum; none where the endpoint has no listings."""
-        where = {"repo_type": repo_type, "revision": revision, "timeout": self.patience.stall}
-        try:
-            with self.as_asset_error(repo):
-                info = self._retry(lambda: self.client.repo_info(repo, **where))
-        except AssetError as error:
-            status, headers = _answer(error)
-            if status in (404, 405, 501) and headers.get("X-Error-Code") != "RepoNotFound":
-                return []  # a mirror that serves files
-            raise
-        commit = info.sha or revision
-        return [RemoteFile(repo, repo_type, commit, file.rfilename) for file in info.siblings or ()]
+        from huggingface_hub import RepoFile
+
+        where: dict[str, Any] = {"repo_type": repo_type, "revision": revision}
+
+        def by_revision() -> list[RemoteFile]:
+            info = self.client.repo_info(repo, timeout=self.patience.stall, **where)
+            commit = info.sha or revision
+            return [RemoteFile(repo, repo_type, commit, file.rfilename) for file in info.siblings or ()]
+
+        def by_tree() -> list[RemoteFile]:
+            items = self.client.list_repo_tree(repo, recursive=True, **where)
+            return [RemoteFile(repo, repo_type, revision, i.path) for i in items if isinstance(i, RepoFile)]
+
+        for listing in (by_revision, by_tree):  # a mirror may serve files and have one of these, or neither
+            try:
+                with self.as_asset_error(repo):
+                    if files := self._retry(listing):
+                        return files
+            except AssetError as error:
+                status, headers = _answer(error)
+                if status not in (404, 405, 501) or headers.get("X-Error-Code") == "RepoNotFound":
+                    raise
+        return []
 
     def look_up(self, file: RemoteFile) -> RemoteFile:
         """The same file with its commit, size and checksum, as the hub's answer to HEAD states them.

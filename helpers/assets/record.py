@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -95,7 +95,9 @@ class Record:
         runs = [path.name for path in results.glob(f"*_{name}") if RUN_TIME.match(path.name)]
         return results / max(runs, default=f"{time.strftime('%Y%m%d_%H%M%S')}_{name}")
 
-    def require_space(self, sizes: Mapping[str, tuple[str, int]]) -> None:
+    def require_space(
+        self, sizes: Mapping[str, tuple[str, int]], free_bytes: Callable[[Path], int] | None = None
+    ) -> None:
         """Raise an `AssetError` where files (name and bytes by part) do not fit on their disks."""
         needed: dict[int, tuple[int, Path]] = {}  # by disk: data/ and results/ may be on different ones
         for part, (name, size) in sizes.items():
@@ -107,10 +109,14 @@ class Record:
             needed[disk] = (needed.get(disk, (0, folder))[0] + missing, folder)
         for missing, folder in needed.values():
             # A tenth more, so that the run which follows has room to work.
-            asked, free = missing + missing // 10, shutil.disk_usage(folder).free
+            asked, free = missing + missing // 10, (free_bytes or _free_bytes)(folder)
             if free < asked:
                 what = f"The files to fetch take {megabytes(missing)}; {folder} has {megabytes(free)} free."
                 raise AssetError(what, fix=f"Free at least {megabytes(asked - free)} there and run it again.")
+
+
+def _free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
 
 
 def _stamps(path: Path) -> dict[str, int]:

@@ -47,10 +47,9 @@ from helpers.errors import RunbookError, SessionFileError
 from helpers.play.settings import Settings, checked, names, shown
 from helpers.play.tree import Moment, Move, Play, Tree
 from helpers.run_folder import ROOT, writing
-from helpers.worlds import KINDS
+from helpers.worlds import PARTS
 
 FORMAT, VERSION = "tinyworlds-session", 1
-PARTS = ("dataset", *KINDS)
 MAX_BYTES = 2_000_000_000
 RECORDED = names("speed", "play")
 """The settings that a file records: what a preset set is among them, where the world was found is not."""

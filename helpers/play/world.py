@@ -14,20 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from helpers.assets import SuitePaths, find_suite, open_suite
 from helpers.assets.dataset import FrameDataset, lively_starts, to_model_frames
-from helpers.assets.fetch import (
-    SuitePaths,
-    find_suite,
-    require_unchanged,
-    safe_checkpoints,
-    weights_file,
-)
-from helpers.assets.hub import sha256_of
 from helpers.errors import DatasetError
 from helpers.play.compute import precision
 from helpers.play.settings import Settings, names
 from helpers.run_folder import ROOT
-from helpers.worldmodel import Session, Suite, load_suite
+from helpers.worldmodel import Session, Suite
 from helpers.worldmodel.layers import Transformer
 from helpers.worlds import World, world
 
@@ -151,13 +144,8 @@ def _open(settings: Settings, root: Path) -> OpenWorld:
         use_latest_checkpoints=settings.use_latest_checkpoints,
     )
     began = time.perf_counter()
-    require_unchanged(chosen, paths, root)
-    checkpoints = safe_checkpoints(paths, root)
-    suite = load_suite(**checkpoints, device=settings.device)
+    suite, hashes = open_suite(chosen, paths, root, settings.device)
     load_seconds = time.perf_counter() - began
-    hashes = {
-        part: sha256_of(weights_file(path) if part != "dataset" else path) for part, path in paths.items()
-    }
     for part, path in paths.items():
         log.info("loaded %s %s sha256 %s", part, path, hashes[part])
     notes = [compile_models(suite, settings)] if settings.compile else []

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from helpers.assets import find_suite
 from helpers.assets.dataset import FrameDataset, to_model_frames
-from helpers.assets.fetch import find_suite
 from helpers.bench.frames import rollout_seconds
 from helpers.play import metrics
 from helpers.play.metrics import Interval, delta_psnr, interval
