@@ -12,3 +12,7 @@ From the top down; a room imports only from rooms below it (`tests/test_house.py
 `bench` and `train` stand beside them: no notebook needs either. Importing this package imports nothing, for
 every step up to 02_torch must work before torch is installed.
 """
+
+PYTHONS = ("3.11", "3.12", "3.10", "3.13")
+"""The Pythons that everything here runs under, the safest choice first; `pyproject.toml` says the same."""
+PYTHON_RANGE = f"{min(PYTHONS)} to {max(PYTHONS)}"

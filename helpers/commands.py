@@ -58,15 +58,17 @@ _ADVICE = (
 )
 
 
+# glibc gives tensors of a few MB back to Linux whenever they are freed, and a step then pays for fresh pages
+# hundreds of times. Other systems' allocators keep them by themselves, and read no such names.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**29)}
+
+
 def child_environment() -> dict[str, str]:
-    """The environment every child gets: UTF-8, memory kept at hand, no other Python's packages."""
+    """The environment of every child: UTF-8, freed memory kept, no other Python's packages."""
     cleared = {"PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "JUPYTER_PATH", "__PYVENV_LAUNCHER__"}
     kept = {name: value for name, value in os.environ.items() if name.upper() not in cleared}
-    # glibc gives tensors of a few MB back to Linux whenever they are freed, and a step then pays for fresh
-    # pages hundreds of times. Other systems' allocators keep them by themselves, and read no such names.
-    at_hand = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**29)}
     return {
-        **(at_hand if sys.platform == "linux" else {}),
+        **(_KEEP_MEMORY if sys.platform == "linux" else {}),
         **kept,
         "PYTHONUTF8": "1",
         "PYTHONNOUSERSITE": "1",
@@ -76,13 +78,25 @@ def child_environment() -> dict[str, str]:
     }
 
 
-def this_shell(environ: Mapping[str, str] = os.environ, windows: bool = sys.platform == "win32") -> Shell:
-    """The shell that the reader most likely types into.
+def memory_settings(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> str:
+    """What is lost in a process that was started without `child_environment`, in a sentence; see `LAB_FIX`.
 
-    Args:
-        environ: The environment: PowerShell adds the user's own folder to PSModulePath, cmd sets PROMPT,
-            Git's and MSYS2's bash set MSYSTEM.
-        windows: Whether this is Windows; elsewhere any shell understands what is written for bash.
+    Empty where the settings apply, the user chose others, or the system (``platform`` as in `sys.platform`)
+    needs none. They count only when a process starts: setting them later changes nothing.
+    """
+    missing = [name for name in _KEEP_MEMORY if name not in environ]
+    if platform != "linux" or not missing:
+        return ""
+    return (
+        f"{' and '.join(missing)} were not set when this process started: freed memory goes back to Linux at "
+        "once, and a frame takes longer on the CPU"
+    )
+
+
+def this_shell(environ: Mapping[str, str] = os.environ, windows: bool = sys.platform == "win32") -> Shell:
+    """The shell that the reader most likely types into; outside Windows any understands bash's lines.
+
+    PowerShell adds the user's own folder to PSModulePath, cmd sets PROMPT, Git's and MSYS2's bash MSYSTEM.
     """
     if not windows or "MSYSTEM" in environ:
         return "bash"
@@ -129,10 +143,14 @@ def runbook_line(*arguments: str, windows: bool = sys.platform == "win32") -> st
     return " ".join(["py -3.11" if windows else "python3", "runbook.py", *arguments])
 
 
-class Progress:
-    """Makes of pip's ``Progress 1048576 of 209715200`` a line now and then; other lines pass as they are.
+LAB_FIX = f"Close JupyterLab and start it with `{runbook_line('lab')}`."
+"""What to do where a kernel lacks what `child_environment` sets."""
 
-    It is written by ``pip install --progress-bar raw``, many times a second.
+
+class Progress:
+    """Turns the many lines ``Progress 1048576 of 209715200`` of ``pip install --progress-bar raw`` into few.
+
+    Other lines pass unchanged.
     """
 
     def __init__(self, every: float = 5.0) -> None:
@@ -142,10 +160,10 @@ class Progress:
 
     def __call__(self, line: str, now: float) -> str | None:
         """The line to show for a line of output at a time in seconds; None for none."""
-        found = _PROGRESS.fullmatch(line.strip())
-        if found is None:
+        progress = _PROGRESS.fullmatch(line.strip())
+        if progress is None:
             return line
-        done, total = int(found[1]), int(found[2])
+        done, total = map(int, progress.groups())
         if done < self._done or not self._began:  # another file begins
             self._began = self._last = now
             self._start = done
@@ -170,11 +188,7 @@ def capture(
 ) -> "subprocess.CompletedProcess[str]":
     """Run a program to its end without a shell or standard input, and keep what it prints.
 
-    Args:
-        command: Program and arguments.
-        timeout: Seconds to wait; None waits for as long as it takes.
-        cwd: Folder to run in; None for the current one.
-        env: Its environment; None for `child_environment`.
+    It runs in ``cwd``, or in the current folder, with the environment ``env``, or `child_environment`.
 
     Raises:
         OSError: It cannot be started.
@@ -210,8 +224,8 @@ def run_step(
         show: Called with every line of output as it comes.
 
     Raises:
-        SetupError: The command cannot be started or ends with another status than 0. The message holds
-            the command, the end of its output and what to try.
+        SetupError: The command cannot be started or ends with another status than 0; the message holds the
+            command, the end of its output and what to try.
     """
     tail: list[str] = []
     with log.open("a", encoding="utf-8") as file:
@@ -228,19 +242,17 @@ def run_step(
                 errors="replace",
             )
         except OSError as error:
-            raise SetupError(
-                f"{what} failed: {command[0]} cannot be started ({error.strerror or error}).",
-                fix=advice(str(error)),
-            ) from error
+            problem = f"{what} failed: {command[0]} cannot be started ({error.strerror or error})."
+            raise SetupError(problem, fix=advice(str(error))) from error
         with process:
             assert process.stdout is not None
             progress = Progress()
             for line in process.stdout:
-                if (shown := progress(line.rstrip(), time.monotonic())) is None:
+                if (text := progress(line.rstrip(), time.monotonic())) is None:
                     continue
-                file.write(f"{shown}\n")
-                tail = [*tail, shown][-_TAIL_LINES:]
-                show(shown)
+                file.write(f"{text}\n")
+                tail = [*tail, text][-_TAIL_LINES:]
+                show(text)
     if process.returncode:
         output = "\n".join(f"    {line}" for line in tail)
         raise SetupError(
@@ -252,7 +264,5 @@ def run_step(
 
 def advice(output: str) -> str:
     """What to try, judged by the end of a failed command's output."""
-    found = (help_ for signs, help_ in _ADVICE if any(sign in output for sign in signs))
-    return next(
-        found, "Read the output above; what is already done stays, so the same command goes on from there."
-    )
+    known = (fix for signs, fix in _ADVICE if any(sign in output for sign in signs))
+    return next(known, "Read the output above; what is done stays: run the same command again to continue.")

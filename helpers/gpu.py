@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers.commands import capture
+
 _FIELDS = ("name", "driver_version", "compute_cap", "memory.total", "uuid")
 # What a query asks for, the most telling first: a driver that lacks one field refuses the whole query.
 # driver_model.current: Windows only; compute_cap: drivers from 510 on.
@@ -51,14 +53,7 @@ def detect_gpus() -> list[Gpu]:
 
 
 def read_nvidia_smi(timeout: float = 30) -> tuple[list[Gpu], str]:
-    """Ask ``nvidia-smi`` for the GPUs.
-
-    Args:
-        timeout: Seconds to wait for an answer.
-
-    Returns:
-        The GPUs, and what was wrong in words where there are none (no ``nvidia-smi``, no driver answering).
-    """
+    """Ask ``nvidia-smi`` for the GPUs, and wait ``timeout`` seconds; where there are none, also say why."""
     program = find_nvidia_smi()
     if program is None:
         return [], "nvidia-smi was not found, so there is no NVIDIA driver"
@@ -66,15 +61,7 @@ def read_nvidia_smi(timeout: float = 30) -> tuple[list[Gpu], str]:
     for fields in _QUERIES:
         command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
         try:
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=timeout,
-                check=False,
-            )
+            done = capture(command, timeout)
         except (OSError, subprocess.TimeoutExpired) as error:
             return [], f"{program} gave no answer ({error})"
         gpus = parse_nvidia_smi(done.stdout, fields) if done.returncode == 0 else []
@@ -95,11 +82,10 @@ def parse_nvidia_smi(text: str, fields: Sequence[str] = _FIELDS) -> list[Gpu]:
         if len(cells) != len(fields):
             continue
         value = dict(zip(fields, cells, strict=True))
-        numbers = {key: value.get(key, "") for key in ("driver_version", "compute_cap", "memory.total")}
         driver, capability, memory = (
-            text if re.fullmatch(r"\d+(\.\d+)*", text) else None for text in numbers.values()
+            number if re.fullmatch(r"\d+(\.\d+)*", number := value.get(field, "")) else None
+            for field in ("driver_version", "compute_cap", "memory.total")
         )
-        uuid = value["uuid"] if value["uuid"].startswith(("GPU-", "MIG-")) else None
         model = value.get("driver_model.current", "")
         gpus.append(
             Gpu(
@@ -107,7 +93,7 @@ def parse_nvidia_smi(text: str, fields: Sequence[str] = _FIELDS) -> list[Gpu]:
                 driver=driver,
                 capability=capability,
                 memory_mib=int(float(memory)) if memory else None,
-                uuid=uuid,
+                uuid=value["uuid"] if value["uuid"].startswith(("GPU-", "MIG-")) else None,
                 driver_model=model if model in ("WDDM", "TCC", "MCDM") else None,
                 mig=value.get("mig.mode.current") == "Enabled",
             )
@@ -128,7 +114,7 @@ def find_nvidia_smi() -> str | None:
 
 
 def read_nvml() -> tuple[list[str], str]:
-    """The GPUs' names and the driver through NVML, and what was wrong where there are none."""
+    """Each GPU's name and driver through NVML; where there are none, also why."""
     try:
         import pynvml
     except ImportError:

@@ -29,9 +29,9 @@ class Check:
         id: Short, stable name in snake_case, such as ``"driver"``.
         status: ``"ok"``; ``"warn"`` if the run can go on; ``"fail"`` if it cannot; ``"skip"`` if it was not
             looked at, and then ``observed`` says why.
-        observed: What was found, in words and numbers.
+        observed: What there is, in words and numbers.
         fix: What to do, as a command or a click; required unless the status is ok.
-        expected: What should be found.
+        expected: What there should be.
         why: Why it matters.
     """
 
@@ -47,10 +47,7 @@ class Check:
 class Subject:
     """What a check looks at, declared once; each outcome then says only what was observed.
 
-    Args:
-        id: As in `Check`.
-        expected: As in `Check`.
-        why: As in `Check`.
+    Its fields are those of `Check`.
     """
 
     id: str
@@ -84,20 +81,12 @@ class Verdict:
     @property
     def status(self) -> Status:
         """The worst status among the checks; what was skipped makes nothing worse."""
-        found = {check.status for check in self.checks}
-        return "fail" if "fail" in found else "warn" if "warn" in found else "ok"
+        statuses = {check.status for check in self.checks}
+        return "fail" if "fail" in statuses else "warn" if "warn" in statuses else "ok"
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as plain JSON values."""
         return {"step": self.step, "status": self.status, "checks": [asdict(check) for check in self.checks]}
-
-    @property
-    def _columns(self) -> list[str]:
-        """The columns of the table: what no check fills is left out."""
-        optional = [
-            name for name in ("expected", "why") if any(getattr(check, name) for check in self.checks)
-        ]
-        return ["id", "status", "observed", *optional, "fix"]
 
     def __str__(self) -> str:
         width = max((len(check.id) for check in self.checks), default=0)
@@ -114,20 +103,27 @@ class Verdict:
         return title + (self._table(rest) if rest else "") + folded
 
     def _table(self, checks: Sequence[Check]) -> str:
-        columns = self._columns
-        rows = "".join(
-            "<tr>"
-            + "".join(
-                f'<td style="text-align:left;white-space:normal">{html.escape(cell)}</td>'
-                for cell in (
-                    _MARK[check.status] if name == "status" else getattr(check, name) for name in columns
-                )
-            )
-            + "</tr>"
+        optional = [
+            name for name in ("expected", "why") if any(getattr(check, name) for check in self.checks)
+        ]
+        columns = ["id", "status", "observed", *optional, "fix"]
+        rows = [
+            [_MARK[check.status] if name == "status" else getattr(check, name) for name in columns]
             for check in checks
+        ]
+        return html_table([_TITLES.get(name, name) for name in columns], rows)
+
+
+def html_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of texts, which are escaped, for a notebook."""
+    lines = [("th", titles), *(("td", row) for row in rows)]
+    cells = (
+        "".join(
+            f'<{tag} style="text-align:left;white-space:normal">{html.escape(cell)}</{tag}>' for cell in line
         )
-        head = "".join(f'<th style="text-align:left">{_TITLES.get(name, name)}</th>' for name in columns)
-        return f"<table><tr>{head}</tr>{rows}</table>"
+        for tag, line in lines
+    )
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"
 
 
 _SHORT = 15

@@ -10,7 +10,7 @@ import time
 import pytest
 from conftest import make_environment
 
-from helpers.commands import advice, child_environment, printable, run_step
+from helpers.commands import advice, child_environment, memory_settings, printable, run_step
 from helpers.errors import SetupError
 from helpers.run_folder import ROOT
 
@@ -236,3 +236,24 @@ def test_linux_is_asked_to_keep_freed_memory_unless_the_user_says_otherwise(monk
     assert ("MALLOC_TRIM_THRESHOLD_" in child_environment()) == kept
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")
     assert child_environment()["MALLOC_TRIM_THRESHOLD_"] == "1000"
+
+
+@pytest.mark.parametrize(
+    ("environ", "platform", "lost"),
+    [
+        ({}, "linux", True),
+        ({"MALLOC_MMAP_THRESHOLD_": "1"}, "linux", True),
+        ({"MALLOC_MMAP_THRESHOLD_": "1", "MALLOC_TRIM_THRESHOLD_": "1"}, "linux", False),
+        ({}, "win32", False),
+        ({}, "darwin", False),
+    ],
+)
+def test_a_process_started_otherwise_says_that_it_gives_freed_memory_back(environ, platform, lost):
+    sentence = memory_settings(environ, platform)
+
+    assert bool(sentence) == lost
+    assert not lost or "MALLOC_TRIM_THRESHOLD_" in sentence
+
+
+def test_what_runbook_starts_has_the_memory_settings():
+    assert memory_settings(child_environment()) == ""
