@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 from interpreters import find
-from test_check import GPU, LINUX, WINDOWS
+from test_machine_judge import GPU, LINUX, WINDOWS
 
 from helpers.errors import ParameterError
 from helpers.machine import doctor

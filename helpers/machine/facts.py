@@ -1,7 +1,7 @@
-"""The facts about this machine that `judge` judges. Reads; judges nothing, and leaves no trace.
+"""Facts about this machine, for `judge` to judge. Reads only, and leaves no trace. Standard library only.
 
-Standard library only. Everything that only Windows has is read here and nowhere else; elsewhere its facts
-are empty, and a test can fill them in.
+What only Windows has is read here and nowhere else; on other systems its facts are empty, and a test can
+fill them in.
 """
 
 import contextlib
@@ -9,84 +9,60 @@ import ctypes
 import locale
 import os
 import platform
+import re
 import shutil
 import struct
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
-from typing import Literal
+from typing import Any, Literal
 
-from helpers.commands import Shell, this_shell
+from helpers import PYTHONS
+from helpers.commands import Shell, capture, this_shell
 from helpers.run_folder import ROOT
 
 System = Literal["windows", "linux", "macos"]
 
-_NETWORK_FILES = (
-    "nfs",
-    "cifs",
-    "smb",
-    "sshfs",
-    "afs",
-    "ceph",
-    "gluster",
-    "lustre",
-    "beegfs",
-    "davfs",
-    "webdav",
-)
+_NETWORK_FILES = re.compile("nfs|cifs|smb|sshfs|afs|ceph|gluster|lustre|beegfs|davfs|webdav")
 # What torch and what PyAV need of Microsoft's runtime.
 _VC_FILES = ("vcruntime140.dll", "vcruntime140_1.dll", "msvcp140.dll")
 
 
 @dataclass(frozen=True)
 class Place:
-    """A folder that something is written to.
+    """A folder that something is written to; see `places` for the names. It need not exist yet.
 
     Args:
-        name: What is written there, in snake_case: ``"project"``, ``"temporary"``…
-        path: The folder; it need not exist yet.
         free: Bytes free there; None where the system does not say.
-        disk: What tells the disk from others.
         problem: Why a file could not be written, renamed over another and deleted there; empty if it could.
     """
 
     name: str
     path: str
     free: int | None
-    disk: str = ""
     problem: str = ""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What was read.
+    """A computer, the Python that looks at it, and the repository's folder on it.
 
     Args:
-        system: Which of the three systems.
-        release: Its version.
         processor: Such as ``"AMD64"``, ``"x86_64"`` or ``"arm64"``.
-        version: Of the Python that runs this.
-        bits: Of the same.
-        executable: Of the same.
+        version: Of this Python, as ``bits`` (its word size) and ``executable``.
         base: The installation that this Python, or the environment it is of, belongs to.
         virtual: Whether this Python is one of a virtual environment.
-        environ: The environment variables.
-        terminal: What the reader types into.
         python_command: Where ``python`` leads on PATH; None where nowhere.
         python_command_size: Bytes of that file: the Store's aliases have none.
         py_launcher: Whether Windows' ``py`` is there.
-        root: The repository's folder.
-        drive: Which kind of disk the folder is on: ``"local"``, ``"network"`` or ``"windows_from_wsl"``.
+        drive: The kind of disk that ``root`` is on: ``"local"``, ``"network"`` or ``"windows_from_wsl"``.
         long_paths: Whether paths over 260 characters are allowed; None where there is no such limit.
         memory: Bytes in all; None where the system does not say.
         vc_missing: Files of the Microsoft Visual C++ runtime that cannot be loaded.
-        console: Encoding of the terminal.
+        console: Encoding of the terminal; ``code_page`` is its code page under Windows.
         locale: Encoding of text files that name none.
-        code_page: The console's code page under Windows.
-        places: The folders that need room.
     """
 
     system: System
@@ -117,19 +93,22 @@ class Machine:
         """Whether this is Windows."""
         return self.system == "windows"
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables by their names in upper case, whose case Windows ignores."""
+        return {name.upper(): value for name, value in self.environ.items()}
+
     def path(self, text: str) -> PurePath:
         """A path of that machine, whichever machine this is."""
         return PureWindowsPath(text) if self.windows else PurePosixPath(text)
 
     def runbook(self, *arguments: str) -> str:
         """``runbook.py`` with arguments, as it is started there."""
-        if not self.windows:
-            start = "python3"
-        elif self.py_launcher:
-            fits = (3, 10) <= self.version[:2] <= (3, 13)
-            start = f"py -{self.version[0]}.{self.version[1]}" if fits else "py -3.11"
+        version = ".".join(map(str, self.version[:2]))
+        if self.windows:
+            start = f"py -{version if version in PYTHONS else '3.11'}" if self.py_launcher else "python"
         else:
-            start = "python"
+            start = "python3"
         return " ".join([start, "runbook.py", *arguments])
 
     @property
@@ -141,14 +120,12 @@ class Machine:
 
 
 def read_machine(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Machine:
-    """Read this machine.
-
-    Args:
-        root: The repository's folder.
-        environ: The environment variables.
-    """
+    """Read this machine; ``root`` is the repository's folder, ``environ`` the environment variables."""
     command = shutil.which("python", path=environ.get("PATH"))
     systems: dict[str, System] = {"win32": "windows", "darwin": "macos"}
+    windows: dict[str, Any] = {}
+    if sys.platform == "win32":
+        windows = _windows_facts()
     return Machine(
         system=systems.get(sys.platform, "linux"),
         release=platform.release(),
@@ -165,24 +142,16 @@ def read_machine(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> 
         py_launcher=shutil.which("py") is not None,
         root=str(root),
         drive=drive_of(root),
-        long_paths=long_paths_enabled(),
         memory=total_memory(),
-        vc_missing=missing_vc_files(),
         console=getattr(sys.stdout, "encoding", None) or "unknown",
-        locale=locale_encoding(),
-        code_page=console_code_page(),
+        # Python 3.10 has no getencoding, and from 3.11 on the other one warns.
+        locale=getattr(locale, "getencoding", lambda: locale.getpreferredencoding(False))(),
         places=tuple(
-            Place(name, str(path), free_bytes(path), disk_of(path), write_problem(path))
+            Place(name, str(path), free_bytes(path), write_problem(path))
             for name, path in places(root, environ).items()
         ),
+        **windows,
     )
-
-
-def locale_encoding() -> str:
-    """The encoding of text files that name none."""
-    if sys.version_info >= (3, 11):
-        return locale.getencoding()
-    return locale.getpreferredencoding(False)
 
 
 def places(root: Path, environ: Mapping[str, str]) -> dict[str, Path]:
@@ -207,7 +176,7 @@ def places(root: Path, environ: Mapping[str, str]) -> dict[str, Path]:
 
 def existing(path: Path) -> Path:
     """``path``, or the nearest folder above it that exists."""
-    return next((each for each in (path, *path.parents) if each.is_dir()), path)
+    return next((folder for folder in (path, *path.parents) if folder.is_dir()), path)
 
 
 def free_bytes(path: Path) -> int | None:
@@ -216,14 +185,6 @@ def free_bytes(path: Path) -> int | None:
         return shutil.disk_usage(existing(path)).free
     except OSError:
         return None
-
-
-def disk_of(path: Path) -> str:
-    """What tells the disk of ``path`` from others."""
-    try:
-        return str(existing(path).stat().st_dev)
-    except OSError:
-        return str(path)
 
 
 def write_problem(path: Path) -> str:
@@ -247,39 +208,38 @@ def write_problem(path: Path) -> str:
 
 
 def drive_of(root: Path) -> str:
-    """Which kind of disk a folder is on: see `Machine.drive`."""
+    """The kind of disk that a folder is on: see `Machine.drive`."""
     if sys.platform == "win32":
-        return "network" if str(root).startswith("\\\\") or _drive_type(root) == 4 else "local"
+        remote = ctypes.windll.kernel32.GetDriveTypeW(root.anchor) == 4  # DRIVE_REMOTE
+        return "network" if remote or str(root).startswith("\\\\") else "local"
     try:
-        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
+        return drive_in(Path("/proc/mounts").read_text(encoding="utf-8", errors="replace"), str(root))
     except OSError:
         return "local"
-    return drive_in(mounts, str(root))
 
 
 def drive_in(mounts: str, root: str) -> str:
     """The same from the text of ``/proc/mounts``: the longest mount point above ``root`` counts."""
-    rows = [line.split() for line in mounts.splitlines()]
+    rows = [row for line in mounts.splitlines() if len(row := line.split()) >= 3]
     above = [
         (len(point), kind)
-        for _, point, kind, *_ in (row for row in rows if len(row) >= 3)
+        for _, point, kind, *_ in rows
         if root == point or root.startswith(point.rstrip("/") + "/")
     ]
     kind = max(above, default=(0, ""))[1]
     if kind in ("9p", "drvfs"):
         return "windows_from_wsl"
-    return "network" if any(name in kind for name in _NETWORK_FILES) else "local"
+    return "network" if _NETWORK_FILES.search(kind) else "local"
 
 
 def total_memory() -> int | None:
     """This machine's memory in bytes; None where the system does not say."""
     if sys.platform == "win32":
-        return _windows_memory()
+        status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
+        return status.total if ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)) else None
     if sys.platform == "darwin":
-        done = subprocess.run(
-            ["sysctl", "-n", "hw.memsize"], capture_output=True, encoding="utf-8", check=False
-        )
-        return int(done.stdout) if done.stdout.strip().isdigit() else None
+        size = capture(["sysctl", "-n", "hw.memsize"]).stdout.strip()
+        return int(size) if size.isdigit() else None
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
@@ -305,51 +265,20 @@ if sys.platform == "win32":
             *((name, ctypes.c_ulonglong) for name in ("virtual_free", "extended_free")),
         )
 
-    def _windows_memory() -> int | None:
-        status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
-        return status.total if ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)) else None
-
-    def _drive_type(path: Path) -> int:
-        """As GetDriveTypeW gives it: 3 is a fixed disk, 4 a network's."""
-        return int(ctypes.windll.kernel32.GetDriveTypeW(path.anchor))
-
-    def long_paths_enabled() -> bool | None:
-        """Whether Windows lets programs use paths of more than 260 characters."""
+    def _windows_facts() -> dict[str, Any]:
+        """The facts of `Machine` that only Windows has."""
         import winreg
 
-        try:
-            with winreg.OpenKey(
-                winreg.HKEY_LOCAL_MACHINE, r"SYSTEM\CurrentControlSet\Control\FileSystem"
-            ) as key:
-                return winreg.QueryValueEx(key, "LongPathsEnabled")[0] == 1
-        except OSError:
-            return False
-
-    def missing_vc_files() -> tuple[str, ...]:
-        """Files of the Visual C++ runtime that cannot be loaded."""
-        missing = []
+        control = r"SYSTEM\CurrentControlSet\Control\FileSystem"
+        system32 = Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32"
+        long_paths, missing = False, []
+        with contextlib.suppress(OSError), winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, control) as key:
+            long_paths = winreg.QueryValueEx(key, "LongPathsEnabled")[0] == 1
         for name in _VC_FILES:
             try:
                 # Python brings some of them along; the system's own are what torch finds.
-                ctypes.WinDLL(str(Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32" / name))
+                ctypes.WinDLL(str(system32 / name))
             except OSError:
                 missing.append(name)
-        return tuple(missing)
-
-    def console_code_page() -> int | None:
-        """The console's output code page; None without a console."""
-        return int(ctypes.windll.kernel32.GetConsoleOutputCP()) or None
-
-else:
-
-    def long_paths_enabled() -> bool | None:
-        """Only Windows has such a limit."""
-        return None
-
-    def missing_vc_files() -> tuple[str, ...]:
-        """Only Windows needs them."""
-        return ()
-
-    def console_code_page() -> int | None:
-        """Only Windows has them."""
-        return None
+        page = int(ctypes.windll.kernel32.GetConsoleOutputCP()) or None
+        return {"long_paths": long_paths, "vc_missing": tuple(missing), "code_page": page}

@@ -1,12 +1,13 @@
-"""Step 0: the machine is judged, by facts fed to it: Windows' own above all, and those of this machine."""
+"""00: the machine is judged, by facts fed to it: Windows' own above all, and those of this machine."""
 
 from dataclasses import replace
 
 import pytest
 
+from helpers import PYTHON_RANGE, PYTHONS
 from helpers.commands import set_line, this_shell, unset_line
 from helpers.gpu import Gpu
-from helpers.machine import judge as check
+from helpers.machine import judge
 from helpers.machine.facts import Machine, Place, drive_in, read_machine, total_memory, write_problem
 from helpers.machine.judge import judge_machine
 from helpers.run_folder import ROOT
@@ -48,16 +49,16 @@ LINUX = replace(
 
 
 def judged(machine):
-    return {found.id: found for found in judge_machine(machine)}
+    return {check.id: check for check in judge_machine(machine)}
 
 
 @pytest.mark.parametrize("machine", [WINDOWS, LINUX], ids=["windows", "linux"])
-def test_a_good_machine_has_nothing_to_mend(machine):
-    assert {found.status for found in judge_machine(machine)} == {"ok"}
+def test_a_good_machine_has_nothing_to_fix(machine):
+    assert {check.status for check in judge_machine(machine)} == {"ok"}
 
 
 @pytest.mark.parametrize(
-    ("facts", "id", "status", "says", "mends"),
+    ("facts", "id", "status", "says", "fix"),
     [
         # Python
         ({"version": (3, 9, 18)}, "python", "fail", "3.9.18", "Python 3.11 from python.org"),
@@ -164,15 +165,15 @@ def test_a_good_machine_has_nothing_to_mend(machine):
         ({"environ": {"https_proxy": "h:8080"}}, "variables_proxy", "warn", "no address", "http://HOST:PORT"),
     ],
 )
-def test_a_fault_of_windows_is_seen_and_its_mending_is_a_command_or_a_click(facts, id, status, says, mends):
-    found = judged(replace(WINDOWS, **facts))[id]
+def test_a_fault_of_windows_is_seen_and_its_fix_is_a_command_or_a_click(facts, id, status, says, fix):
+    check = judged(replace(WINDOWS, **facts))[id]
 
-    assert (found.status, says in found.observed, mends in found.fix) == (status, True, True), found
-    assert found.expected and found.why
+    assert (check.status, says in check.observed, fix in check.fix) == (status, True, True), check
+    assert check.expected and check.why
 
 
 @pytest.mark.parametrize(
-    ("facts", "id", "status", "mends"),
+    ("facts", "id", "status", "fix"),
     [
         ({"environ": {"PYTHONPATH": "/old"}}, "variables_python", "warn", "unset PYTHONPATH"),
         ({"drive": "windows_from_wsl"}, "folder", "warn", "~/tw"),
@@ -190,10 +191,19 @@ def test_a_fault_of_windows_is_seen_and_its_mending_is_a_command_or_a_click(fact
         ({"console": "ascii"}, "console", "warn", "export LANG=C.UTF-8"),
     ],
 )
-def test_linux_and_macos_get_their_own_commands(facts, id, status, mends):
-    found = judged(replace(LINUX, **facts))[id]
+def test_linux_and_macos_get_their_own_commands(facts, id, status, fix):
+    check = judged(replace(LINUX, **facts))[id]
 
-    assert found.status == status and mends in found.fix
+    assert check.status == status and fix in check.fix
+
+
+def test_pyproject_asks_for_the_pythons_that_a_machine_is_judged_by():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    numbers = sorted(int(version.removeprefix("3.")) for version in PYTHONS)
+
+    assert f'requires-python = ">=3.{numbers[0]},<3.{numbers[-1] + 1}"' in text
+    assert numbers == list(range(numbers[0], numbers[-1] + 1))
+    assert f"3.{numbers[0]} to 3.{numbers[-1]}" == PYTHON_RANGE
 
 
 def test_every_check_says_what_was_expected_and_why_and_what_is_not_ok_says_what_to_do():
@@ -212,38 +222,38 @@ def test_every_check_says_what_was_expected_and_why_and_what_is_not_ok_says_what
     )
     checks = judge_machine(bad)
 
-    assert all(found.expected and found.why for found in checks)
-    assert all(found.fix for found in checks if found.status != "ok")
-    assert sum(found.status != "ok" for found in checks) >= 15
+    assert all(check.expected and check.why for check in checks)
+    assert all(check.fix for check in checks if check.status != "ok")
+    assert sum(check.status != "ok" for check in checks) >= 15
 
 
 def test_paths_with_spaces_and_chinese_letters_are_named_and_do_no_harm():
-    found = judged(replace(WINDOWS, root=r"C:\Users\小明\my files\tw"))["path"]
+    check = judged(replace(WINDOWS, root=r"C:\Users\小明\my files\tw"))["path"]
 
-    assert found.status == "ok" and "with spaces, with letters outside ASCII" in found.observed
+    assert check.status == "ok" and "with spaces, with letters outside ASCII" in check.observed
 
 
 def test_gpus_are_described_with_driver_model_and_no_gpu_is_a_warning():
-    none, mode = check.judge_gpus(WINDOWS, [], "nvidia-smi was not found")
+    none, mode = judge.judge_gpus(WINDOWS, [], "nvidia-smi was not found")
     assert (none.status, mode.status) == ("warn", "ok") and "nvidia.com/drivers" in none.fix
 
-    gpu, mode = check.judge_gpus(WINDOWS, [GPU, Gpu("Old", None, None, None, None)], "")
+    gpu, mode = judge.judge_gpus(WINDOWS, [GPU, Gpu("Old", None, None, None, None)], "")
     assert "driver 560.94, capability 8.6, 8192 MiB" in gpu.observed and "unknown" in gpu.observed
     assert "WDDM" in mode.observed and mode.status == "ok"
 
 
 def test_a_gpu_split_by_mig_or_with_little_memory_is_a_warning():
-    _, mode = check.judge_gpus(LINUX, [replace(GPU, mig=True)], "")
-    small, _ = check.judge_gpus(WINDOWS, [replace(GPU, memory_mib=2048)], "")
+    _, mode = judge.judge_gpus(LINUX, [replace(GPU, mig=True)], "")
+    small, _ = judge.judge_gpus(WINDOWS, [replace(GPU, memory_mib=2048)], "")
 
     assert mode.status == "warn" and "export CUDA_VISIBLE_DEVICES=" in mode.fix
     assert small.status == "warn" and small.fix
 
 
 def test_nvml_matters_only_where_there_is_a_gpu():
-    assert check.judge_nvml([], "not installed", []).status == "ok"
-    assert check.judge_nvml([], "not installed", [GPU]).status == "warn"
-    assert check.judge_nvml(["RTX"], "", [GPU]).status == "ok"
+    assert judge.judge_nvml([], "not installed", []).status == "ok"
+    assert judge.judge_nvml([], "not installed", [GPU]).status == "warn"
+    assert judge.judge_nvml(["RTX"], "", [GPU]).status == "ok"
 
 
 CMD = r"C:\Program Files\WindowsPowerShell\Modules;C:\Windows\system32\WindowsPowerShell\v1.0\Modules"
@@ -295,7 +305,7 @@ def test_this_machine_is_read():
     machine = read_machine(ROOT)
 
     assert machine.root == str(ROOT) and machine.memory == total_memory() and machine.memory > GIB // 2
-    assert {place.name for place in machine.places} == set(check._ROOM)
+    assert {place.name for place in machine.places} == set(judge._ROOM)
     assert all(place.free for place in machine.places)
 
 

@@ -1,4 +1,4 @@
-"""Step 1: which Python this is, by facts fed to the judge and by a real environment."""
+"""01: which Python this is, by facts fed to the judge and by a real environment."""
 
 import json
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.commands import memory_settings
 from helpers.machine.interpreter import Interpreter, judge, this_interpreter, venv_python
 from helpers.run_folder import ROOT
 
@@ -50,6 +51,15 @@ def test_packages_in_the_users_home_are_a_warning():
     check = {check.id: check for check in judge(replace(OWN, no_user_site=False), ROOT)}["user_packages"]
 
     assert check.status == "warn" and check.fix
+
+
+def test_a_kernel_without_the_memory_settings_is_a_warning_that_names_the_loss_and_the_fix():
+    lost = replace(OWN, memory=memory_settings({}, "linux"))
+    check = {check.id: check for check in judge(lost, ROOT)}["memory_settings"]
+
+    assert check.status == "warn" and "MALLOC_TRIM_THRESHOLD_" in check.observed
+    assert "runbook.py lab" in check.fix
+    assert {check.id: check.status for check in judge(OWN, ROOT)}["memory_settings"] == "ok"
 
 
 def test_the_python_that_runs_the_tests_is_described():
