@@ -4,24 +4,24 @@ python runbook.py [run] [--dataset demo] [--only 05_infer] [-p name=value]
                         run notebooks 00 to 05 headless; see `run --help`
 python runbook.py lab   open JupyterLab on the same notebooks; further arguments go to JupyterLab
 python runbook.py test  run the tests; further arguments go to pytest
-python runbook.py bench measure how long a frame takes, against the straightforward way
+python runbook.py bench measure how long a frame takes, against the plain implementation
 python runbook.py evaluate
                         measure the embedded world: the numbers of its model card
 python runbook.py baseline [--dataset sonic]
-                        freeze what a world generates here, to be held against later
+                        save what a world generates here, for later comparison
 python runbook.py regress
-                        generate it again, and say in a report what has changed and why
+                        generate it again, and report what has changed and why
 python runbook.py sweep sweep.yaml
                         run a notebook for every combination of parameters
 python runbook.py presets [-p dataset=sonic] [-p device=cuda]
-                        measure speed against quality here; preset=30fps then chooses by it
+                        measure speed and quality here; preset=30fps then chooses from it
 python runbook.py setup [--torch-lock auto|cpu|2.8.0]
-                        only set up, looking at every step again; the torch choice is remembered
+                        only set up, checking every step again; the choice of torch is remembered
 python runbook.py doctor [--json] [--deep] [--bundle] [--dataset sonic]
-                        judge machine, torch, network and files, and say what to do; sets nothing up
+                        check machine, torch, network and files, and say what to do; installs nothing
 
-Each of the others first sets up what is missing: a virtual environment in .venv, torch for this machine, the
-other packages. What is already done is recognised and skipped. On Windows, write `py -3.11` for `python`.
+Every command but `doctor` first sets up what is missing: a virtual environment in .venv, torch for this
+machine, the other packages. What is already done is skipped. On Windows, write `py -3.11` for `python`.
 """
 
 # Standard library only, and nothing newer than Python 3.7 above main(): an old Python must get as far as
@@ -39,6 +39,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from helpers import PYTHON_RANGE, PYTHONS
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
@@ -63,7 +65,6 @@ INSIDE = {
     "presets": ["-m", "helpers.presets.measure"],
 }
 COMMANDS = (*INSIDE, "setup", "doctor")
-PYTHONS = ("3.11", "3.12", "3.10", "3.13")  # all that fit, the most comfortable first
 STAYS = "RUNBOOK_STAYS"
 PROBE = (
     "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2] if sys.maxsize > 2**32 else '32 bits')"
@@ -105,7 +106,7 @@ def main(argv: list[str]) -> int:
         print("What to do: free some disk, or move the folder to where you may write.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from here.", file=sys.stderr)
+        print("\nStopped. Run the same command again to continue.", file=sys.stderr)
         return 130
 
 
@@ -122,19 +123,19 @@ def check_arguments(command: str, rest: list[str]) -> str | None:
         if lock:
             from helpers.torch_build import builds
 
-            builds.candidates(**builds.this_machine(), lock=lock)
+            builds.candidates(builds.this_machine(), lock)  # refuses a lock that it does not know
         return lock
     return None
 
 
 def hand_over(python: Path, command: str, rest: list[str]) -> int:
-    """Go on inside the environment."""
+    """Run a command inside the environment; returns its exit status."""
     from helpers.commands import child_environment
 
-    # A file that an argument names lies where the reader stands, and the program runs in its own folder.
-    named = command in ("run", "baseline", "regress", "sweep", "presets")
-    stands = ["--called-from", str(Path.cwd())] if named else []
-    return follow([str(python), *INSIDE[command], *stands, *rest], cwd=ROOT, env=child_environment())
+    # A relative path among the arguments counts from the reader's folder; the program runs in the project's.
+    takes_files = command in ("run", "baseline", "regress", "sweep", "presets")
+    folder = ["--called-from", str(Path.cwd())] if takes_files else []
+    return follow([str(python), *INSIDE[command], *folder, *rest], cwd=ROOT, env=child_environment())
 
 
 def follow(command: list[str], **options: Any) -> int:
@@ -154,11 +155,11 @@ def start_again(argv: list[str]) -> int:
     """Run this file with a Python that fits, or say which one to install."""
     python = find_python()
     if python is None and argv[:1] == ["doctor"] and sys.version_info >= (3, 10):
-        os.environ[STAYS] = "1"  # the doctor runs under any Python that can read it, and judges that one
+        os.environ[STAYS] = "1"  # the doctor runs under any Python that can read it, and reports on that one
         return main(argv)
     if python is None:
         print(
-            f"This is Python {THIS}; the runbook needs a 64-bit Python 3.10 to 3.13, and none was found. "
+            f"This is Python {THIS}; the runbook needs a 64-bit Python {PYTHON_RANGE}, and none was found. "
             "Install Python 3.11 from python.org (Debian and Ubuntu: apt install python3.11-venv), then run "
             "the same command with it.",
             file=sys.stderr,
@@ -200,14 +201,11 @@ def ask(python: list[str], code: str) -> str | None:
 
 
 def set_up(lock: str | None, again: bool) -> Path:
-    """Bring .venv to what the repository asks for.
+    """Bring .venv to what the repository asks for, and return its Python.
 
     Args:
         lock: Which torch, as ``helpers.torch_build.choose`` takes it; None for what was asked for before.
-        again: Look at every step even where all was done before: the GPU or its driver may have changed.
-
-    Returns:
-        The environment's Python.
+        again: Check every step even where all was done before: the GPU or its driver may have changed.
 
     Raises:
         SetupError: A step failed; what was done stays, and the next run goes on from there.
@@ -245,23 +243,17 @@ def set_up(lock: str | None, again: bool) -> Path:
 def install_torch(python: Path, version: str, lock: str) -> None:
     """Install the best build of torch that works on this machine, and prove it with a kernel."""
     from helpers.torch_build import builds
+    from helpers.torch_build.install import install, with_fallback
     from helpers.torch_build.probe import CONSTRAINT_NAME, site_packages
 
-    machine = builds.this_machine() | {"python": version}
-    fitting = builds.fitting(**machine, lock=lock)
-    wanted = builds.with_fallback(fitting)
+    fitting = builds.fitting(builds.this_machine(python=version), lock)
+    wanted = with_fallback(fitting)
     print("  Installing torch …", flush=True)
     if wanted != fitting:
         print(f"    {builds.INDEX} is out of reach; pip looks where it is configured to", flush=True)
     started = time.monotonic()
-    builds.install(
-        wanted,
-        str(python),
-        site_packages(VENV),
-        LOG,
-        VENV / CONSTRAINT_NAME,
-        lambda line: show(line, torch=True),
-    )
+    packages, constraint = site_packages(VENV), VENV / CONSTRAINT_NAME
+    install(wanted, str(python), packages, LOG, constraint, lambda line: show(line, torch=True))
     print(f"  Installing torch: done in {time.monotonic() - started:.0f} s", flush=True)
 
 
@@ -271,7 +263,7 @@ def install_helpers(pip: list[str]) -> None:
 
     packages = site_packages(VENV)
     if packages and set("{}") & set(str(ROOT)):
-        # setuptools takes braces in a path for a variable of its own, and stops.
+        # setuptools takes braces in a path for a variable of its own, and fails.
         (packages / "tinyworlds-runbook.pth").write_text(f"{ROOT}\n", encoding="utf-8")
         return
     # No isolation: setuptools is there by now, and a build environment of its own would need the network.
@@ -289,21 +281,21 @@ def step(what: str, command: list[str]) -> None:
 
 
 def show(line: str, torch: bool = False) -> None:
-    """Print a line of a step's output if it tells how far the step is."""
+    """Print a line of a step's output if it says how far the step is."""
     starts = ("Downloading", "Installing collected", *(("Trying", "torch ", "That one") if torch else ()))
     if line.lstrip().startswith(starts) or " MB/s" in line:
         print(f"    {line.strip()[: 400 if torch else 100]}", flush=True)
 
 
 def environment_version(python: Path) -> str | None:
-    """The Python version of the environment; None where there is none, or a half-made or broken one."""
+    """The environment's Python version; None where the environment is missing, incomplete or broken."""
     from helpers.errors import SetupError
 
     code = "import sys, pip; print('%d.%d.%d' % sys.version_info[:3])"
     version = ask([str(python)], code) if python.exists() else None
     if version and version.rsplit(".", 1)[0] not in PYTHONS:
         raise SetupError(
-            f"{VENV} was made with Python {version}; the runbook needs 3.10 to 3.13.",
+            f"{VENV} was made with Python {version}; the runbook needs {PYTHON_RANGE}.",
             fix="Delete that folder and run the same command again.",
         )
     return version
@@ -332,7 +324,7 @@ def make_environment() -> None:
 
 
 def read_stamp() -> dict[str, str]:
-    """What the last complete setup wrote; empty where there was none."""
+    """What the last setup wrote; empty where there was none."""
     try:
         stamp = json.loads(STAMP.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -341,12 +333,12 @@ def read_stamp() -> dict[str, str]:
 
 
 def write_stamp(key: str, lock: str) -> None:
-    """Note what .venv was set up from: ``key`` is a fingerprint, or empty while it is incomplete."""
+    """Write down what .venv was set up from: ``key`` is its fingerprint, empty while it is incomplete."""
     STAMP.write_text(json.dumps({"key": key, "torch_lock": lock}), encoding="utf-8")
 
 
 def fingerprint(version: str, lock: str) -> str:
-    """What an environment was set up from: if any of it changes, setting up starts again."""
+    """A hash of what an environment is set up from: if any of it changes, setup runs again."""
     files = [(ROOT / name).read_bytes() for name in ("requirements-notorch.txt", "pyproject.toml")]
     parts = [*files, str(ROOT).encode("utf-8", "surrogateescape"), version.encode(), lock.encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()

@@ -31,7 +31,7 @@ def make_environment(root: Path) -> Path:
 
 
 SLOW = (
-    "test_torch_install",
+    "test_torch_build_install",
     "test_interpreters",
     "test_house",
     "test_demo",

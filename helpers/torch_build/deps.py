@@ -1,4 +1,4 @@
-"""Step 3: everything but torch, from ``requirements-notorch.txt``, and proof that torch stayed as it was.
+"""03: everything but torch, from ``requirements-notorch.txt``, and proof that torch stayed as it was.
 
 An unconstrained install replaces torch silently. With a constraints file that holds the exact installed
 ``torch==X+tag``, pip either keeps it or says loudly why it cannot.
@@ -6,48 +6,39 @@ An unconstrained install replaces torch silently. With a constraints file that h
 
 import contextlib
 import importlib.metadata
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.commands import child_environment, run_step
+from helpers.commands import capture, run_step
 from helpers.errors import SetupError
-from helpers.report import Check
+from helpers.report import Check, Subject
 from helpers.run_folder import ROOT
 from helpers.torch_build.probe import CONSTRAINT_NAME
 
 REQUIREMENTS = ROOT / "requirements-notorch.txt"
+PACKAGES, TORCH_KEPT = Subject("requirements"), Subject("torch_kept")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A package that is not installed as ``requirements-notorch.txt`` pins it.
-
-    Args:
-        name: The package.
-        wanted: The pinned version.
-        found: The installed version; None where it is missing.
-    """
+    """A package whose installed version (None: missing) is not the one that the lock file pins."""
 
     name: str
     wanted: str
-    found: str | None
+    installed: str | None
 
     def __str__(self) -> str:
-        return f"{self.name} {self.found or 'missing'} (pinned: {self.wanted})"
+        return f"{self.name} {self.installed or 'missing'} (pinned: {self.wanted})"
 
 
 def pinned_here(requirements: str, environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The pinned packages that apply to an environment.
+    """Version by name of the pinned packages that apply to an environment, in the file's order.
 
     Args:
         requirements: The text of ``requirements-notorch.txt``.
         environment: Values of the environment markers that differ from this Python's.
-
-    Returns:
-        Version by package name, in the file's order.
     """
     from packaging.requirements import Requirement
 
@@ -66,54 +57,34 @@ def differences(pinned: Mapping[str, str], installed: Mapping[str, str]) -> list
     from packaging.version import Version
 
     have = {canonicalize_name(name): version for name, version in installed.items()}
-    found = ((name, version, have.get(canonicalize_name(name))) for name, version in pinned.items())
     return [
         Difference(name, wanted, version)
-        for name, wanted, version in found
-        if version is None or Version(version) != Version(wanted)
+        for name, wanted in pinned.items()
+        if (version := have.get(canonicalize_name(name))) is None or Version(version) != Version(wanted)
     ]
 
 
 def installed_packages() -> dict[str, str]:
     """Version by name of everything installed beside this Python, read afresh."""
     importlib.invalidate_caches()
-    found: dict[str, str] = {}
-    for each in importlib.metadata.distributions():
+    installed: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions():
         # An interrupted pip leaves folders without metadata: they have no name, or, to the importers of newer
         # versions, which a package may have put in place, not even that.
         with contextlib.suppress(FileNotFoundError):
-            if name := each.metadata["Name"]:
-                found[name] = each.version
-    return found
+            if name := distribution.metadata["Name"]:
+                installed[name] = distribution.version
+    return installed
 
 
 def torch_version(python: str = sys.executable) -> str | None:
-    """The installed torch's version with its local part, such as ``"2.13.0+cu126"``, or None.
-
-    Args:
-        python: The Python whose environment is asked, in a fresh process and without importing torch.
-    """
+    """The torch in a Python's environment, such as ``"2.13.0+cu126"``, or None; torch is not imported."""
     code = "import importlib.metadata as m; print(m.version('torch'))"
-    done = subprocess.run(
-        [python, "-c", code],
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        env=child_environment(),
-        check=False,
-    )
-    return done.stdout.strip() or None
+    return capture([python, "-c", code]).stdout.strip() or None
 
 
 def keep_torch(folder: Path, python: str = sys.executable) -> Path:
-    """Write the constraints file that keeps the installed torch as it is.
-
-    Args:
-        folder: Where to; it exists.
-        python: The Python in whose environment torch is.
-
-    Returns:
-        The file's path, for pip's ``-c``.
+    """Write the constraints file that keeps a Python's torch as it is into ``folder``, for pip's ``-c``.
 
     Raises:
         SetupError: There is no torch to keep.
@@ -126,9 +97,7 @@ def keep_torch(folder: Path, python: str = sys.executable) -> Path:
     return path
 
 
-def rest_command(
-    constraint: Path, python: str = sys.executable, requirements: Path = REQUIREMENTS
-) -> list[str]:
+def rest_command(constraint: Path, python: str, requirements: Path = REQUIREMENTS) -> list[str]:
     """The command that installs everything but torch under the constraint."""
     return [python, "-m", "pip", "install", "-r", str(requirements), "-c", str(constraint)]
 
@@ -149,7 +118,7 @@ def install_rest(log: Path, python: str = sys.executable, requirements: Path = R
 
 
 def check_dependencies(install_missing: bool, run_dir: Path) -> list[Check]:
-    """Compare what is installed with what is pinned, mend it if asked, and prove that torch stayed.
+    """Compare what is installed with what is pinned, fix it if asked, and prove that torch stayed.
 
     Args:
         install_missing: Whether to install what is missing or of another version.
@@ -178,17 +147,18 @@ def check_dependencies(install_missing: bool, run_dir: Path) -> list[Check]:
 def judge_packages(wrong: list[Difference], total: int) -> Check:
     """Missing packages stop a run; other versions than the pinned ones may well work."""
     if not wrong:
-        return Check("requirements", "ok", f"all {total} packages are installed as pinned")
-    missing = any(difference.found is None for difference in wrong)
+        return PACKAGES.ok(f"all {total} packages are installed as pinned")
+    text = "; ".join(map(str, wrong))
     fix = "Set install_missing=True and run this notebook again, or run `python runbook.py setup`."
-    return Check("requirements", "fail" if missing else "warn", "; ".join(map(str, wrong)), fix)
+    missing = any(difference.installed is None for difference in wrong)
+    return PACKAGES.fail(text, fix) if missing else PACKAGES.warn(text, fix)
 
 
 def judge_torch(before: str | None, after: str | None) -> Check:
     """Whether torch is there and is what it was before the installation."""
     if before is None:
-        return Check("torch_kept", "fail", "torch is not installed", "Run 02_torch first.")
+        return TORCH_KEPT.fail("torch is not installed", "Run 02_torch first.")
     if before != after:
         fix = "Run 02_torch with install=True, which puts the fitting build back."
-        return Check("torch_kept", "fail", f"torch was {before} and is now {after}", fix)
-    return Check("torch_kept", "ok", f"torch {after} before and after")
+        return TORCH_KEPT.fail(f"torch was {before} and is now {after}", fix)
+    return TORCH_KEPT.ok(f"torch {after} before and after")

@@ -1,4 +1,4 @@
-"""The torch that is installed in an environment: which it is, whether it computes, and how it goes away.
+"""The torch that is installed in an environment: which it is, whether it computes, and how it is removed.
 
 Looks at another Python's environment from outside, by its files and in fresh processes: a torch that was
 imported once cannot be looked at afresh, nor replaced under Windows. Knows nothing of which build would fit.
@@ -11,10 +11,11 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers.commands import child_environment, run_step
+from helpers.commands import capture, child_environment, run_step
 from helpers.errors import SetupError
 
 CONSTRAINT_NAME = "torch-constraint.txt"
@@ -23,14 +24,13 @@ CONSTRAINT_NAME = "torch-constraint.txt"
 
 @dataclass(frozen=True)
 class TorchReport:
-    """What a fresh process found in the installed torch.
+    """The installed torch, as a fresh process saw it.
 
     Args:
         version: Such as ``"2.13.0+cu126"``; None where torch cannot be imported.
         cuda: CUDA version of the build; None for a CPU build.
         available: What ``torch.cuda.is_available()`` says.
-        device: Name of the GPU that torch uses first.
-        capability: That GPU's compute capability.
+        device: Name of the GPU that torch uses first, and ``capability``, its compute capability.
         architectures: What the build holds code for, such as ``("sm_80", "sm_86")``.
         kernel: ``"cpu"`` or ``"cuda"``: where a matrix product came out right; empty where none did.
         error: The last line of what went wrong; empty where nothing did.
@@ -89,70 +89,63 @@ print(json.dumps(report))
 
 
 def verify(python: str = sys.executable, timeout: float = 300) -> TorchReport:
-    """Look at the installed torch in a fresh process and let it compute, on every GPU that it sees.
+    """Let the torch of a Python's environment compute in a fresh process, on every GPU that it sees.
 
-    Args:
-        python: The Python whose environment is looked at.
-        timeout: Seconds to wait.
-
-    Returns:
-        What was found; a torch that is missing or broken is reported in ``error``, not raised.
+    Waits ``timeout`` seconds. A torch that is missing or broken is reported in ``error``, not raised.
     """
+    # A file named torch.py in the current folder must not be taken for torch.
+    environment = child_environment() | {"PYTHONSAFEPATH": "1"}
     try:
-        done = subprocess.run(
-            [python, "-c", _PROBE],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=timeout,
-            check=False,
-            # A file named torch.py in the current folder must not be taken for torch.
-            env=child_environment() | {"PYTHONSAFEPATH": "1"},
-        )
+        done = capture([python, "-c", _PROBE], timeout, env=environment)
     except (OSError, subprocess.TimeoutExpired) as error:
         slow = isinstance(error, subprocess.TimeoutExpired)
         return TorchReport(error=f"The fresh process gave no answer ({error}).", timed_out=slow)
     try:
-        found = json.loads(done.stdout.splitlines()[-1])
+        report = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         return TorchReport(error=f"The fresh process ended with status {done.returncode}: {last}")
-    lists = {name: tuple(found.get(name, ())) for name in ("architectures", "failing")}
-    return TorchReport(**(found | lists))
+    lists = {name: tuple(report.get(name, ())) for name in ("architectures", "failing")}
+    return TorchReport(**(report | lists))
 
 
 def site_packages(environment: Path) -> Path | None:
     """The folder that a virtual environment's packages are in, whichever system made it; None without one."""
-    found = [environment / "Lib" / "site-packages", *sorted(environment.glob("lib/python3*/site-packages"))]
-    return next((path for path in found if path.is_dir()), None)
+    places = [environment / "Lib" / "site-packages", *sorted(environment.glob("lib/python3*/site-packages"))]
+    return next((path for path in places if path.is_dir()), None)
+
+
+def this_packages() -> Path:
+    """The folder that this Python's packages are in."""
+    return Path(sysconfig.get_paths()["purelib"])
+
+
+def installed(packages: Path | None) -> dict[str, str]:
+    """Version of each package in a site-packages folder, by its folders' names, without starting a Python.
+
+    Names are in lower case and with hyphens; a folder that is None or not there holds nothing.
+    """
+    names = [path.name for path in packages.iterdir()] if packages and packages.is_dir() else []
+    folders = (re.fullmatch(r"([^-]+)-([^-]+)\.dist-info", name, re.IGNORECASE) for name in names)
+    return {match[1].lower().replace("_", "-"): match[2] for match in folders if match}
 
 
 def installed_version(packages: Path | None, name: str = "torch") -> str | None:
-    """A package's version by its folder's name, such as ``"2.13.0+cu126"``, without starting a Python.
-
-    Args:
-        packages: A site-packages folder; None for none.
-        name: The package, in lower case.
-    """
-    pattern = re.compile(rf"{re.escape(name)}-([^-]+)\.dist-info", re.IGNORECASE)
-    there = (each.name for each in packages.iterdir()) if packages and packages.is_dir() else iter(())
-    return next((found[1] for text in there if (found := pattern.fullmatch(text))), None)
+    """Version of one package, such as ``"2.13.0+cu126"``; None where it is not installed."""
+    return installed(packages).get(name)
 
 
 def cuda_of(packages: Path | None, version: str) -> str | None:
-    """The CUDA version that an installed torch was built with, by its ``version.py``; None for a CPU build.
+    """The CUDA version that an installed torch was built with; None for a CPU build.
 
-    Args:
-        packages: The site-packages folder.
-        version: Its version, whose local part counts where the file says nothing.
+    Its ``version.py`` says so; where it does not, the local part of ``version`` counts.
     """
     with contextlib.suppress(OSError, TypeError):
         text = (Path(str(packages)) / "torch" / "version.py").read_text(encoding="utf-8", errors="replace")
-        if found := re.search(r"^cuda\b[^=]*=\s*(?:'([\d.]+)'|\"([\d.]+)\"|None)", text, re.MULTILINE):
-            return found[1] or found[2]
-    found = re.search(r"\+cu(\d+)(\d)$", version)
-    return f"{found[1]}.{found[2]}" if found else None
+        if line := re.search(r"^cuda\b[^=]*=\s*(?:'([\d.]+)'|\"([\d.]+)\"|None)", text, re.MULTILINE):
+            return line[1] or line[2]
+    tag = re.search(r"\+cu(\d+)(\d)$", version)
+    return f"{tag[1]}.{tag[2]}" if tag else None
 
 
 # The folders of torch's own wheel, and what pip renames them to while it replaces them.
@@ -162,11 +155,6 @@ _STASHED = re.compile(r"[-~.=%0-9]*~[-~.=%0-9]*(orch|rch|orchgen|unctorch)(-.+\.
 
 def remove_torch(python: str, packages: Path | None, log: Path) -> None:
     """Take torch out of an environment, whole or half-installed, with what an interrupted pip left of it.
-
-    Args:
-        python: The environment's Python.
-        packages: Its site-packages folder.
-        log: File that pip's output is added to.
 
     Raises:
         SetupError: A file cannot be removed: another program holds it.
@@ -199,21 +187,19 @@ def remove_remains(packages: Path | None) -> None:
 
 def libraries(packages: Path | None) -> set[str]:
     """The installed packages of the kind that torch's CUDA builds bring along."""
-    there = (each.name for each in packages.iterdir()) if packages and packages.is_dir() else iter(())
-    pattern = re.compile(r"((?:nvidia|cuda|triton|pytorch_triton)[^-]*)-[^-]+\.dist-info", re.IGNORECASE)
-    found = {match[1].replace("_", "-") for text in there if (match := pattern.fullmatch(text))}
-    return found - {"nvidia-ml-py"}
+    starts = ("nvidia", "cuda", "triton", "pytorch-triton")
+    return {name for name in installed(packages) if name.startswith(starts)} - {"nvidia-ml-py"}
 
 
 def libraries_of(packages: Path | None, version: str | None) -> set[str]:
     """The installed packages that torch of this version needs: NVIDIA's CUDA libraries and Triton."""
-    metadata = Path(str(packages)) / f"torch-{version}.dist-info" / "METADATA"
     try:
+        metadata = Path(str(packages)) / f"torch-{version}.dist-info" / "METADATA"
         text = metadata.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return set()
     wanted = re.findall(r"^Requires-Dist:\s*([\w.-]+)", text, re.MULTILINE)
-    return libraries(packages) & {name.replace("_", "-") for name in wanted}
+    return libraries(packages) & {name.lower().replace("_", "-") for name in wanted}
 
 
 def remove_packages(python: str, names: set[str], log: Path) -> None:

@@ -1,4 +1,4 @@
-"""Step 2: a matrix of machines and the build each must get, and the judgement of an installed torch."""
+"""02: a matrix of machines and the build each must get, and the judgement of an installed torch."""
 
 import subprocess
 import sys
@@ -9,20 +9,20 @@ from helpers.errors import ParameterError, RunbookError, TorchBuildError
 from helpers.gpu import Gpu, parse_nvidia_smi, read_nvidia_smi
 from helpers.torch_build.builds import (
     Choice,
+    Target,
     TorchBuild,
     candidates,
     choose,
     fitting,
-    install_command,
-    judge,
     serves,
     this_machine,
 )
+from helpers.torch_build.judge import judge
 from helpers.torch_build.probe import TorchReport, verify
 
 # system, driver, capability, Python, lock -> torch, tag
 SERVED = [
-    # the machine of the plan's author, and its neighbours
+    # RTX 3060 Ti under Windows, and its neighbours
     ("windows", "560.94", "8.6", "3.11", "auto", "2.13.0", "cu126"),
     ("windows", "560.94", "8.6", "3.10", "auto", "2.13.0", "cu126"),
     ("windows", "560.94", "8.6", "3.12", "auto", "2.13.0", "cu126"),
@@ -93,7 +93,7 @@ SERVED = [
     ("linux", "[N/A]", "[N/A]", "3.11", "auto", "2.13.0", "cpu"),
     ("linux", "", "", "3.11", "auto", "2.13.0", "cpu"),
     ("darwin", None, None, "3.13", "2.8.0", "2.8.0", "cpu"),
-    # locks: the plan's version and its order, other versions, one exact build, the CPU build
+    # locks: 2.8.0 and its order of tags, other versions, one exact build, the CPU build
     ("windows", "560.94", "8.6", "3.11", "2.8.0", "2.8.0", "cu126"),
     ("windows", "572.16", "12.0", "3.11", "2.8.0", "2.8.0", "cu128"),
     ("linux", "535.183.01", "7.0", "3.9", "2.8.0", "2.8.0", "cu126"),
@@ -170,7 +170,7 @@ def test_an_argument_of_no_known_form_is_named(wrong):
         choose(**(arguments | wrong))
 
 
-def test_the_plans_lock_says_what_its_security_defect_means_and_newer_versions_do_not():
+def test_a_lock_on_2_8_says_what_its_security_defect_means_and_newer_versions_do_not():
     machine = {"os": "windows", "driver": "560.94", "capability": "8.6", "python": "3.11"}
 
     assert "CVE-2026-24747" in choose(**machine, lock="2.8.0").reason
@@ -197,7 +197,7 @@ def test_a_reason_names_only_the_gpus_that_stay_unused():
 
 
 def test_every_build_that_fits_is_in_line_to_be_tried_best_first():
-    builds = fitting(os="windows", driver="581.29", capability="8.6", python="3.11")
+    builds = fitting(Target.of(os="windows", driver="581.29", capability="8.6", python="3.11"))
 
     assert [(build.torch, build.tag) for build in builds] == [
         ("2.13.0", "cu126"),
@@ -231,8 +231,9 @@ def test_a_gpu_beside_one_that_computes_is_named_and_hidden():
     assert kernel.status == "warn" and "not on B" in kernel.observed and "CUDA_VISIBLE_DEVICES" in kernel.fix
 
 
-def test_the_plans_lock_is_weighed_in_the_plans_order():
-    rows = candidates(os="windows", driver="572.16", capability="12.0", python="3.11", lock="2.8.0")
+def test_a_lock_is_weighed_from_the_oldest_cuda_to_the_newest():
+    target = Target.of(os="windows", driver="572.16", capability="12.0", python="3.11")
+    rows = candidates(target, lock="2.8.0")
 
     assert [(row.tag, row.fits) for row in rows] == [("cu126", False), ("cu128", True), ("cu129", True)]
     assert "no code for capability 12.0" in rows[0].why
@@ -246,7 +247,7 @@ def test_pip_is_asked_for_the_exact_build_because_it_ignores_the_tag_of_an_insta
         "--index-url",
         "https://download.pytorch.org/whl/cu126",
     ]
-    assert install_command(build, r"C:\py\python.exe")[:4] == [r"C:\py\python.exe", "-m", "pip", "install"]
+    assert build.install_command(r"C:\py\python.exe")[:4] == [r"C:\py\python.exe", "-m", "pip", "install"]
 
 
 def test_macos_wheels_carry_no_tag():
@@ -265,7 +266,7 @@ def test_two_gpus_are_read_from_nvidia_smi():
         "NVIDIA GeForce RTX 3060 Ti", "560.94", "8.6", 8192, "GPU-11111111-2222-3333-4444-555555555555"
     )
     assert second.capability == "6.1"
-    assert this_machine([first, second])["capability"] == ["8.6", "6.1"]
+    assert this_machine([first, second]).capabilities == ("8.6", "6.1")
 
 
 @pytest.mark.parametrize(
@@ -406,7 +407,7 @@ def test_an_installed_torch_is_judged_against_the_machine(gpus, outcome, found, 
     assert all(check.fix for check in checks.values() if check.status != "ok")
 
 
-def test_a_wrong_build_is_mended_by_the_exact_line_to_run():
+def test_the_fix_of_a_wrong_build_is_the_exact_line_to_run():
     checks = judge(Choice((GPU,), (), BUILD), TorchReport("2.13.0+cpu", kernel="cpu"))
 
     fix = next(check.fix for check in checks if check.id == "torch_gpu")
@@ -415,7 +416,7 @@ def test_a_wrong_build_is_mended_by_the_exact_line_to_run():
 
 
 def test_the_choice_is_shown_as_a_table_with_the_line_to_run():
-    rows = tuple(candidates(os="windows", driver="581.29", capability="12.0", python="3.11"))
+    rows = tuple(candidates(Target.of(os="windows", driver="581.29", capability="12.0", python="3.11")))
     shown = Choice((GPU,), rows, BUILD)
 
     assert shown._repr_html_().count("<tr>") == len(rows) + 1

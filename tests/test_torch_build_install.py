@@ -1,4 +1,4 @@
-"""Step 2 installs: real pip, a package index on loopback, and a torch of a few lines in real wheels."""
+"""02 installs: real pip, a package index on loopback, and a torch of a few lines in real wheels."""
 
 import os
 
@@ -9,8 +9,8 @@ from torch_index import damage, environment_with_pip, make_torch, make_wheel
 import runbook
 from helpers.commands import Progress
 from helpers.errors import SetupError, TorchBuildError
-from helpers.torch_build import builds as torch_build
-from helpers.torch_build.builds import Choice, TorchBuild, install, install_if, with_fallback
+from helpers.torch_build.builds import Choice, TorchBuild
+from helpers.torch_build.install import install, install_if, with_fallback
 from helpers.torch_build.probe import (
     CONSTRAINT_NAME,
     cuda_of,
@@ -58,7 +58,7 @@ class Place:
 
     def install(self, *builds):
         log, constraint = self.folder / "setup.log", self.folder / CONSTRAINT_NAME
-        wanted = [self.build(*each) for each in builds]
+        wanted = [self.build(*build) for build in builds]
         return install(wanted, self.python, self.packages, log, constraint, self.said.append)
 
     @property
@@ -241,7 +241,7 @@ def test_notebook_and_setup_share_one_installation(place, monkeypatch, capsys):
     log, builds = place.folder / "setup.log", [place.build(*CPU)]
     monkeypatch.setattr(runbook, "VENV", place.packages.parents[2])
     monkeypatch.setattr(runbook, "LOG", log)
-    monkeypatch.setattr(torch_build, "fitting", lambda **machine: builds)
+    monkeypatch.setattr("helpers.torch_build.builds.fitting", lambda target, lock: builds)
 
     runbook.install_torch(place.python, "3.11.7", "auto")
 

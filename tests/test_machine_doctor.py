@@ -17,12 +17,15 @@ from interpreters import find
 from test_machine_judge import GPU, LINUX, WINDOWS
 
 from helpers.errors import ParameterError
-from helpers.machine import doctor
-from helpers.machine.doctor import Answer, Environment, Late, ask, gather, judge_assets, judge_build, main
+from helpers.machine import doctor, doctor_checks, doctor_facts
+from helpers.machine.doctor import main
+from helpers.machine.doctor_checks import judge_checkpoints, judge_dataset
+from helpers.machine.doctor_facts import Answer, Environment, ask, find_checkpoints, gather
 from helpers.machine.redact import Private, redact
 from helpers.report import Check
 from helpers.run_folder import ROOT
-from helpers.torch_build.builds import weigh_for
+from helpers.torch_build.builds import weigh
+from helpers.torch_build.judge import judge_build
 from helpers.worlds import world
 
 SECRET = "hf_" + "Abc123Xyz" * 4
@@ -45,14 +48,14 @@ def test_it_runs_under_every_python_with_the_standard_library_alone_before_anyth
 
     assert done.stderr == ""
     report = json.loads(done.stdout)
-    checks = {each["id"]: each for each in report["checks"]}
+    checks = {check["id"]: check for check in report["checks"]}
     assert report["python"].startswith(version) and checks["python"]["status"] == "ok"
     assert checks["environment"]["status"] == "skip" and "no .venv" in checks["environment"]["observed"]
     assert checks["torch_kernel"]["status"] == "skip" and "setup" in checks["torch_kernel"]["fix"]
     # This copy lacks the embedded world: that is found without any package.
     assert checks["dataset_h5"]["status"] == "fail" and done.returncode == 1
-    assert all(each["expected"] and each["why"] for each in report["checks"])
-    assert all(each["fix"] for each in report["checks"] if each["status"] != "ok")
+    assert all(check["expected"] and check["why"] for check in report["checks"])
+    assert all(check["fix"] for check in report["checks"] if check["status"] != "ok")
     assert not (project_copy / ".venv").exists(), "the doctor changes nothing"
 
 
@@ -85,7 +88,7 @@ def test_an_old_python_that_alone_is_there_gets_a_sentence_or_a_judgement(projec
 def test_deep_waits_and_proves_torch_with_a_kernel(capsys):
     main(["--json", "--deep"])
 
-    checks = {each["id"]: each for each in json.loads(capsys.readouterr().out)["checks"]}
+    checks = {check["id"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
     assert checks["torch_kernel"]["status"] == "ok" and "is exact" in checks["torch_kernel"]["observed"]
     assert checks["pip_check"]["status"] != "skip" and checks["encoder"]["status"] == "ok"
     assert checks["checksums"]["status"] == "ok" and "sha256" in checks["checksums"]["observed"]
@@ -122,23 +125,23 @@ def test_facts_are_read_side_by_side_and_what_is_late_or_broken_hides_no_other()
     never.set()
 
     assert (
-        isinstance(found["slow"], Late) and isinstance(found["broken"], RuntimeError) and found["good"] == 3
+        isinstance(found["slow"], TimeoutError)
+        and isinstance(found["broken"], RuntimeError)
+        and found["good"] == 3
     )
     assert waited < 60, "a fact that never comes holds nothing up"
 
 
 def test_without_an_answer_about_gpus_nothing_is_said_of_torch():
-    checks = doctor.judge_torch({"gpus": Late()}, Environment(None, None), LINUX)
+    checks = doctor_checks.judge_torch({"gpu": TimeoutError()}, Environment(None, None), LINUX)
 
     assert {found.id for found in checks} >= {"torch_choice", "torch_build", "torch_kernel"}
     assert {found.status for found in checks} == {"skip"} and all(found.fix for found in checks)
 
 
 def test_what_was_late_says_how_to_wait_for_it_and_what_broke_says_how_to_report_it():
-    facts = {"hub": Late(), "index": RuntimeError("odd")}
-
-    late = doctor._judged(facts, "hub", WINDOWS, lambda fact: [], "hub")[0]
-    broken = doctor._judged(facts, "index", WINDOWS, lambda fact: [], "index")[0]
+    (late,) = doctor_checks.judge_fact(TimeoutError(), WINDOWS, lambda fact: [], doctor_checks.HUB)
+    (broken,) = doctor_checks.judge_fact(RuntimeError("odd"), WINDOWS, lambda fact: [], doctor_checks.INDEX)
 
     assert (late.status, late.fix) == ("skip", "Run: py -3.11 runbook.py doctor --deep")
     assert broken.status == "skip" and "odd" in broken.observed and "--bundle" in broken.fix
@@ -175,7 +178,7 @@ def test_an_address_is_judged_by_what_it_answers(status, verdict):
         answer = ask(address, LINUX, 10)
 
     assert answer.status == status
-    assert doctor.judge_hub(answer, world("sonic"), LINUX).status == verdict
+    assert doctor_checks.judge_hub(answer, world("sonic"), LINUX).status == verdict
 
 
 def test_a_sign_in_page_of_the_network_is_not_taken_for_the_index():
@@ -183,7 +186,7 @@ def test_a_sign_in_page_of_the_network_is_not_taken_for_the_index():
         answering(200) as portal,
         answering(302, portal.replace("127.0.0.1", "localhost") + "/portal") as address,
     ):
-        found = doctor.judge_torch_index(ask(address, LINUX, 10), LINUX)
+        found = doctor_checks.judge_torch_index(ask(address, LINUX, 10), LINUX)
 
     assert found.status == "warn" and "sign-in page" in found.observed
 
@@ -193,8 +196,8 @@ def test_an_index_out_of_reach_fails_only_where_something_is_still_to_be_fetched
     nothing, whole = Environment(None, None), Environment("python", None, complete=True)
 
     assert answer.problem
-    assert doctor.judge_index(answer, nothing, WINDOWS).status == "fail"
-    judged = doctor.judge_index(answer, whole, WINDOWS)
+    assert doctor_checks.judge_index(answer, nothing, WINDOWS).status == "fail"
+    judged = doctor_checks.judge_index(answer, whole, WINDOWS)
     assert judged.status == "warn" and "$env:PIP_INDEX_URL = 'https://" in judged.fix
 
 
@@ -202,15 +205,19 @@ def test_a_mirror_is_offered_for_the_hub_in_the_readers_shell():
     answer = Answer("https://huggingface.co", problem="timed out")
 
     assert (
-        "$env:HF_ENDPOINT = 'https://hf-mirror.com'" in doctor.judge_hub(answer, world("sonic"), WINDOWS).fix
+        "$env:HF_ENDPOINT = 'https://hf-mirror.com'"
+        in doctor_checks.judge_hub(answer, world("sonic"), WINDOWS).fix
     )
-    assert "export HF_ENDPOINT=https://hf-mirror.com" in doctor.judge_hub(answer, world("sonic"), LINUX).fix
+    assert (
+        "export HF_ENDPOINT=https://hf-mirror.com"
+        in doctor_checks.judge_hub(answer, world("sonic"), LINUX).fix
+    )
 
 
 def test_a_certificate_that_is_not_trusted_is_told_from_no_network():
     answer = Answer("https://x", problem="[SSL: CERTIFICATE_VERIFY_FAILED] self-signed")
 
-    assert "PIP_CERT" in doctor.judge_index(answer, Environment(None, None), WINDOWS).fix
+    assert "PIP_CERT" in doctor_checks.judge_index(answer, Environment(None, None), WINDOWS).fix
 
 
 def test_the_index_is_the_one_that_pip_is_configured_with(tmp_path):
@@ -220,15 +227,15 @@ def test_the_index_is_the_one_that_pip_is_configured_with(tmp_path):
     by_file = replace(WINDOWS, environ={"PIP_CONFIG_FILE": str(config)})
     by_name = replace(WINDOWS, environ={"PIP_INDEX_URL": "https://other.example/simple"})
 
-    assert doctor.index_address(by_file) == "https://mirror.example/simple"
-    assert doctor.index_address(by_name) == "https://other.example/simple"
+    assert doctor_facts.index_address(by_file) == "https://mirror.example/simple"
+    assert doctor_facts.index_address(by_name) == "https://other.example/simple"
 
 
 # --- the environment and torch ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("environment", "status", "mends"),
+    ("environment", "status", "fix"),
     [
         (Environment(None, None), "skip", "py -3.11 runbook.py setup"),
         (Environment(None, None, home=r"C:\gone"), "fail", "Remove-Item -Recurse -Force .venv"),
@@ -239,18 +246,18 @@ def test_the_index_is_the_one_that_pip_is_configured_with(tmp_path):
         (Environment("p", None, own=False), "ok", ""),
     ],
 )
-def test_the_environment_is_judged_by_its_own_notes(environment, status, mends):
-    found = doctor.judge_environment(environment, WINDOWS)
+def test_the_environment_is_judged_by_its_own_notes(environment, status, fix):
+    found = doctor_checks.judge_environment(environment, WINDOWS)
 
-    assert found.status == status and mends in found.fix
+    assert found.status == status and fix in found.fix
 
 
 def test_an_environment_is_read_from_its_files_without_starting_it(tmp_path):
-    assert doctor.find_environment(tmp_path).python != str(tmp_path / ".venv")
+    assert doctor_facts.find_environment(tmp_path).python != str(tmp_path / ".venv")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / ".venv")], check=True)
     (tmp_path / ".venv" / "runbook.json").write_text('{"key": "x"}', encoding="utf-8")
 
-    found = doctor.find_environment(tmp_path)
+    found = doctor_facts.find_environment(tmp_path)
 
     assert found.python and found.packages and found.packages.is_dir()
     assert found.home_exists and found.complete and found.version.startswith("3.")
@@ -262,7 +269,7 @@ def test_an_environment_is_read_from_its_files_without_starting_it(tmp_path):
 def test_an_old_pip_is_a_warning_with_the_line_that_upgrades_it(version, status, tmp_path):
     (tmp_path / f"pip-{version}.dist-info").mkdir()
 
-    found = doctor.judge_pip(Environment("p", tmp_path), WINDOWS)
+    found = doctor_checks.judge_pip(Environment("p", tmp_path), WINDOWS)
 
     assert found.status == status
     assert status == "ok" or found.fix == r"Run: .\.venv\Scripts\python.exe -m pip install --upgrade pip"
@@ -280,7 +287,7 @@ def test_an_old_pip_is_a_warning_with_the_line_that_upgrades_it(version, status,
     ],
 )
 def test_the_installed_build_is_held_against_driver_and_capability(gpus, version, cuda, status, says):
-    found = judge_build(weigh_for(gpus), version, cuda, "Run: setup")
+    found = judge_build(weigh(gpus=gpus), version, cuda, "Run: setup")
 
     assert found.status == status and says in found.observed
     assert status == "ok" or found.fix == "Run: setup"
@@ -304,25 +311,41 @@ def lay_out(root, h5=b"\x89HDF\r\n\x1a\n"):
     return root
 
 
-def by_id(checks):
-    return {found.id: found for found in checks}
+def judge_files(world, root, machine):
+    checks = [
+        judge_dataset(world, root, machine),
+        *judge_checkpoints(find_checkpoints(world, root), world, machine),
+    ]
+    return {check.id: check for check in checks}
 
 
 def test_a_suite_that_is_there_is_ok(tmp_path):
-    checks = judge_assets(world("sonic"), lay_out(tmp_path), WINDOWS)
+    checks = judge_files(world("sonic"), lay_out(tmp_path), WINDOWS)
 
-    assert [found.status for found in checks] == ["ok", "ok", "ok"]
+    assert [check.status for check in checks.values()] == ["ok", "ok", "ok"]
 
 
-def test_the_plans_troubles_are_answered_by_a_check_each_with_the_plans_remedy(tmp_path):
-    missing = by_id(judge_assets(world("sonic"), tmp_path, WINDOWS))
+def test_missing_files_and_an_mp4_that_does_not_play_are_checks_with_the_command_that_helps(tmp_path):
+    missing = judge_files(world("sonic"), tmp_path, WINDOWS)
 
     again = "Run: py -3.11 runbook.py run --only 04_assets --dataset sonic"
     assert missing["dataset_h5"].status == "warn" and missing["dataset_h5"].fix == again
     assert missing["checkpoints"].fix == again and "dynamics" in missing["checkpoints"].observed
 
-    unplayable = doctor.judge_encoder(SimpleNamespace(stdout="gif No MP4 was written.", stderr=""), WINDOWS)
+    unplayable = doctor_checks.judge_encoder(
+        SimpleNamespace(stdout="gif No MP4 was written.", stderr=""), WINDOWS
+    )
     assert unplayable.status == "warn" and "frames/*.png" in unplayable.fix
+
+
+def test_checkpoints_are_found_by_the_environments_python_for_one_that_lacks_the_packages(tmp_path):
+    root = lay_out(tmp_path)
+    command = [sys.executable, "-X", "utf8", "-c", doctor_facts._FIND, "sonic", str(root)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
+
+    paths = find_checkpoints(world("sonic"), root)
+    assert set(paths) == {"video_tokenizer", "latent_actions", "dynamics"}
+    assert json.loads(done.stdout) == {kind: str(path) for kind, path in paths.items()}, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -349,7 +372,7 @@ def test_the_plans_troubles_are_answered_by_a_check_each_with_the_plans_remedy(t
 def test_what_only_looks_like_a_file_of_a_suite_fails(spoil, id, says, tmp_path):
     spoil(lay_out(tmp_path))
 
-    found = by_id(judge_assets(world("sonic"), tmp_path, LINUX))[id]
+    found = judge_files(world("sonic"), tmp_path, LINUX)[id]
 
     assert found.status == "fail" and says in found.observed and found.fix
 
@@ -362,9 +385,9 @@ def test_a_checkpoint_of_the_other_form_loads_too_and_half_a_folder_does_not(tmp
     folder.mkdir()
     (folder / "model_state_dict.pt").write_bytes(b"PK")
 
-    half = by_id(judge_assets(world("sonic"), root, LINUX))["checkpoint_form"]
+    half = judge_files(world("sonic"), root, LINUX)["checkpoint_form"]
     (folder / "state.pt").write_bytes(b"PK")
-    whole = by_id(judge_assets(world("sonic"), root, LINUX))["checkpoint_form"]
+    whole = judge_files(world("sonic"), root, LINUX)["checkpoint_form"]
 
     assert half.status == "fail" and "without state.pt" in half.observed
     assert whole.status == "ok" and "dynamics: folder" in whole.observed
@@ -372,7 +395,7 @@ def test_a_checkpoint_of_the_other_form_loads_too_and_half_a_folder_does_not(tmp
 
 def test_a_changed_file_fails_its_checksum(tmp_path):
     rows = [["dataset", "fail", "sonic_frames.h5 has changed since it was fetched"]]
-    found = doctor.judge_checksums(SimpleNamespace(stdout=json.dumps(rows), stderr=""), world("sonic"), LINUX)
+    found = doctor_checks.judge_checksums(rows, world("sonic"), LINUX)
 
     assert found.status == "fail" and "has changed" in found.observed
 
@@ -428,9 +451,9 @@ def test_the_bundle_holds_what_a_helper_needs_and_nothing_private(tmp_path, monk
     main(["--bundle"], root=tmp_path)
 
     said = capsys.readouterr().out
-    (made,) = (tmp_path / "outputs").glob("support_*.zip")
-    assert str(made) in said
-    with zipfile.ZipFile(made) as packed:
+    (packed_path,) = (tmp_path / "outputs").glob("support_*.zip")
+    assert str(packed_path) in said
+    with zipfile.ZipFile(packed_path) as packed:
         content = {name: packed.read(name).decode("utf-8") for name in packed.namelist()}
     assert {
         "doctor.json",
@@ -444,4 +467,4 @@ def test_the_bundle_holds_what_a_helper_needs_and_nothing_private(tmp_path, monk
     everything = "\n".join(content.values())
     assert str(tmp_path) not in everything and SECRET not in everything and "xiaoming" not in everything
     assert json.loads(content["doctor.json"])["checks"] and "~/x" in content["run.json"]
-    assert str(tmp_path) not in said.replace(str(made), "")
+    assert str(tmp_path) not in said.replace(str(packed_path), "")

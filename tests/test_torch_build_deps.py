@@ -1,4 +1,4 @@
-"""Step 3: the rest is compared with the lock, installed for real, and torch stays."""
+"""03: the rest is compared with the lock, installed for real, and torch stays."""
 
 import subprocess
 import sys
