@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from helpers.machine import doctor_checks, judge
-from helpers.machine.doctor_facts import find_environment, slow_facts
+from helpers.machine.doctor_facts import find_checkpoints, find_environment, slow_facts
 from helpers.machine.facts import read_machine
 from helpers.machine.redact import Private, redact
 from helpers.report import Check, Status, Subject, Verdict
@@ -60,13 +60,7 @@ def diagnose(root: Path = ROOT, dataset: str = "demo", seconds: float = QUICK) -
         *about(doctor_checks.TORCH_INDEX, lambda answer: doctor_checks.judge_torch_index(answer, machine)),
         *about(doctor_checks.HUB, lambda answer: doctor_checks.judge_hub(answer, chosen, machine)),
         doctor_checks.judge_dataset(chosen, root, machine),
-        *doctor_checks.judge_fact(
-            facts.get("checkpoints"),
-            machine,
-            lambda paths: doctor_checks.judge_checkpoints(paths, chosen, machine),
-            doctor_checks.CHECKPOINTS,
-            doctor_checks.CHECKPOINT_FORM,
-        ),
+        *doctor_checks.judge_checkpoints(find_checkpoints(chosen, root), chosen, machine),
         *about(doctor_checks.CHECKSUMS, lambda rows: doctor_checks.judge_checksums(rows, chosen, machine)),
         *about(doctor_checks.ENCODER, lambda done: doctor_checks.judge_encoder(done, machine)),
         doctor_checks.judge_outputs(machine),

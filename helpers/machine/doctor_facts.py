@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from helpers.assets.find import latest_checkpoint
 from helpers.commands import capture
 from helpers.errors import SetupError
 from helpers.gpu import read_nvidia_smi, read_nvml
@@ -42,7 +43,7 @@ print(result.codec, result.note)
 # Looks at every part of a world as 04_assets does: id, status and text of each check.
 _HASH = """
 import json, pathlib, sys
-from helpers.assets.fetch import describe_assets, find_suite, recorded_checksums
+from helpers.assets import describe_assets, find_suite, recorded_checksums
 from helpers.errors import RunbookError
 from helpers.worlds import world
 name, root = sys.argv[1], pathlib.Path(sys.argv[2])
@@ -51,14 +52,6 @@ try:
     print(json.dumps([[check.id, check.status, check.observed] for check in checks]))
 except RunbookError as error:
     print(json.dumps([["suite", "fail", str(error)]]))
-"""
-# Finds a world's checkpoints for a Python that lacks the packages which that needs.
-_FIND = """
-import json, pathlib, sys
-from helpers.machine.doctor_facts import find_checkpoints
-from helpers.worlds import world
-paths = find_checkpoints(world(sys.argv[1]), pathlib.Path(sys.argv[2]))
-print(json.dumps({kind: str(path) for kind, path in paths.items()}))
 """
 
 
@@ -114,8 +107,8 @@ def slow_facts(
         def inside(*arguments: str) -> "subprocess.CompletedProcess[str]":
             return capture([python, *arguments], seconds, cwd=root)
 
-        def about_files(code: str) -> Any:
-            done = inside("-c", code, world.name, str(root))
+        def checksums() -> Any:
+            done = inside("-c", _HASH, world.name, str(root))
             if done.returncode:
                 raise SetupError((done.stderr.strip().splitlines() or ["no output"])[-1])
             return json.loads(done.stdout.splitlines()[-1])
@@ -123,25 +116,20 @@ def slow_facts(
         tasks["torch_kernel"] = lambda: verify(python, seconds)
         tasks["pip_check"] = lambda: inside("-m", "pip", "check")
         tasks["encoder"] = lambda: inside("-c", _ENCODE)
-        tasks["checksums"] = lambda: about_files(_HASH)
-        tasks["checkpoints"] = lambda: {kind: Path(path) for kind, path in about_files(_FIND).items()}
-    if world.embedded:
-        tasks["checkpoints"] = lambda: find_checkpoints(world, root)
+        tasks["checksums"] = checksums
     return gather(tasks, seconds)
 
 
 def find_checkpoints(world: World, root: Path) -> dict[str, Path]:
-    """The checkpoints of a world that are there, by kind, as 04_assets finds them.
-
-    Other worlds than the embedded one need the packages of 03_deps.
-    """
-    if world.embedded:
-        paths = {kind: root / "helpers" / "demo" / f"{world.name}_{kind}.pth" for kind in KINDS}
-        return {kind: path for kind, path in paths.items() if path.exists()}
-    from helpers.assets.fetch import latest_checkpoint
-
-    latest = {kind: latest_checkpoint(kind, root, world.name) for kind in KINDS}
-    return {kind: path for kind, path in latest.items() if path}
+    """The checkpoints of a world that are there, by kind, as 04_assets finds them."""
+    folder = root / "helpers" / "demo"
+    paths = {
+        kind: folder / f"{world.name}_{kind}.pth"
+        if world.embedded
+        else latest_checkpoint(kind, root, world.name)
+        for kind in KINDS
+    }
+    return {kind: path for kind, path in paths.items() if path and path.exists()}
 
 
 def gather(tasks: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, Any]:
