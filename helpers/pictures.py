@@ -1,6 +1,7 @@
 """Frames to pictures: PNG files, a contact sheet, a video that a browser plays. Knows pixels only."""
 
 import contextlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -51,6 +52,13 @@ def to_uint8(frames: Any) -> np.ndarray:
 def upscale(frames: np.ndarray, scale: int) -> np.ndarray:
     """Frames with every pixel as a square of ``scale`` pixels: uint8 ``[..., H*scale, W*scale, 3]``."""
     return frames.repeat(scale, axis=-3).repeat(scale, axis=-2)
+
+
+def png(image: Image.Image) -> bytes:
+    """A picture as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "png")
+    return buffer.getvalue()
 
 
 def write_pngs(frames: np.ndarray, folder: Path, scale: int = 1) -> list[Path]:

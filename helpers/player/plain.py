@@ -1,7 +1,6 @@
 """The player where anywidget is missing: a picture, a button for each action, a field, play and pause."""
 
 import contextlib
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import ipywidgets as widgets
 from PIL import Image
 
 from helpers.errors import ParameterError
-from helpers.pictures import contact_sheet, upscale
+from helpers.pictures import contact_sheet, png, upscale
 from helpers.play.game import Game
 from helpers.player.keymap import action_id
 from helpers.player.loop import Loop, Shown
@@ -132,10 +131,3 @@ class PlainPlayer:
         scale = max(1, self._size // frames.shape[1])
         self.image.value = png(Image.fromarray(upscale(frames[-1:], scale)[0]))
         self.strip.value = png(contact_sheet([("", frames)], captions, scale=1, columns=STRIP))
-
-
-def png(image: Image.Image) -> bytes:
-    """A picture as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    image.save(buffer, "png")
-    return buffer.getvalue()

@@ -39,13 +39,13 @@ import numpy as np
 import traitlets
 
 from helpers.errors import ParameterError, RunbookError
+from helpers.pictures import png
 from helpers.play import recording
 from helpers.play.game import Game, what_if_picture
 from helpers.player.keep import keep_picture, keep_video, unused
 from helpers.player.keymap import KeyMap, default_keys, keys_file, load_keys, save_keys
 from helpers.player.labels import ActionLabel, label_actions, suggest_keys
 from helpers.player.loop import FASTEST, Loop, Shown
-from helpers.player.plain import png
 from helpers.player.preset import Preset
 from helpers.run_folder import ROOT
 
