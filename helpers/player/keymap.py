@@ -1,12 +1,13 @@
 """Which keys mean which action: a table that is edited in the player and kept with the world.
 
-A chord is one key or several held together, written as browsers name keys: ``"ArrowRight"``,
+A chord is one key or several held together, written as browsers name keys (``event.code``): ``"ArrowRight"``,
 ``"ArrowRight+Space"``. Of all chords that are held the longest counts, so right and jump together may mean
 an action of their own. The file is JSON: ``{"version": 1, "idle": 0, "keys": {"6": ["ArrowRight+Space"]}}``.
 """
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,33 +15,38 @@ from pathlib import Path
 from typing import Any
 
 from helpers.errors import ParameterError
-from helpers.player.labels import ActionLabel, idle_action, key_map
+from helpers.player.labels import ActionLabel
 from helpers.report import write_json
-from helpers.run_folder import ROOT
 
 _CODE = re.compile(r"[A-Z][A-Za-z0-9]{0,19}")
 _LONGEST_CHORD = 4
+_LETTERS = "ZXCVBNMFGHJKLRTYUIOP"  # those that nothing suggests, for ids beyond the digits
+
+_SUGGESTED = {
+    "left": ("ArrowLeft", "KeyA"),
+    "right": ("ArrowRight", "KeyD"),
+    "up": ("ArrowUp", "KeyW"),
+    "down": ("ArrowDown", "KeyS"),
+    "jump": ("ArrowUp", "KeyW", "Space"),
+    "left + jump": ("KeyQ",),
+    "right + jump": ("KeyE",),
+    "nothing": ("ArrowDown", "KeyS"),
+    "still": ("ArrowDown", "KeyS"),
+}
+"""Keys that suggest themselves for a label's name."""
 
 
 @dataclass(frozen=True)
 class KeyMap:
-    """The chords of each action, and the action of no key.
-
-    Args:
-        keys: For each action id, its chords.
-        idle: The action where nothing is held.
-    """
+    """The chords of each action id, and the action where no key is held."""
 
     keys: dict[int, tuple[str, ...]]
     idle: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """What the file and the browser hold."""
-        return {
-            "version": 1,
-            "idle": self.idle,
-            "keys": {str(action): list(chords) for action, chords in sorted(self.keys.items())},
-        }
+        keys = {str(action): list(chords) for action, chords in sorted(self.keys.items())}
+        return {"version": 1, "idle": self.idle, "keys": keys}
 
     @classmethod
     def read(cls, content: Any, n_actions: int) -> "KeyMap":
@@ -64,29 +70,48 @@ class KeyMap:
 
 
 def default_keys(labels: Sequence[ActionLabel]) -> KeyMap:
-    """Digits and letters for the ids, the keys that labels suggest, and chords for ``"right + jump"``.
+    """Chords for ``"right + jump"``, suggested keys, and a digit or else a free letter for every id.
 
     Args:
         labels: One for each action id.
     """
-    keys: dict[int, list[str]] = {label.id: [] for label in labels}
-    for key, action in key_map(labels).items():
-        keys[action].append(key)
-        if key.startswith("Digit"):
-            keys[action].append(key.replace("Digit", "Numpad"))
-    named = {label.name: label.keys for label in labels if label.keys}
+    suggested = suggested_keys(labels)
+    named = {label.name: suggested[label.id] for label in labels if suggested[label.id]}
+    keys = {}
     for label in labels:
         parts = [named.get(name, ()) for name in label.name.split(" + ")]
-        if len(parts) > 1 and all(parts):
-            together = (dict.fromkeys(chord) for chord in itertools.product(*parts))
-            chords = ["+".join(sorted(chord)) for chord in together if len(chord) == len(parts)]
-            keys[label.id] = [*chords, *keys[label.id]]
-    return KeyMap({action: tuple(chords) for action, chords in keys.items()}, idle_action(labels))
+        together = [sorted(set(chord)) for chord in itertools.product(*parts) if len(parts) > 1]
+        chords = ["+".join(chord) for chord in together if len(chord) == len(parts)]
+        digits = [f"Digit{label.id}", f"Numpad{label.id}"] if label.id < 10 else []
+        letters = [f"Key{letter}" for letter in _LETTERS[max(0, label.id - 10) :][:1] if not digits]
+        keys[label.id] = (*chords, *suggested[label.id], *digits, *letters)
+    return KeyMap(keys, idle_action(labels))
 
 
-def keys_file(world: str, root: Path = ROOT) -> Path:
-    """Where a world's key map is kept: beside its other files."""
-    return root / "data" / f"{world}_keys.json"
+def suggested_keys(labels: Sequence[ActionLabel]) -> dict[int, tuple[str, ...]]:
+    """The keys that suggest themselves for each id, () where none do.
+
+    Of several ids with one meaning the keys go to the one whose true action is the surest, or else whose
+    effect is the largest.
+    """
+
+    def strength(label: ActionLabel) -> float:
+        return math.hypot(*label.effect) if label.certainty is None else label.certainty
+
+    taken: set[str] = set()
+    keys: dict[int, tuple[str, ...]] = {}
+    for label in sorted(labels, key=strength, reverse=True):
+        wanted = () if label.dead else _SUGGESTED.get(label.name, ())
+        keys[label.id] = wanted if taken.isdisjoint(wanted) else ()
+        taken.update(keys[label.id])
+    return keys
+
+
+def idle_action(labels: Sequence[ActionLabel]) -> int:
+    """The action for when no key is down: the one that stands for nothing, or else that of least motion."""
+    alive = [label for label in labels if not label.dead] or list(labels)
+    named = [label for label in alive if label.name == "nothing"]
+    return min(named or alive, key=lambda label: math.hypot(*label.motion)).id
 
 
 def load_keys(path: Path, n_actions: int) -> tuple[KeyMap | None, str]:
@@ -96,7 +121,7 @@ def load_keys(path: Path, n_actions: int) -> tuple[KeyMap | None, str]:
     except FileNotFoundError:
         return None, ""
     except (OSError, ValueError, ParameterError) as error:
-        return None, f"{path.name} cannot be used ({error}) The usual keys are."
+        return None, f"{path.name} could not be read ({error}); using the default keys."
 
 
 def save_keys(path: Path, keys: KeyMap) -> None:

@@ -1,13 +1,12 @@
-"""What each action id does, learned from data: nobody names the actions that a latent action model found.
+"""What each action id does, learned from data: nobody names the actions that a latent action model learned.
 
     for label in label_actions(opened):
         print(label.id, label.name, label.share, label.motion)
-    key_map(labels)                   # {"ArrowLeft": 1, "KeyA": 1, …, "Digit0": 0, …}
 
-A spread sample of the dataset goes through the latent action model; for each id it is counted how often it
-was inferred, measured how the player moved meanwhile, and, where the dataset holds true actions, compared
-which of them it stands for. The result is kept in ``data/<world>_actions.json``, with the hashes of what it
-was made from; when one of these changes, it is made again.
+A spread sample of the dataset goes through the latent action model. For each id, a label says how often it
+was inferred, how the player moved meanwhile and, where the dataset holds true actions, which of them it
+stands for. Labels are kept in ``data/<world>_actions.json`` with the hashes of the files that they were made
+from; when one of these changes, they are made again.
 """
 
 import contextlib
@@ -28,12 +27,11 @@ from helpers.pictures import to_uint8
 from helpers.play.world import OpenWorld
 from helpers.report import write_json
 from helpers.run_folder import ROOT
-from helpers.worldmodel import Suite
 
 log = logging.getLogger("runbook.action_labels")
 
 METHOD = 1
-"""Changes whenever labels are made in another way, so that kept ones are made again."""
+"""Raised whenever labels are made by another method, so that kept ones are made again."""
 
 CLIP = 5  # frames: what latent action models are trained on
 BATCH = 16
@@ -43,47 +41,20 @@ CHANGED = 0.05  # of the grey scale: what counts as a pixel that changed
 SIZE = 64  # pixels: larger frames are measured at about this size
 REACH = 6  # pixels of these: the farthest a picture is taken to shift between two frames
 
-_KEYS = {
-    "left": ("ArrowLeft", "KeyA"),
-    "right": ("ArrowRight", "KeyD"),
-    "up": ("ArrowUp", "KeyW"),
-    "down": ("ArrowDown", "KeyS"),
-    "jump": ("ArrowUp", "KeyW", "Space"),
-    "left + jump": ("KeyQ",),
-    "right + jump": ("KeyE",),
-    "nothing": ("ArrowDown", "KeyS"),
-}
-"""Which keys (as a browser names them, ``event.code``) suggest themselves for what an action does."""
-
 
 @dataclass(frozen=True)
 class ActionLabel:
-    """What is known of one action id.
-
-    Args:
-        id: The action id.
-        name: In a word: the true action it stands for, or else how the player moves; "unused" if dead.
-        count: How often it was inferred.
-        share: Of all inferred actions, 0 to 1.
-        dead: Whether it was never or almost never inferred (less than 1 in 200 times): what it does is then
-            unknown to the models as well.
-        motion: How the player moves against the world, mean pixels a frame, x to the right and y downwards.
-        effect: That, less the mean over all actions: what choosing this one changes.
-        true_action: Which true action it stands for; None if it is dead or there are none.
-        certainty: How often, when this id was inferred, that was the true action; 0 to 1, None likewise.
-        keys: Suggested keys, as ``event.code`` names them, beside its digit; () where none suggests itself.
-    """
+    """What is known of one action id. Motion is in pixels a frame, x to the right and y downwards."""
 
     id: int
-    name: str
-    count: int
-    share: float
-    dead: bool
-    motion: tuple[float, float]
-    effect: tuple[float, float]
-    true_action: int | None
-    certainty: float | None
-    keys: tuple[str, ...]
+    name: str  # the true action it stands for, or else how the player moves; "unused" if dead
+    count: int = 0  # how often it was inferred
+    share: float = 0.0  # of all inferred actions, 0 to 1
+    dead: bool = False  # whether it was hardly ever inferred (`DEAD`): the models do not know it either
+    motion: tuple[float, float] = (0.0, 0.0)  # how the player moves against the world, the mean
+    effect: tuple[float, float] = (0.0, 0.0)  # that, less the mean over all actions: what choosing it changes
+    true_action: int | None = None  # which one it stands for; None if it is dead or there are none
+    certainty: float | None = None  # how often it was that one when this id was inferred, 0 to 1
 
     @property
     def arrow(self) -> str:
@@ -105,42 +76,37 @@ def label_actions(opened: OpenWorld, clips: int = 256, root: Path = ROOT) -> lis
     Raises:
         DatasetError: The dataset cannot be read.
     """
-    kept = root / "data" / f"{opened.world.name}_actions.json"
-    made_from = {
-        "method": METHOD,
-        "clips": clips,
-        "dataset": opened.hashes["dataset"],
-        "latent_actions": opened.hashes["latent_actions"],
-    }
-    labels = read_labels(kept, made_from, opened.suite.n_actions)
+    path = root / "data" / f"{opened.world.name}_actions.json"
+    hashes = {part: opened.hashes[part] for part in ("dataset", "latent_actions")}
+    made_from = {"method": METHOD, "clips": clips, **hashes}
+    labels = _read(path, made_from, opened.suite.n_actions)
     if labels is None:
         labels = describe(*sample(opened, clips), opened.suite.n_actions, opened.world.true_actions)
         try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_json(kept, {"made_from": made_from, "labels": [asdict(label) for label in labels]})
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"made_from": made_from, "labels": [asdict(label) for label in labels]})
         except OSError as error:
-            log.info("the action labels cannot be kept in %s (%s)", kept, error.strerror or error)
+            log.info("the action labels could not be written to %s (%s)", path, error.strerror or error)
     return labels
 
 
-def read_labels(path: Path, made_from: dict[str, Any], count: int) -> list[ActionLabel] | None:
-    """Labels kept in a file; None where there are none, or they are damaged or of something else."""
+def _read(path: Path, made_from: dict[str, Any], count: int) -> list[ActionLabel] | None:
+    """Labels kept in a file; None where there are none, or they are damaged or of other files."""
     with contextlib.suppress(OSError, ValueError, TypeError, LookupError, RecursionError):
         kept = json.loads(path.read_text(encoding="utf-8"))
         labels = [
             ActionLabel(
-                id=int(each["id"]),
-                name=str(each["name"]),
-                count=int(each["count"]),
-                share=float(each["share"]),
-                dead=bool(each["dead"]),
-                motion=(float(each["motion"][0]), float(each["motion"][1])),
-                effect=(float(each["effect"][0]), float(each["effect"][1])),
-                true_action=None if each["true_action"] is None else int(each["true_action"]),
-                certainty=None if each["certainty"] is None else float(each["certainty"]),
-                keys=tuple(map(str, each["keys"])),
+                id=int(entry["id"]),
+                name=str(entry["name"]),
+                count=int(entry["count"]),
+                share=float(entry["share"]),
+                dead=bool(entry["dead"]),
+                motion=(float(entry["motion"][0]), float(entry["motion"][1])),
+                effect=(float(entry["effect"][0]), float(entry["effect"][1])),
+                true_action=None if entry["true_action"] is None else int(entry["true_action"]),
+                certainty=None if entry["certainty"] is None else float(entry["certainty"]),
             )
-            for each in kept["labels"]
+            for entry in kept["labels"]
         ]
         if kept["made_from"] == made_from and [label.id for label in labels] == list(range(count)):
             return labels
@@ -148,31 +114,26 @@ def read_labels(path: Path, made_from: dict[str, Any], count: int) -> list[Actio
 
 
 def sample(opened: OpenWorld, clips: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Look at clips spread over the dataset.
+    """Actions and motion in clips spread over the dataset.
 
     Returns:
         Of each pair of frames: the inferred action int64 ``[N]``, how the player moved float ``[N, 2]``, and
         the true action int64 ``[N]`` where there is one.
     """
-    world = opened.world
-    found, motion, true = [], [], []
+    world, suite = opened.world, opened.suite
+    inferred, motion, true = [], [], []
     with FrameDataset(opened.paths.dataset, world.skip, world.first_frame) as data:
         starts = data.starts(CLIP)
         rows = np.unique(np.linspace(0, len(starts) - 1, clips).astype(int))
-        for batch in np.array_split(rows, math.ceil(len(rows) / BATCH)):
-            read = [data.clip(int(starts[row]), CLIP) for row in batch]
-            frames = np.concatenate([to_model_frames(clip, opened.suite.frame_size) for clip in read])
-            found.append(_inferred(opened.suite, frames))
+        for batch in np.array_split(np.asarray(starts)[rows], math.ceil(len(rows) / BATCH)):
+            read = [data.clip(int(start), CLIP) for start in batch]
+            frames = np.concatenate([to_model_frames(clip, suite.frame_size) for clip in read])
+            inferred.append(suite.infer_actions(torch.from_numpy(frames)).flatten().cpu().numpy())
             grey = to_uint8(frames).mean(-1) / 255  # [B, CLIP, H, W] in [0, 1]
             motion += [player_motion(*pair) for clip in grey for pair in itertools.pairwise(clip)]
-            true += [data.clip_actions(int(starts[row]), CLIP) for row in batch]
+            true += [data.clip_actions(int(start), CLIP) for start in batch]
     known = [actions for actions in true if actions is not None]
-    return np.concatenate(found), np.array(motion), np.concatenate(known) if known else None
-
-
-def _inferred(suite: Suite, frames: np.ndarray) -> np.ndarray:
-    """The actions between the frames ``[B, T, 3, H, W]``: int64 ``[B*(T-1)]``."""
-    return suite.infer_actions(torch.from_numpy(frames)).flatten().cpu().numpy()
+    return np.concatenate(inferred), np.array(motion), np.concatenate(known) if known else None
 
 
 def player_motion(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
@@ -192,37 +153,28 @@ def player_motion(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     Returns:
         Pixels to the right, and downwards.
     """
+    from skimage.measure import block_reduce
     from skimage.registration import optical_flow_ilk
 
-    every = max(1, len(before) // SIZE)
-    before, after = (_smaller(image, every) for image in (before, after))
+    scale = max(1, len(before) // SIZE)
+    height, width = (side // scale * scale for side in before.shape)
+    pair = [block_reduce(image[:height, :width], scale, np.mean) for image in (before, after)]
+    before, after = np.asarray(pair, np.float32)
     changed = np.abs(after - before) > CHANGED
     if not changed.any():
         return 0.0, 0.0
     down, right = picture_shift(before, after)
-    if (down or right) and _spread(changed) > 0.35:
-        return float(-right * every), float(-down * every)
+    tiles = [tile for rows in np.array_split(changed, 4, 0) for tile in np.array_split(rows, 4, 1)]
+    if (down or right) and np.mean([tile.any() for tile in tiles]) > 0.35:
+        return float(-right * scale), float(-down * scale)
     if changed.mean() > 0.3:  # nearly all of it changed, and not by a shift: a cut, a flash
         return 0.0, 0.0
     flow = optical_flow_ilk(before, after, radius=5)  # [2, H, W], rows first
-    return float(flow[1][changed].mean() * every), float(flow[0][changed].mean() * every)
-
-
-def _smaller(image: np.ndarray, every: int) -> np.ndarray:
-    """An image ``[H, W]`` with the mean of each square of ``every`` pixels: ``[H // every, W // every]``."""
-    height, width = (side // every * every for side in image.shape)
-    whole = image[:height, :width].reshape(height // every, every, width // every, every)
-    return np.asarray(whole.mean((1, 3)), np.float32)
-
-
-def _spread(changed: np.ndarray) -> float:
-    """How much of the picture a mask ``[H, W]`` reaches: the share of its 16 tiles that have any of it."""
-    tiles = [tile for rows in np.array_split(changed, 4, 0) for tile in np.array_split(rows, 4, 1)]
-    return float(np.mean([tile.any() for tile in tiles]))
+    return float(flow[1][changed].mean() * scale), float(flow[0][changed].mean() * scale)
 
 
 def picture_shift(before: np.ndarray, after: np.ndarray) -> tuple[int, int]:
-    """By how much the whole picture moved, in pixels down and to the right; up to `REACH` each way.
+    """By how much the whole picture moved, in pixels down and to the right; up to `REACH` in each direction.
 
     (0, 0) also where no shift explains at least a quarter of what changed.
     """
@@ -231,60 +183,45 @@ def picture_shift(before: np.ndarray, after: np.ndarray) -> tuple[int, int]:
         return 0, 0
     middle = before[REACH : height - REACH, REACH : width - REACH]
     windows = np.lib.stride_tricks.sliding_window_view(after, middle.shape)  # [2R+1, 2R+1, h, w]
-    apart = np.abs(windows - middle).mean((2, 3))  # entry [REACH, REACH] is no shift
-    if apart.min() > 0.75 * apart[REACH, REACH]:
+    difference = np.abs(windows - middle).mean((2, 3))  # entry [REACH, REACH] is no shift
+    if difference.min() > 0.75 * difference[REACH, REACH]:
         return 0, 0
-    down, right = np.unravel_index(apart.argmin(), apart.shape)
+    down, right = np.unravel_index(difference.argmin(), difference.shape)
     return int(down) - REACH, int(right) - REACH
 
 
 def describe(
-    found: np.ndarray, motion: np.ndarray, true: np.ndarray | None, count: int, names: Sequence[str] = ()
+    inferred: np.ndarray, motion: np.ndarray, true: np.ndarray | None, count: int, names: Sequence[str] = ()
 ) -> list[ActionLabel]:
-    """Labels from what was sampled; the arguments are as `sample` returns them.
+    """Labels from a sample.
 
     An id stands for the true action it coincides with most: the times both are there, of the times either is
     (Jaccard's index), which neither the commonest action nor a chance of the rarest can win.
 
     Args:
-        found: int64 ``[N]``.
+        inferred: Action ids int64 ``[N]``.
         motion: float ``[N, 2]``.
-        true: int64 ``[N]`` or None.
+        true: int64 ``[N]``; None without true actions.
         count: How many ids there are.
         names: Of the true actions; () if nobody knows them.
     """
     labels = []
-    usual = motion.mean(0)
     for action in range(count):
-        here = found == action
-        share = float(here.mean())
-        dead = share < DEAD
-        x, y = motion[here].mean(0).tolist() if here.any() else (0.0, 0.0)
-        effect = (x - float(usual[0]), y - float(usual[1])) if here.any() else (0.0, 0.0)
-        stands_for, certainty = None, None
-        if true is not None and not dead:
-            taken = np.bincount(true)
-            together = np.bincount(true[here], minlength=len(taken))
-            either = here.sum() + taken - together
-            stands_for = int((together / either).argmax())
-            certainty = float(together[stands_for] / here.sum())
-        known = stands_for is not None and stands_for < len(names)
-        name = names[stands_for] if known and stands_for is not None else _direction(*effect)
-        labels.append(
-            ActionLabel(
-                id=action,
-                name="unused" if dead else name,
-                count=int(here.sum()),
-                share=share,
-                dead=dead,
-                motion=(x, y),
-                effect=effect,
-                true_action=stands_for,
-                certainty=certainty,
-                keys=(),
-            )
-        )
-    return suggest_keys(labels)
+        here = inferred == action
+        number, share = int(here.sum()), float(here.mean())
+        moved = motion[here].mean(0) if number else np.zeros(2)
+        effect = moved - motion.mean(0) if number else moved
+        name, stands_for, certainty = _direction(*effect), None, None
+        if share < DEAD:
+            name = "unused"
+        elif true is not None:
+            together = np.bincount(true[here], minlength=true.max() + 1)
+            stands_for = int((together / (number + np.bincount(true) - together)).argmax())
+            certainty = float(together[stands_for] / number)
+            name = names[stands_for] if stands_for < len(names) else name
+        pairs = tuple(moved.tolist()), tuple(effect.tolist())
+        labels.append(ActionLabel(action, name, number, share, share < DEAD, *pairs, stands_for, certainty))
+    return labels
 
 
 def _direction(x: float, y: float) -> str:
@@ -292,45 +229,3 @@ def _direction(x: float, y: float) -> str:
     if math.hypot(x, y) < MOVES:
         return "still"
     return ("right" if x > 0 else "left") if abs(x) >= abs(y) else ("down" if y > 0 else "up")
-
-
-def suggest_keys(labels: Sequence[ActionLabel]) -> list[ActionLabel]:
-    """The labels with keys: for each meaning, the id that has it most surely gets the keys that suggest it.
-
-    Which id that is: the one whose true action is the surest, or else whose effect is the largest.
-    """
-
-    def strength(label: ActionLabel) -> float:
-        return math.hypot(*label.effect) if label.certainty is None else label.certainty
-
-    free = {key for keys in _KEYS.values() for key in keys}
-    keys: dict[int, tuple[str, ...]] = {}
-    for label in sorted(labels, key=strength, reverse=True):
-        named = "nothing" if label.name == "still" else label.name
-        wanted = () if label.dead else _KEYS.get(named, ())
-        if wanted and set(wanted) <= free:
-            keys[label.id] = wanted
-            free -= set(wanted)
-    return [ActionLabel(**{**asdict(label), "keys": keys.get(label.id, ())}) for label in labels]
-
-
-def key_map(labels: Sequence[ActionLabel]) -> dict[str, int]:
-    """Which key takes which action: the suggested keys, and a digit, then a free letter, for every id.
-
-    Returns:
-        Action ids by key, as ``event.code`` names it: ``"ArrowLeft"``, ``"KeyA"``, ``"Space"``, ``"Digit3"``.
-    """
-    keys = {key: label.id for label in labels for key in label.keys}
-    letters = (f"Key{letter}" for letter in "ZXCVBNMFGHJKLRTYUIOP")
-    for label in labels:
-        name = f"Digit{label.id}" if label.id < 10 else next(letters, "")
-        if name:
-            keys[name] = label.id
-    return keys
-
-
-def idle_action(labels: Sequence[ActionLabel]) -> int:
-    """The action for when no key is down: the one that stands for nothing, or else that of least motion."""
-    alive = [label for label in labels if not label.dead] or list(labels)
-    named = [label for label in alive if label.name == "nothing"]
-    return min(named or alive, key=lambda label: math.hypot(*label.motion)).id

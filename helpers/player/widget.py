@@ -43,8 +43,8 @@ from helpers.pictures import png
 from helpers.play import recording
 from helpers.play.game import Game, what_if_picture
 from helpers.player.keep import keep_picture, keep_video, unused
-from helpers.player.keymap import KeyMap, default_keys, keys_file, load_keys, save_keys
-from helpers.player.labels import ActionLabel, label_actions, suggest_keys
+from helpers.player.keymap import KeyMap, default_keys, load_keys, save_keys
+from helpers.player.labels import ActionLabel, label_actions
 from helpers.player.loop import FASTEST, Loop, Shown
 from helpers.player.preset import Preset
 from helpers.run_folder import ROOT
@@ -92,8 +92,9 @@ class Player(anywidget.AnyWidget):
         self._rewind_to: int | None = None
         self._views = 0
         self._phase, self._note = "warming up", ""
-        self._labels = expected_labels(game)
-        self._keys_path = keys_file(opened.world.name, root)
+        names = dict(enumerate(opened.world.true_actions))
+        self._labels = [ActionLabel(action, names.get(action, "")) for action in range(suite.n_actions)]
+        self._keys_path = root / "data" / f"{opened.world.name}_keys.json"
         self._own_keys, self._note = load_keys(self._keys_path, suite.n_actions)
         keys = self._own_keys or default_keys(self._labels)
         self.loop = Loop(game, self._show, self._report, opened.world.fps, keys.idle)
@@ -359,28 +360,6 @@ class Player(anywidget.AnyWidget):
                 np.asarray(made.frames), actions, unused(self._run, f".{kind}"), self.loop.fps, overlay
             )
         self.send({"type": "saved", "path": str(path)})
-
-
-def expected_labels(game: Game) -> list[ActionLabel]:
-    """The labels until they are learned: the names of the true actions where the world tells them."""
-    names = game.opened.world.true_actions
-    return suggest_keys(
-        [
-            ActionLabel(
-                id=action,
-                name=names[action] if action < len(names) else "",
-                count=0,
-                share=0.0,
-                dead=False,
-                motion=(0.0, 0.0),
-                effect=(0.0, 0.0),
-                true_action=None,
-                certainty=None,
-                keys=(),
-            )
-            for action in range(game.opened.suite.n_actions)
-        ]
-    )
 
 
 def _number(name: str, value: Any) -> Any:
