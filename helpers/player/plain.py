@@ -1,7 +1,7 @@
 """The player where anywidget is missing: a picture, a button for each action, a field, play and pause."""
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,15 @@ from helpers.errors import ParameterError
 from helpers.pictures import contact_sheet, png, upscale
 from helpers.play.game import Game
 from helpers.player.keymap import action_id
-from helpers.player.loop import Loop, Shown
+from helpers.player.loop import Loop, Step
 from helpers.player.preset import AS_SET, Preset
 from helpers.run_folder import ROOT
 
 STRIP = 8
 """Frames in the strip below the picture."""
+
+SIDE = 384
+"""Side of the current frame, in screen pixels."""
 
 
 class PlainPlayer:
@@ -27,60 +30,48 @@ class PlainPlayer:
         game: What is played.
         _run: Not used: this player saves nothing itself, the notebook's next cell does.
         root: The folder that holds ``outputs/``, where a world's presets are kept.
-        size: Side of the shown frame, in screen pixels.
     """
 
-    def __init__(self, game: Game, _run: Path, root: Path = ROOT, size: int = 384) -> None:
+    def __init__(self, game: Game, _run: Path, root: Path = ROOT) -> None:
         self.game = game
-        self.loop = Loop(game, self._show, self._report, game.opened.world.fps, idle=0, watched=False)
-        self._size = size
-        ids = range(game.opened.suite.n_actions)
-        self.buttons = [widgets.Button(description=str(action), layout={"width": "48px"}) for action in ids]
-        for action, button in zip(ids, self.buttons, strict=True):
-            button.on_click(lambda _, action=action: self.loop.tap(action))
+        self.loop = Loop(game, self._draw_step, self._report, game.opened.world.fps, idle=0, watched=False)
+        self._preset = Preset(game, self.loop, root)
+        count = game.opened.suite.n_actions
+        self.buttons = [
+            _button(str(action), partial(self.loop.tap, action), "48px") for action in range(count)
+        ]
+        self.play_button = _button("play", self._toggle, icon="play")
+        self.reset_button = _button("reset", partial(self.loop.put, self._reset), icon="undo")
         self.field = widgets.Text(
-            placeholder=f"action id, 0 to {ids[-1]}", continuous_update=False, layout={"width": "170px"}
+            placeholder=f"action id, 0 to {count - 1}", continuous_update=False, layout={"width": "170px"}
         )
         self.field.observe(self._read_field, "value")
-        self.play_button = widgets.Button(description="play", icon="play", layout={"width": "90px"})
-        self.play_button.on_click(lambda _: self._toggle())
-        self.reset_button = widgets.Button(description="reset", icon="undo", layout={"width": "90px"})
-        self.reset_button.on_click(lambda _: self.loop.put(self._reset))
-        self._preset = Preset(game, self.loop, root)
+        names = [(name.replace("fps", " fps"), name) for name, _ in self._preset.options]
         self.preset = widgets.Dropdown(
-            options=[
-                ("as set", AS_SET),
-                *((name.replace("fps", " fps"), name) for name, _ in self._preset.options),
-            ],
+            options=[("as set", AS_SET), *names],
             value=self._preset.chosen,
             description="preset",
-            tooltip=self._preset_meaning(),
-            disabled=not self._preset.options,
+            tooltip=self._preset.meaning,
+            disabled=not names,
             layout={"width": "190px"},
         )
-        self.preset.observe(lambda change: self.loop.put(lambda: self._choose(change["new"])), "value")
+        self.preset.observe(lambda change: self.loop.put(partial(self._choose, change["new"])), "value")
         self.message = widgets.Label()
-        self.image = widgets.Image(format="png", width=size, height=size)
+        self.image = widgets.Image(format="png", width=SIDE, height=SIDE)
         self.strip = widgets.Image(format="png")
-        self.view = widgets.VBox(
-            [
-                self.image,
-                widgets.HBox(self.buttons, layout={"flex_flow": "row wrap"}),
-                widgets.HBox([self.play_button, self.field, self.reset_button, self.preset, self.message]),
-                self.strip,
-            ]
-        )
+        actions = widgets.HBox(self.buttons, layout={"flex_flow": "row wrap"})
+        tools = widgets.HBox([self.play_button, self.field, self.reset_button, self.preset, self.message])
+        self.view = widgets.VBox([self.image, actions, tools, self.strip])
         self._draw()
         self.loop.wake()
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         return self.view._repr_mimebundle_(**options)
 
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Play stands still within the block."""
-        with self.loop.alone():
-            yield
+    def paused(self) -> AbstractContextManager[None]:
+        """A block in which play stands still."""
+        self.play_button.description = "play"
+        return self.loop.paused()
 
     def close(self) -> None:
         """End the thread and take the widgets off the page."""
@@ -95,23 +86,20 @@ class PlainPlayer:
         self.play_button.description = "pause" if self.loop.playing else "play"
 
     def _read_field(self, change: dict[str, str]) -> None:
-        if not change["new"].strip():
+        text = change["new"].strip()
+        if not text:
             return
         self.field.value = ""
         try:
-            self.loop.tap(action_id(change["new"].strip(), len(self.buttons)))
+            self.loop.tap(action_id(text, len(self.buttons)))
         except ParameterError as error:
             self.message.value = str(error)
 
+    # --- in the loop's thread ------------------------------------------------------------------------
+
     def _choose(self, name: str) -> None:
         self._preset.choose(name)
-        self.preset.tooltip = self.message.value = self._preset_meaning()
-
-    def _preset_meaning(self) -> str:
-        if self._preset.help:
-            return f"not measured on this machine yet; run: {self._preset.help}"
-        meant = dict(self._preset.options)
-        return meant.get(self._preset.chosen, "steps, temperature and feedback as the notebook sets them")
+        self.preset.tooltip = self.message.value = self._preset.meaning
 
     def _reset(self) -> None:
         self.game.restart()
@@ -121,13 +109,19 @@ class PlainPlayer:
         self.message.value = note
         self._name_play_button()
 
-    def _show(self, shown: Shown) -> None:
+    def _draw_step(self, step: Step) -> None:
         self._draw()
-        self.message.value = f"{shown.generated} frame(s), last step {1000 * shown.model:.0f} ms"
+        self.message.value = f"{step.generated} frame(s), last step {1000 * step.model:.0f} ms"
 
     def _draw(self) -> None:
         frames, actions = self.game.last_frames(STRIP)  # [<=STRIP, H, W, 3]
         captions = ["given" if action is None else str(action) for action in actions]
-        scale = max(1, self._size // frames.shape[1])
-        self.image.value = png(Image.fromarray(upscale(frames[-1:], scale)[0]))
+        scale = max(1, SIDE // frames.shape[1])
+        self.image.value = png(Image.fromarray(upscale(frames[-1], scale)))
         self.strip.value = png(contact_sheet([("", frames)], captions, scale=1, columns=STRIP))
+
+
+def _button(text: str, press: Any, width: str = "90px", icon: str = "") -> widgets.Button:
+    button = widgets.Button(description=text, icon=icon, layout={"width": width})
+    button.on_click(lambda _: press())
+    return button

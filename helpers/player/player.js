@@ -43,7 +43,6 @@ function render({ model, el }) {
     } catch {
       // A kernel that was restarted or shut down hears nothing more of this player.
       clearInterval(timer);
-      root.dataset.alive = "false";
       curtain.textContent = "The kernel is gone: run the cell again.";
     }
   };
@@ -346,7 +345,7 @@ function render({ model, el }) {
           : `branch ${branch.id} · from ${branch.parent} at ${branch.at} · ${branch.generated} frames`)));
     branches.hidden = now.branches.length < 2;
     Object.assign(root.dataset, { tip: now.tip, branch: now.branch, branches: now.branches.length,
-      playing: now.playing, alive: now.alive, phase: now.phase, start: now.start });
+      playing: now.playing, phase: now.phase, start: now.start });
     updatePads(now);
     updateKeys(now);
   }
@@ -374,10 +373,7 @@ function render({ model, el }) {
   let presetsMade = "";
   function updatePresets(now) {
     const made = JSON.stringify([now.presets, now.preset_help]);
-    const meant = new Map(now.presets);
-    presets.parentElement.title = now.presets.length
-      ? meant.get(now.preset) ?? "steps, temperature and feedback as set; a preset sets them, and the pace"
-      : `not measured on this machine yet; run: ${now.preset_help}`;
+    presets.parentElement.title = now.preset_meaning;
     if (made === presetsMade) return;
     presetsMade = made;
     presets.replaceChildren(element("option", { value: "" }, "as set"),

@@ -23,29 +23,31 @@ Kernel to page, each with its pictures as raw RGB (or one PNG) in ``buffers``:
     strip {actions, generated}                                    the last frames, after a jump
     starts {rows}; what_if; saved {path}; refused {text}
 
-JupyterLab may call a handler on any thread, so a handler takes a lock, leaves a note for the loop, and goes.
+JupyterLab may call a handler on any thread, so a handler leaves a note for the loop and goes. The game, the
+presets, the keys and ``state`` are touched by jobs in the loop's thread only.
 """
 
-import contextlib
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anywidget
-import numpy as np
 import traitlets
 
-from helpers.errors import ParameterError, RunbookError
+from helpers.errors import RunbookError
 from helpers.pictures import png
-from helpers.play import recording
 from helpers.play.game import Game, what_if_picture
-from helpers.player.keep import keep_picture, keep_video, unused
-from helpers.player.keymap import KeyMap, default_keys, load_keys, save_keys
+from helpers.play.settings import checked
+from helpers.play.tree import Play
+from helpers.player import captures
+from helpers.player.keymap import KeyMap, action_id, default_keys, load_keys, save_keys
 from helpers.player.labels import ActionLabel, label_actions
-from helpers.player.loop import FASTEST, Loop, Shown
+from helpers.player.loop import FASTEST, Loop, Step
 from helpers.player.preset import Preset
 from helpers.run_folder import ROOT
 
@@ -55,8 +57,6 @@ STRIP = 12
 
 LABEL_CLIPS = 128
 """Clips from which it is learned what the actions do: some seconds on a slow CPU, once for a world."""
-
-_PLAY = ("steps", "temperature", "seed", "feedback")
 
 
 class Player(anywidget.AnyWidget):
@@ -86,31 +86,28 @@ class Player(anywidget.AnyWidget):
                 "fastest": FASTEST,
             }
         )
-        self.game = game
+        self.game, self._n_actions = game, suite.n_actions
         self._run, self._root = run, root
         self._lock = threading.Lock()
         self._rewind_to: int | None = None
         self._views = 0
-        self._phase, self._note = "warming up", ""
+        self._phase = "warming up"
         names = dict(enumerate(opened.world.true_actions))
         self._labels = [ActionLabel(action, names.get(action, "")) for action in range(suite.n_actions)]
         self._keys_path = root / "data" / f"{opened.world.name}_keys.json"
         self._own_keys, self._note = load_keys(self._keys_path, suite.n_actions)
-        keys = self._own_keys or default_keys(self._labels)
-        self.loop = Loop(game, self._show, self._report, opened.world.fps, keys.idle)
+        self.loop = Loop(game, self._draw, self._report, opened.world.fps, self._keys.idle)
         self._preset = Preset(game, self.loop, root)
-        self._say()
-        self._prepared = False
+        self._update()
         self.on_msg(self._receive)
 
     # --- for the notebook ----------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Play stands still within the block, and nothing that the page asks for is done."""
-        with self.loop.alone():
-            yield
-        self._say()
+    def paused(self) -> AbstractContextManager[None]:
+        """A block in which play stands still; what the page asks for is done after it."""
+        if self.loop.alive:
+            self._on_play(False)
+        return self.loop.paused()
 
     def close(self) -> None:
         """End the thread and take the player off the page."""
@@ -129,186 +126,150 @@ class Player(anywidget.AnyWidget):
         try:
             handler(**{name: value for name, value in content.items() if name != "type"})
         except RunbookError as error:
-            self.send({"type": "refused", "text": str(error)})
+            self._refuse(str(error))
         except (TypeError, ValueError, OverflowError) as error:
-            self.send({"type": "refused", "text": f"{content.get('type')}: {error}"})
+            self._refuse(f"{content.get('type')}: {error}")
+
+    def _refuse(self, text: str) -> None:
+        self.send({"type": "refused", "text": text})
+
+    def _do(self, job: Callable[[], object], pause: bool = True, jump: bool = False) -> bool:
+        """Have the loop do something; False where too much waits already. The job may return a note.
+
+        With ``pause`` play pauses before it; with ``jump`` the page gets the frames before where it led.
+        """
+
+        def updating() -> None:
+            self._note = str(job() or "")
+            if jump:
+                self._send_strip()
+            self._update()
+
+        if pause:
+            self.loop.play(False)
+        taken = self.loop.put(updating)
+        if not taken:
+            self._refuse("That was too fast; once more, please.")
+        return taken
 
     def _on_hello(self) -> None:
         with self._lock:
             self._views += 1
-            first, self._prepared = not self._prepared, True
-        self.loop.wake()
-        if not first:
-            self._do(self._preset.look)
-        self._do(self._jumped)
-        if first:  # not before somebody looks: a headless run has no use for it
-            self.loop.put(self._warm_up)
+        self.loop.put(self._welcome)
 
     def _on_bye(self) -> None:
         with self._lock:
             self._views = max(0, self._views - 1)
-            gone = not self._views
-        if gone:
-            self.loop.sleep(timeout=0)
-            self._say()
+            if not self._views:
+                self.loop.sleep(timeout=0)
 
     def _on_seen(self, sequence: int) -> None:
-        self.loop.seen(int(sequence))
+        self.loop.drawn(int(sequence))
 
     def _on_play(self, on: bool) -> None:
-        self._note = ""
-        self.loop.wake()
         self.loop.play(bool(on))
-        self._say()
+        self.loop.put(partial(self._report, ""))
 
     def _on_step(self) -> None:
         self.loop.tap(self.loop.idle)
 
     def _on_hold(self, action: int | None, press: int = 0) -> None:
-        if action is None:
-            self.loop.hold(None)
-            return
-        known = self._known(action)
-        if self.loop.playing:
-            self.loop.hold(known, int(press))
-        else:
-            self.loop.tap(known, int(press))
+        self.loop.hold(None if action is None else self._known(action), int(press))
 
     def _on_tap(self, action: int, press: int = 0) -> None:
         self.loop.tap(self._known(action), int(press))
 
-    def _on_reset(self) -> None:
-        self._on_restart(None)
+    def _on_restart(self, start: int | None = None) -> None:
+        self._do(partial(self.game.restart, start), jump=True)
 
-    def _on_restart(self, start: int | None) -> None:
-        self.loop.play(False)
-        self._do(lambda: self.game.restart(start), jump=True)
+    _on_reset = _on_restart
 
     def _on_select(self, branch: int) -> None:
-        self.loop.play(False)
-        self._do(lambda: self.game.select(int(branch)), jump=True)
+        self._do(partial(self.game.select, int(branch)), jump=True)
 
     def _on_rewind(self, to: int) -> None:
         """A dragged finger asks for many: the last of them counts."""
-        self.loop.play(False)
         with self._lock:
             waits = self._rewind_to is not None
             self._rewind_to = int(to)
         if not waits and not self._do(self._rewind, jump=True):
-            with self._lock:
-                self._rewind_to = None
+            self._rewind_to = None
 
     def _on_set(self, name: str, value: Any) -> None:
         if name == "fps":
-            self.loop.fps = min(max(_finite(name, value), 0.5), FASTEST)
+            self.loop.fps = min(checked(name, _number(value), low=1), FASTEST)
+            self.loop.put(self._update)
         elif name == "idle":
-            self._keep_keys(KeyMap(self._keys.keys, self._known(value)))
+            idle = self._known(value)
+            self._do(lambda: self._keep_keys(KeyMap(self._keys.keys, idle)), pause=False)
         elif name == "preset":
-            self._do(lambda: self._preset.choose(str(value)))
-            return
-        elif name in _PLAY:
-            self._do(lambda: self.game.set(**{name: _number(name, value)}))
-            return
-        self._say()
+            self._do(partial(self._preset.choose, str(value)), pause=False)
+        elif name in Play._fields:
+            self._do(partial(self.game.set, **{name: _number(value)}), pause=False)
 
     def _on_keys(self, keys: Any) -> None:
-        self._keep_keys(KeyMap.read(keys, self.game.opened.suite.n_actions))
-        self._say()
+        self._do(partial(self._keep_keys, KeyMap.read(keys, self._n_actions)), pause=False)
 
     def _on_starts(self) -> None:
-        self.loop.play(False)
         self._do(self._send_starts)
 
     def _on_what_if(self, frames: int = 4) -> None:
-        self.loop.play(False)
-        count = min(max(int(frames), 1), 16)
-        self._do(lambda: self._send_what_if(count))
+        self._do(partial(self._send_what_if, min(max(int(frames), 1), 16)))
 
     def _on_save(self, kind: str, overlay: bool = False) -> None:
-        if kind not in ("png", "mp4", "gif", "session"):
-            raise ParameterError(f"{kind!r} cannot be saved.", fix="Use png, mp4, gif or session.")
-        self.loop.play(False)
-        self._do(lambda: self._save(kind, bool(overlay)))
-
-    def _do(self, job: Callable[[], None], jump: bool = False) -> bool:
-        """Have the loop do something, then tell the page; False where too much waits already."""
-
-        def told() -> None:
-            job()
-            self._note = ""
-            if jump:
-                self._jumped()
-            self._say()
-
-        taken = self.loop.put(told)
-        if not taken:
-            self.send({"type": "refused", "text": "That was too fast; once more, please."})
-        return taken
+        self._do(partial(self._save, kind, bool(overlay)))
 
     def _known(self, action: Any) -> int:
-        count = self.game.opened.suite.n_actions
-        if isinstance(action, bool) or not isinstance(action, int) or not 0 <= action < count:
-            raise ParameterError(f"{action!r} is not an action id.", fix=f"Use 0 to {count - 1}.")
-        return action
+        return action_id(repr(action), self._n_actions)  # by repr(), a text is none
+
+    # --- in the loop's thread ------------------------------------------------------------------------
 
     @property
     def _keys(self) -> KeyMap:
         return self._own_keys or default_keys(self._labels)
 
-    def _keep_keys(self, keys: KeyMap) -> None:
+    def _keep_keys(self, keys: KeyMap) -> str:
         self._own_keys, self.loop.idle = keys, keys.idle
         try:
             save_keys(self._keys_path, keys)
         except OSError as error:
-            self._note = f"The keys hold for now; {self._keys_path} cannot be written ({error.strerror})."
+            return f"The keys hold for now; {self._keys_path} could not be written ({error.strerror})."
+        return ""
 
-    # --- in the loop's thread ------------------------------------------------------------------------
-
-    def _warm_up(self) -> None:
-        """A first step that nobody sees."""
-        self.game.warm_up()
-        self._phase = "learning what each action does"
-        self._say()
-        self.loop.put(self._learn)
-
-    def _learn(self) -> None:
-        """What the world's actions do: some seconds, once; then it is kept."""
+    def _welcome(self) -> None:
+        """Bring a view up to date. The first one waits for what a headless run has no use for."""
+        self._preset.look()
+        self._send_strip()
+        self._update()
+        if self._phase == "ready":
+            return
         try:
+            self.game.warm_up()
+            self._phase = "learning what each action does"
+            self._update()
             self._labels = label_actions(self.game.opened, LABEL_CLIPS, self._root)
-            if self._own_keys is None:
-                self.loop.idle = self._keys.idle
+            self.loop.idle = self._keys.idle
         finally:
             self._phase = "ready"
-            self._say()
+            self._update()
 
-    def _show(self, shown: Shown) -> None:
-        self.send(
-            {
-                "type": "frame",
-                "sequence": shown.sequence,
-                "action": shown.action,
-                "generated": shown.generated,
-                "press": shown.press,
-                "model": shown.model,
-                "transfer": shown.transfer,
-            },
-            [frame.tobytes() for frame in shown.frames],
-        )
+    def _draw(self, step: Step) -> None:
+        content = {"type": "frame", **vars(step)}
+        self.send(content, [frame.tobytes() for frame in content.pop("frames")])
         if not self.loop.playing:
-            self._say()
+            self._update()
 
     def _report(self, note: str) -> None:
         self._note = note
-        self._say()
+        self._update()
 
-    def _say(self) -> None:
+    def _update(self) -> None:
         """Bring the page's ``state`` up to date."""
         game = self.game
         self.state = {
             "phase": self._phase,
             "note": self._note,
             "playing": self.loop.playing,
-            "alive": self.loop.alive,
             "generated": game.generated,
             "tip": game.branches[game.branch].generated,
             "branch": game.branch,
@@ -320,13 +281,14 @@ class Player(anywidget.AnyWidget):
             "preset": self._preset.chosen,
             "presets": self._preset.options,
             "preset_help": self._preset.help,
+            "preset_meaning": self._preset.meaning,
             "fps": self.loop.fps,
             "idle": self.loop.idle,
             "keys": self._keys.to_json()["keys"],
             "labels": [asdict(label) | {"arrow": label.arrow} for label in self._labels],
         }
 
-    def _jumped(self) -> None:
+    def _send_strip(self) -> None:
         frames, actions = self.game.last_frames(STRIP)
         content = {"type": "strip", "actions": actions, "generated": self.game.generated}
         self.send(content, [frame.tobytes() for frame in frames])
@@ -348,37 +310,14 @@ class Player(anywidget.AnyWidget):
         self.send({"type": "what_if"}, [png(picture)])
 
     def _save(self, kind: str, overlay: bool) -> None:
-        if kind == "session":
-            path = unused(self._run, ".json")
-            recording.write(path, self.game.recording())
-        elif kind == "png":
-            path = keep_picture(self.game.frame, unused(self._run, ".png"))
-        else:
-            made = self.game.rollout()
-            actions = [*[None] * made.given, *made.actions]
-            path = keep_video(
-                np.asarray(made.frames), actions, unused(self._run, f".{kind}"), self.loop.fps, overlay
-            )
+        path = captures.save(self.game, kind, self._run, self.loop.fps, overlay)
         self.send({"type": "saved", "path": str(path)})
 
 
-def _number(name: str, value: Any) -> Any:
-    """A value from a field of the page: text or number, as `Game.set` takes it."""
-    if name == "feedback":
-        return value
-    if name == "temperature":
-        return _finite(name, value)
-    try:
-        return int(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ParameterError(f"{name} is {value!r}.", fix="Give a whole number.") from error
-
-
-def _finite(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ParameterError(f"{name} is {value!r}.", fix="Give a number.")
-    return number
+def _number(value: Any) -> Any:
+    """A field's text as the finite number that it is; anything else as it came, to be refused by name."""
+    for kind in (int, float) if isinstance(value, str) else ():
+        with suppress(ValueError):
+            if abs(number := kind(value)) < math.inf:
+                return number
+    return value

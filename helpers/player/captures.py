@@ -1,0 +1,67 @@
+"""What a player leaves in the run's folder: a picture, a video, a session file."""
+
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from helpers.errors import ParameterError
+from helpers.pictures import png, upscale, write_gif, write_video
+from helpers.play import recording
+from helpers.play.game import Game
+from helpers.run_folder import writing
+
+SIDE = 384
+"""Pictures are about this large, in whole multiples of the frames' size."""
+
+ENDINGS = {"png": ".png", "mp4": ".mp4", "gif": ".gif", "session": ".json"}
+
+
+def save(game: Game, kind: str, folder: Path, fps: float, ids: bool) -> Path:
+    """Write the current frame, the video of the current branch, or the session, to a new file.
+
+    Args:
+        game: What is played.
+        kind: One of `ENDINGS`.
+        folder: Where the file goes: ``played_01.png``, or the next number that is free.
+        fps: Frames per second of a video.
+        ids: Whether action ids are drawn into a video.
+
+    Returns:
+        The file: a GIF where no MP4 could be written.
+
+    Raises:
+        OutputError: The file could not be written.
+        ParameterError: There is no such kind.
+    """
+    if kind not in ENDINGS:
+        raise ParameterError(f"{kind!r} cannot be saved.", fix=f"Use one of {', '.join(ENDINGS)}.")
+    paths = (folder / f"played_{number:02d}{ENDINGS[kind]}" for number in itertools.count(1))
+    path = next(path for path in paths if not path.exists())
+    scale = max(1, SIDE // game.frame.shape[0])
+    if kind == "session":
+        recording.write(path, game.recording())
+    elif kind == "png":
+        with writing(path):
+            path.write_bytes(png(Image.fromarray(upscale(game.frame, scale))))
+    else:
+        frames, actions = game.last_frames(sys.maxsize)  # [T, H, W, 3]
+        large = upscale(frames, scale)
+        if ids:
+            large = np.stack([_with_id(frame, action) for frame, action in zip(large, actions, strict=True)])
+        return write_gif(large, path, fps) if kind == "gif" else write_video(large, path, fps, scale=1).path
+    return path
+
+
+def _with_id(frame: np.ndarray, action: int | None) -> np.ndarray:
+    """A frame, uint8 ``[H, W, 3]``, with its action id in a corner; as it was without an action."""
+    image = Image.fromarray(frame)
+    size = max(12, frame.shape[0] // 14)
+    text = "" if action is None else str(action)
+    font = ImageFont.load_default(size)
+    ImageDraw.Draw(image).text(
+        (size // 2, size // 2), text, "#ffffff", font, stroke_width=size // 8, stroke_fill="#10151d"
+    )
+    return np.asarray(image)
