@@ -238,14 +238,14 @@ def test_what_is_set_in_the_player_is_what_is_played(console: Console) -> None:
     console.root.locator("[data-set=feedback]").select_option("pixels")
     console.action(2)
     console.generated(1)
-    said = console.lab.run("print(game.game.play, game.loop.fps)")
-    assert "steps=3, temperature=0.8, seed=11, feedback='pixels') 12.0" in said
+    said = console.lab.run("print(game.play, console.loop.fps)")
+    assert "steps=3, temperature=0.8, seed=11, feedback='pixels') 12" in said
     for name, value in (("temperature", "0"), ("steps", "2"), ("seed", "0"), ("fps", "15")):
         field = console.root.locator(f"[data-set={name}]")
         field.fill(value)
         field.press("Tab")
     console.root.locator("[data-set=feedback]").select_option("tokens")
-    console.lab.run("game.loop.wait()")
+    console.lab.run("console.loop.wait()")
 
 
 MEASURED = """
@@ -254,8 +254,8 @@ way = presets.Way(1, 1.0, "pixels", 25.0, 24.0, 26.0, 20.0, 1.0, (19.5, 20.5))
 facts = presets.environment_facts(opened.suite.device)
 kept = presets.save(presets.Measurement(presets.conditions(opened, settings), facts, "now", 2, (way,)))
 for kind in ("hello", "bye"):  # another view comes and goes
-    game._receive(game, {"type": kind}, [])
-game.loop.wait()
+    console._receive(console, {"type": kind}, [])
+console.loop.wait()
 """
 
 
@@ -271,7 +271,7 @@ def test_a_preset_that_was_measured_is_chosen_and_left_again(console: Console) -
         preset.select_option("30fps")
         console.action(2)
         console.generated(1)
-        said = console.lab.run("print(game.game.play, game.loop.fps)")
+        said = console.lab.run("print(game.play, console.loop.fps)")
         assert "steps=1, temperature=1.0, seed=0, feedback='pixels') 30" in said
         assert console.root.locator("[data-set=steps]").input_value() == "1"
         meaning = preset.evaluate("select => select.parentElement.title")
@@ -279,7 +279,7 @@ def test_a_preset_that_was_measured_is_chosen_and_left_again(console: Console) -
         preset.select_option("")
         console.page.wait_for_function("document.querySelector('[data-set=steps]').value === '2'")
         assert "steps=2, temperature=0.0, seed=0, feedback='tokens') 15" in console.lab.run(
-            "game.loop.wait(); print(game.game.play, game.loop.fps)"
+            "console.loop.wait(); print(game.play, console.loop.fps)"
         )
     finally:
         console.lab.run("kept.unlink(); kept.with_suffix('.png').unlink()")
@@ -350,7 +350,7 @@ def test_two_players_in_one_notebook_are_independent(console: Console) -> None:
 
 
 def threads(lab: Lab) -> int:
-    said = lab.run("import threading; print(sum(each.name == 'player' for each in threading.enumerate()))")
+    said = lab.run("import threading; print(sum(thread.name == 'player' for thread in threading.enumerate()))")
     return int(said)
 
 
@@ -358,7 +358,7 @@ def test_running_the_cell_again_leaves_one_thread_and_one_player(console: Consol
     console.page.evaluate(
         """async () => {
             const { content } = window.jupyterapp.shell.currentWidget;
-            content.activeCellIndex = content.widgets.findIndex(each => each.model.id === "generate");
+            content.activeCellIndex = content.widgets.findIndex(cell => cell.model.id === "generate");
             await window.jupyterapp.commands.execute("notebook:run-cell");
         }"""
     )
@@ -386,7 +386,7 @@ def test_a_long_play_keeps_up_and_its_memory_stays_flat(console: Console) -> Non
     start = console.number("generated")
     time.sleep(LONG)
     after, end = memory(console), console.number("generated")
-    made = int(console.lab.run("print(game.game.generated)"))
+    made = int(console.lab.run("print(game.generated)"))
     assert console.data()["playing"] == "true"
     assert end > start  # it went on; how fast is no test's business
     assert made - console.number("generated") < 60  # nothing queues up on the way
@@ -395,7 +395,7 @@ def test_a_long_play_keeps_up_and_its_memory_stays_flat(console: Console) -> Non
     assert after[1] - before[1] < 30
     console.do("play")
     console.until("data.playing === 'false'")
-    print(json.dumps(console.root.locator(".tw-readout").evaluate("each => ({ ...each.dataset })")))
+    print(json.dumps(console.root.locator(".tw-readout").evaluate("readout => ({ ...readout.dataset })")))
 
 
 def test_reloading_the_page_brings_the_player_back(console: Console) -> None:
