@@ -350,7 +350,9 @@ def test_two_players_in_one_notebook_are_independent(console: Console) -> None:
 
 
 def threads(lab: Lab) -> int:
-    said = lab.run("import threading; print(sum(thread.name == 'player' for thread in threading.enumerate()))")
+    said = lab.run(
+        "import threading; print(sum(thread.name == 'player' for thread in threading.enumerate()))"
+    )
     return int(said)
 
 

@@ -145,7 +145,7 @@ def test_it_waits_for_a_page_that_lags_and_pauses_when_it_is_gone(
 def test_a_backlog_is_as_old_as_the_oldest_step_that_was_not_reported_as_drawn() -> None:
     backlog = Backlog()
     for sequence, now in ((1, 10.0), (2, 10.5), (3, 11.0)):
-        backlog.sent(sequence, now)
+        backlog.append((sequence, now))
     assert backlog.age(11.2) == pytest.approx(1.2)
     backlog.drawn(2)
     assert backlog.age(11.2) == pytest.approx(0.2)

@@ -20,17 +20,14 @@ ENDINGS = {"png": ".png", "mp4": ".mp4", "gif": ".gif", "session": ".json"}
 
 
 def save(game: Game, kind: str, folder: Path, fps: float, ids: bool) -> Path:
-    """Write the current frame, the video of the current branch, or the session, to a new file.
+    """Write the current frame, the video of the current branch, or the session, to a new file in a folder.
 
     Args:
         game: What is played.
-        kind: One of `ENDINGS`.
-        folder: Where the file goes: ``played_01.png``, or the next number that is free.
+        kind: One of `ENDINGS`; a GIF is written where no MP4 can be.
+        folder: The file is ``played_01.png`` in it, or the next number that is free.
         fps: Frames per second of a video.
         ids: Whether action ids are drawn into a video.
-
-    Returns:
-        The file: a GIF where no MP4 could be written.
 
     Raises:
         OutputError: The file could not be written.
@@ -40,28 +37,25 @@ def save(game: Game, kind: str, folder: Path, fps: float, ids: bool) -> Path:
         raise ParameterError(f"{kind!r} cannot be saved.", fix=f"Use one of {', '.join(ENDINGS)}.")
     paths = (folder / f"played_{number:02d}{ENDINGS[kind]}" for number in itertools.count(1))
     path = next(path for path in paths if not path.exists())
-    scale = max(1, SIDE // game.frame.shape[0])
     if kind == "session":
         recording.write(path, game.recording())
-    elif kind == "png":
+        return path
+    frames, actions = game.last_frames(1 if kind == "png" else sys.maxsize)
+    large = upscale(frames, max(1, SIDE // frames.shape[1]))  # [T, H, W, 3]
+    if kind == "png":
         with writing(path):
-            path.write_bytes(png(Image.fromarray(upscale(game.frame, scale))))
-    else:
-        frames, actions = game.last_frames(sys.maxsize)  # [T, H, W, 3]
-        large = upscale(frames, scale)
-        if ids:
-            large = np.stack([_with_id(frame, action) for frame, action in zip(large, actions, strict=True)])
-        return write_gif(large, path, fps) if kind == "gif" else write_video(large, path, fps, scale=1).path
-    return path
+            path.write_bytes(png(Image.fromarray(large[-1])))
+        return path
+    if ids:
+        large = np.stack([_with_id(frame, action) for frame, action in zip(large, actions, strict=True)])
+    return write_gif(large, path, fps) if kind == "gif" else write_video(large, path, fps, scale=1).path
 
 
 def _with_id(frame: np.ndarray, action: int | None) -> np.ndarray:
     """A frame, uint8 ``[H, W, 3]``, with its action id in a corner; as it was without an action."""
     image = Image.fromarray(frame)
     size = max(12, frame.shape[0] // 14)
-    text = "" if action is None else str(action)
-    font = ImageFont.load_default(size)
-    ImageDraw.Draw(image).text(
-        (size // 2, size // 2), text, "#ffffff", font, stroke_width=size // 8, stroke_fill="#10151d"
-    )
+    place, text = (size // 2, size // 2), "" if action is None else str(action)
+    font, border = ImageFont.load_default(size), size // 8
+    ImageDraw.Draw(image).text(place, text, "#ffffff", font, stroke_width=border, stroke_fill="#10151d")
     return np.asarray(image)

@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,19 +63,15 @@ class KeyMap:
             if not isinstance(chords, list):
                 raise ParameterError(f"The keys of action {action} are no list.", fix="Delete the file.")
             keys[action_id(action, n_actions)] = tuple(dict.fromkeys(map(_chord, chords)))
-        taken = [chord for chords in keys.values() for chord in chords]
-        twice = sorted({chord for chord in taken if taken.count(chord) > 1})
-        if twice:
-            raise ParameterError(f"{twice[0]} stands for two actions.", fix="Take it away from one of them.")
+        counts = Counter(itertools.chain(*keys.values()))
+        for chord in sorted(counts):
+            if counts[chord] > 1:
+                raise ParameterError(f"{chord} stands for two actions.", fix="Take it away from one of them.")
         return cls(keys, action_id(content.get("idle", 0), n_actions))
 
 
 def default_keys(labels: Sequence[ActionLabel]) -> KeyMap:
-    """Chords for ``"right + jump"``, suggested keys, and a digit or else a free letter for every id.
-
-    Args:
-        labels: One for each action id.
-    """
+    """Chords for ``"right + jump"``, suggested keys, and a digit or else a free letter for every id."""
     suggested = suggested_keys(labels)
     named = {label.name: suggested[label.id] for label in labels if suggested[label.id]}
     keys = {}

@@ -1,8 +1,5 @@
 """What each action id does, learned from data: nobody names the actions that a latent action model learned.
 
-    for label in label_actions(opened):
-        print(label.id, label.name, label.share, label.motion)
-
 A spread sample of the dataset goes through the latent action model. For each id, a label says how often it
 was inferred, how the player moved meanwhile and, where the dataset holds true actions, which of them it
 stands for. Labels are kept in ``data/<world>_actions.json`` with the hashes of the files that they were made
@@ -66,7 +63,7 @@ class ActionLabel:
 
 
 def label_actions(opened: OpenWorld, clips: int = 256, root: Path = ROOT) -> list[ActionLabel]:
-    """The label of every action id: the kept ones, or made now (half a minute on a slow CPU) and kept.
+    """The label of every action id: those kept in ``root/data``, or made now (seconds) and kept.
 
     Args:
         opened: The world.
@@ -76,12 +73,12 @@ def label_actions(opened: OpenWorld, clips: int = 256, root: Path = ROOT) -> lis
     Raises:
         DatasetError: The dataset cannot be read.
     """
-    path = root / "data" / f"{opened.world.name}_actions.json"
+    path, count = root / "data" / f"{opened.world.name}_actions.json", opened.suite.n_actions
     hashes = {part: opened.hashes[part] for part in ("dataset", "latent_actions")}
     made_from = {"method": METHOD, "clips": clips, **hashes}
-    labels = _read(path, made_from, opened.suite.n_actions)
+    labels = _read(path, made_from, count)
     if labels is None:
-        labels = describe(*sample(opened, clips), opened.suite.n_actions, opened.world.true_actions)
+        labels = describe(*sample(opened, clips), count, opened.world.true_actions)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, {"made_from": made_from, "labels": [asdict(label) for label in labels]})
@@ -174,7 +171,7 @@ def player_motion(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
 
 
 def picture_shift(before: np.ndarray, after: np.ndarray) -> tuple[int, int]:
-    """By how much the whole picture moved, in pixels down and to the right; up to `REACH` in each direction.
+    """Pixels, up to `REACH`, by which the whole picture moved down and to the right.
 
     (0, 0) also where no shift explains at least a quarter of what changed.
     """

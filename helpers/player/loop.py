@@ -43,31 +43,20 @@ class Step:
     transfer: float  # seconds it took to bring the pictures to the CPU
 
 
-class Backlog:
-    """Steps that were sent to the browser and not yet reported as drawn.
+class Backlog(deque[tuple[int, float]]):
+    """Steps that were sent to the browser and not yet reported as drawn: its number, and when it was sent.
 
     Nothing is sent while the oldest of them is `BEHIND`, so it holds a second's worth of frames at most.
     """
 
-    def __init__(self) -> None:
-        self._sent: deque[tuple[int, float]] = deque()
-
-    def sent(self, sequence: int, now: float) -> None:
-        """Add a step."""
-        self._sent.append((sequence, now))
-
     def drawn(self, sequence: int) -> None:
         """Take this step off, and all before it: they were drawn too, or never will be."""
-        while self._sent and self._sent[0][0] <= sequence:
-            self._sent.popleft()
+        while self and self[0][0] <= sequence:
+            self.popleft()
 
     def age(self, now: float) -> float:
         """Seconds since the oldest step was sent; 0 without any."""
-        return now - self._sent[0][1] if self._sent else 0.0
-
-    def clear(self) -> None:
-        """Expect nothing any more."""
-        self._sent.clear()
+        return now - self[0][1] if self else 0.0
 
 
 class Loop:
@@ -76,10 +65,10 @@ class Loop:
     Args:
         game: Touch it in a job (`put`) only, or while play is `paused`.
         draw: Called by the thread with each step.
-        report: Called by the thread when something else changed; the text is a note for the player, or empty.
+        report: Called by the thread when something else changed, with a note for the player or "".
         fps: Frames a second to aim at.
         idle: The action where no key is held.
-        watched: Whether the front end reports what it drew (`Backlog`).
+        watched: Whether the front end reports what it drew.
     """
 
     def __init__(
@@ -257,8 +246,8 @@ class Loop:
             self._last = action
             self._sequence += 1
             if self._watched and self._playing:
-                self._backlog.sent(self._sequence, time.monotonic())
-        timing = game.timing
-        self._draw(Step(self._sequence, frames, action, game.generated, press, timing.model, timing.transfer))
+                self._backlog.append((self._sequence, time.monotonic()))
+        seconds = game.timing.model, game.timing.transfer
+        self._draw(Step(self._sequence, frames, action, game.generated, press, *seconds))
         if game.branch != branch:
             self._report("")

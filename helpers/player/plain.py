@@ -1,5 +1,6 @@
 """The player where anywidget is missing: a picture, a button for each action, a field, play and pause."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -37,11 +38,10 @@ class PlainPlayer:
         self.loop = Loop(game, self._draw_step, self._report, game.opened.world.fps, idle=0, watched=False)
         self._preset = Preset(game, self.loop, root)
         count = game.opened.suite.n_actions
-        self.buttons = [
-            _button(str(action), partial(self.loop.tap, action), "48px") for action in range(count)
-        ]
-        self.play_button = _button("play", self._toggle, icon="play")
-        self.reset_button = _button("reset", partial(self.loop.put, self._reset), icon="undo")
+        taps = [partial(self.loop.tap, action) for action in range(count)]
+        self.buttons = [_button(str(action), tap, width="48px") for action, tap in enumerate(taps)]
+        self.play_button = _button("play", self._toggle, "play")
+        self.reset_button = _button("reset", partial(self.loop.put, self._reset), "undo")
         self.field = widgets.Text(
             placeholder=f"action id, 0 to {count - 1}", continuous_update=False, layout={"width": "170px"}
         )
@@ -70,7 +70,8 @@ class PlainPlayer:
 
     def paused(self) -> AbstractContextManager[None]:
         """A block in which play stands still."""
-        self.play_button.description = "play"
+        self.loop.play(False)
+        self._report("")
         return self.loop.paused()
 
     def close(self) -> None:
@@ -80,10 +81,7 @@ class PlainPlayer:
 
     def _toggle(self) -> None:
         self.loop.play(not self.loop.playing)
-        self._name_play_button()
-
-    def _name_play_button(self) -> None:
-        self.play_button.description = "pause" if self.loop.playing else "play"
+        self._report("")
 
     def _read_field(self, change: dict[str, str]) -> None:
         text = change["new"].strip()
@@ -107,7 +105,7 @@ class PlainPlayer:
 
     def _report(self, note: str) -> None:
         self.message.value = note
-        self._name_play_button()
+        self.play_button.description = "pause" if self.loop.playing else "play"
 
     def _draw_step(self, step: Step) -> None:
         self._draw()
@@ -121,7 +119,7 @@ class PlainPlayer:
         self.strip.value = png(contact_sheet([("", frames)], captions, scale=1, columns=STRIP))
 
 
-def _button(text: str, press: Any, width: str = "90px", icon: str = "") -> widgets.Button:
+def _button(text: str, press: Callable[[], object], icon: str = "", width: str = "90px") -> widgets.Button:
     button = widgets.Button(description=text, icon=icon, layout={"width": width})
     button.on_click(lambda _: press())
     return button

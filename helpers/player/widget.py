@@ -29,7 +29,7 @@ presets, the keys and ``state`` are touched by jobs in the loop's thread only.
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from functools import partial
@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import anywidget
+import numpy as np
 import traitlets
 
 from helpers.errors import RunbookError
@@ -89,8 +90,7 @@ class Player(anywidget.AnyWidget):
         self.game, self._n_actions = game, suite.n_actions
         self._run, self._root = run, root
         self._lock = threading.Lock()
-        self._rewind_to: int | None = None
-        self._views = 0
+        self._rewind_to = self._views = 0
         self._phase = "warming up"
         names = dict(enumerate(opened.world.true_actions))
         self._labels = [ActionLabel(action, names.get(action, "")) for action in range(suite.n_actions)]
@@ -106,7 +106,8 @@ class Player(anywidget.AnyWidget):
     def paused(self) -> AbstractContextManager[None]:
         """A block in which play stands still; what the page asks for is done after it."""
         if self.loop.alive:
-            self._on_play(False)
+            self.loop.play(False)
+            self.loop.put(self._update)
         return self.loop.paused()
 
     def close(self) -> None:
@@ -118,26 +119,23 @@ class Player(anywidget.AnyWidget):
 
     def _receive(self, _widget: Any, content: Any, _buffers: Any) -> None:
         """Note what was asked for. Nothing that a page sends can do more than be refused."""
-        if not isinstance(content, dict):
-            return
-        handler = getattr(self, f"_on_{content.get('type')}", None)
-        if handler is None:
-            return
+        message = dict(content) if isinstance(content, dict) else {}
+        kind = message.pop("type", "")
+        handler = getattr(self, f"_on_{kind}", None)
         try:
-            handler(**{name: value for name, value in content.items() if name != "type"})
+            if handler:
+                handler(**message)
         except RunbookError as error:
-            self._refuse(str(error))
+            self._say("refused", text=str(error))
         except (TypeError, ValueError, OverflowError) as error:
-            self._refuse(f"{content.get('type')}: {error}")
+            self._say("refused", text=f"{kind}: {error}")
 
-    def _refuse(self, text: str) -> None:
-        self.send({"type": "refused", "text": text})
+    def _say(self, kind: str, frames: Iterable[np.ndarray] = (), **content: Any) -> None:
+        """Send the page a message; each frame is uint8 ``[H, W, 3]``."""
+        self.send({"type": kind, **content}, [frame.tobytes() for frame in frames])
 
-    def _do(self, job: Callable[[], object], pause: bool = True, jump: bool = False) -> bool:
-        """Have the loop do something; False where too much waits already. The job may return a note.
-
-        With ``pause`` play pauses before it; with ``jump`` the page gets the frames before where it led.
-        """
+    def _do(self, job: Callable[[], object], pause: bool = True, jump: bool = False) -> None:
+        """Have the loop do something, which may return a note; after a jump the page gets another strip."""
 
         def updating() -> None:
             self._note = str(job() or "")
@@ -147,10 +145,8 @@ class Player(anywidget.AnyWidget):
 
         if pause:
             self.loop.play(False)
-        taken = self.loop.put(updating)
-        if not taken:
-            self._refuse("That was too fast; once more, please.")
-        return taken
+        if not self.loop.put(updating):
+            self._say("refused", text="That was too fast; once more, please.")
 
     def _on_hello(self) -> None:
         with self._lock:
@@ -188,12 +184,9 @@ class Player(anywidget.AnyWidget):
         self._do(partial(self.game.select, int(branch)), jump=True)
 
     def _on_rewind(self, to: int) -> None:
-        """A dragged finger asks for many: the last of them counts."""
-        with self._lock:
-            waits = self._rewind_to is not None
-            self._rewind_to = int(to)
-        if not waits and not self._do(self._rewind, jump=True):
-            self._rewind_to = None
+        """A dragged finger asks for many: all that wait go to the last of them."""
+        self._rewind_to = int(to)
+        self._do(self._rewind, jump=True)
 
     def _on_set(self, name: str, value: Any) -> None:
         if name == "fps":
@@ -254,8 +247,7 @@ class Player(anywidget.AnyWidget):
             self._update()
 
     def _draw(self, step: Step) -> None:
-        content = {"type": "frame", **vars(step)}
-        self.send(content, [frame.tobytes() for frame in content.pop("frames")])
+        self._say("frame", **vars(step))
         if not self.loop.playing:
             self._update()
 
@@ -290,19 +282,14 @@ class Player(anywidget.AnyWidget):
 
     def _send_strip(self) -> None:
         frames, actions = self.game.last_frames(STRIP)
-        content = {"type": "strip", "actions": actions, "generated": self.game.generated}
-        self.send(content, [frame.tobytes() for frame in frames])
+        self._say("strip", frames, actions=actions, generated=self.game.generated)
 
     def _rewind(self) -> None:
-        with self._lock:
-            to, self._rewind_to = self._rewind_to, None
-        if to is not None:
-            self.game.rewind(min(max(to, 0), self.game.branches[self.game.branch].generated))
+        self.game.rewind(min(max(self._rewind_to, 0), self.game.branches[self.game.branch].generated))
 
     def _send_starts(self) -> None:
         starts = self.game.starts()
-        content = {"type": "starts", "rows": [int(start.row) for start in starts]}
-        self.send(content, [start.thumbnail.tobytes() for start in starts])
+        self._say("starts", [start.thumbnail for start in starts], rows=[int(start.row) for start in starts])
 
     def _send_what_if(self, frames: int) -> None:
         names = [f"{label.id} {label.name}".strip() for label in self._labels]
@@ -311,7 +298,7 @@ class Player(anywidget.AnyWidget):
 
     def _save(self, kind: str, overlay: bool) -> None:
         path = captures.save(self.game, kind, self._run, self.loop.fps, overlay)
-        self.send({"type": "saved", "path": str(path)})
+        self._say("saved", path=str(path))
 
 
 def _number(value: Any) -> Any:
