@@ -22,13 +22,9 @@ class AnyPlayer(Protocol):
 
 
 def open_player(game: Game, run: Path) -> AnyPlayer | None:
-    """A player of the game, shown in the cell; None without ``use_interactive_mode``, and for a replay.
+    """A player that goes on with the game, shown in the cell; what it saves goes to the folder ``run``.
 
-    Running the cell again closes the player that it opened before.
-
-    Args:
-        game: What is played; it goes on from where it stands.
-        run: The folder for what the player saves.
+    None without ``use_interactive_mode``, and for a replay. Running the cell again closes the older player.
     """
     if not game.settings.use_interactive_mode or game.settings.replay:
         return None

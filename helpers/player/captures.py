@@ -20,14 +20,10 @@ ENDINGS = {"png": ".png", "mp4": ".mp4", "gif": ".gif", "session": ".json"}
 
 
 def save(game: Game, kind: str, folder: Path, fps: float, ids: bool) -> Path:
-    """Write the current frame, the video of the current branch, or the session, to a new file in a folder.
+    """Write the current frame, the video of the current branch, or the session, to a new file.
 
-    Args:
-        game: What is played.
-        kind: One of `ENDINGS`; a GIF is written where no MP4 can be.
-        folder: The file is ``played_01.png`` in it, or the next number that is free.
-        fps: Frames per second of a video.
-        ids: Whether action ids are drawn into a video.
+    The file is ``played_01.png`` in ``folder``, or the next number that is free; a GIF where no MP4 can be
+    written. ``kind`` is one of `ENDINGS`; a video plays at ``fps`` and, with ``ids``, shows its action ids.
 
     Raises:
         OutputError: The file could not be written.

@@ -63,12 +63,9 @@ class ActionLabel:
 
 
 def label_actions(opened: OpenWorld, clips: int = 256, root: Path = ROOT) -> list[ActionLabel]:
-    """The label of every action id: those kept in ``root/data``, or made now (seconds) and kept.
+    """The label of every action id: those kept in ``root/data``, or made now (half a minute on a slow CPU).
 
-    Args:
-        opened: The world.
-        clips: At most so many clips of 5 frames are looked at, spread evenly over the dataset.
-        root: The folder that holds ``data/``.
+    At most ``clips`` clips of 5 frames are looked at, spread evenly over the dataset.
 
     Raises:
         DatasetError: The dataset cannot be read.
@@ -111,11 +108,11 @@ def _read(path: Path, made_from: dict[str, Any], count: int) -> list[ActionLabel
 
 
 def sample(opened: OpenWorld, clips: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Actions and motion in clips spread over the dataset.
+    """Pairs of frames from clips spread over the dataset.
 
     Returns:
-        Of each pair of frames: the inferred action int64 ``[N]``, how the player moved float ``[N, 2]``, and
-        the true action int64 ``[N]`` where there is one.
+        Their inferred actions int64 ``[N]``, how the player moved float ``[N, 2]``, and their true actions
+        int64 ``[N]`` where there are any.
     """
     world, suite = opened.world, opened.suite
     inferred, motion, true = [], [], []
@@ -134,7 +131,7 @@ def sample(opened: OpenWorld, clips: int) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def player_motion(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
-    """How the player moves against the world from one frame to the next.
+    """How the player moves against the world from one frame to the next: pixels to the right, and downwards.
 
     Where a shift explains changes all over the picture, the camera follows the player: the player moves the
     other way. Where only a part of it changes, that part is what moves, and its optical flow is the motion.
@@ -146,9 +143,6 @@ def player_motion(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     Args:
         before: Grey values float ``[H, W]`` in [0, 1].
         after: Likewise.
-
-    Returns:
-        Pixels to the right, and downwards.
     """
     from skimage.measure import block_reduce
     from skimage.registration import optical_flow_ilk
@@ -190,17 +184,10 @@ def picture_shift(before: np.ndarray, after: np.ndarray) -> tuple[int, int]:
 def describe(
     inferred: np.ndarray, motion: np.ndarray, true: np.ndarray | None, count: int, names: Sequence[str] = ()
 ) -> list[ActionLabel]:
-    """Labels from a sample.
+    """The labels of ``count`` action ids, from a `sample`; ``names`` are those of the true actions, if known.
 
     An id stands for the true action it coincides with most: the times both are there, of the times either is
     (Jaccard's index), which neither the commonest action nor a chance of the rarest can win.
-
-    Args:
-        inferred: Action ids int64 ``[N]``.
-        motion: float ``[N, 2]``.
-        true: int64 ``[N]``; None without true actions.
-        count: How many ids there are.
-        names: Of the true actions; () if nobody knows them.
     """
     labels = []
     for action in range(count):

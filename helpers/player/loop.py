@@ -59,32 +59,22 @@ class Backlog(deque[tuple[int, float]]):
         return now - self[0][1] if self else 0.0
 
 
+@dataclass(eq=False)
 class Loop:
-    """Plays a game in a thread of its own, which lives from `wake` to `sleep`.
+    """Plays a game in a thread of its own, which lives from `wake` to `sleep`."""
 
-    Args:
-        game: Touch it in a job (`put`) only, or while play is `paused`.
-        draw: Called by the thread with each step.
-        report: Called by the thread when something else changed, with a note for the player or "".
-        fps: Frames a second to aim at.
-        idle: The action where no key is held.
-        watched: Whether the front end reports what it drew.
-    """
+    game: Game  # touch it in a job (`put`) only, or while play is `paused`
+    draw: Callable[[Step], None]  # called by the thread with each step
+    report: Callable[[str], None]  # called by the thread when something else changed, with a note or ""
+    fps: float  # frames a second to aim at
+    idle: int  # the action where no key is held
+    watched: bool = True  # whether the front end reports what it drew
 
-    def __init__(
-        self,
-        game: Game,
-        draw: Callable[[Step], None],
-        report: Callable[[str], None],
-        fps: float,
-        idle: int,
-        watched: bool = True,
-    ) -> None:
-        self.game, self.fps, self.idle = game, fps, idle
-        self._draw, self._report, self._watched = draw, report, watched
+    def __post_init__(self) -> None:
+        self.playing = False  # whether the world goes on by itself; `play` changes it
         self._changed = threading.Condition()
         self._jobs: deque[Job] = deque()
-        self._busy = self._awake = self._playing = self._stopped = False
+        self._busy = self._awake = self._stopped = False
         self._thread: threading.Thread | None = None
         self._held: int | None = None
         self._pressed: tuple[int, int] | None = None  # an action not yet taken, and the number of its press
@@ -94,11 +84,6 @@ class Loop:
         self._backlog = Backlog()
 
     # --- for any thread ------------------------------------------------------------------------------
-
-    @property
-    def playing(self) -> bool:
-        """Whether the world goes on by itself."""
-        return self._playing
 
     @property
     def alive(self) -> bool:
@@ -118,7 +103,7 @@ class Loop:
     def sleep(self, timeout: float = 10.0) -> None:
         """Pause and end the thread, at the latest after the step it is in; waiting jobs are dropped."""
         with self._changed:
-            self._awake = self._playing = False
+            self._awake = self.playing = False
             self._jobs.clear()
             self._changed.notify_all()
             thread = self._thread
@@ -128,11 +113,11 @@ class Loop:
     def play(self, on: bool) -> None:
         """Let the world go on by itself, or pause after the step it is in."""
         with self._changed:
-            if on and not self._playing:
+            if on and not self.playing:
                 self._due = time.monotonic()
                 self._backlog.clear()
                 self._pressed = None
-            self._playing = on
+            self.playing = on
             self._changed.notify_all()
 
     @contextlib.contextmanager
@@ -143,7 +128,7 @@ class Loop:
             RunbookError: A step did not end in ``timeout`` seconds.
         """
         with self._changed:
-            self._playing = False
+            self.playing = False
             if not self.wait(timeout):
                 raise RunbookError(
                     f"The player's last step did not end within {timeout:.0f} s.", fix="Try again."
@@ -166,7 +151,7 @@ class Loop:
     def tap(self, action: int, press: int = 0) -> None:
         """Take an action for one step: the next one while playing, else one right now."""
         with self._changed:
-            if self._playing:
+            if self.playing:
                 self._pressed = (action, press)
                 if action != self._last:
                     self._due = min(self._due, time.monotonic())  # a key is answered at once
@@ -205,7 +190,7 @@ class Loop:
                 except Exception as error:  # whatever a step raises, the thread must live to take the next
                     self.play(False)
                     known = isinstance(error, RunbookError)
-                    self._report(str(error) if known else f"{type(error).__name__}: {error}")
+                    self.report(str(error) if known else f"{type(error).__name__}: {error}")
                 with self._changed:
                     self._busy = False
                     self._changed.notify_all()
@@ -216,13 +201,13 @@ class Loop:
             while self._awake:
                 now = time.monotonic()
                 age = self._backlog.age(now)
-                going = self._playing and age <= BEHIND and not self._stopped
+                going = self.playing and age <= BEHIND and not self._stopped
                 self._busy = True
                 if self._jobs and not self._stopped:
                     return self._jobs.popleft()
-                if self._playing and age > SILENT:
-                    self._playing = False
-                    return partial(self._report, "Paused: the page has not been seen for a while.")
+                if self.playing and age > SILENT:
+                    self.playing = False
+                    return partial(self.report, "Paused: the page has not been seen for a while.")
                 if going and now >= self._due:
                     return self._advance
                 self._busy = False
@@ -245,9 +230,9 @@ class Loop:
         with self._changed:
             self._last = action
             self._sequence += 1
-            if self._watched and self._playing:
+            if self.watched and self.playing:
                 self._backlog.append((self._sequence, time.monotonic()))
         seconds = game.timing.model, game.timing.transfer
-        self._draw(Step(self._sequence, frames, action, game.generated, press, *seconds))
+        self.draw(Step(self._sequence, frames, action, game.generated, press, *seconds))
         if game.branch != branch:
-            self._report("")
+            self.report("")

@@ -25,12 +25,9 @@ SIDE = 384
 
 
 class PlainPlayer:
-    """Buttons, a field and the current frame.
+    """Buttons, a field and the current frame. It saves nothing itself, the notebook's next cell does.
 
-    Args:
-        game: What is played.
-        _run: Not used: this player saves nothing itself, the notebook's next cell does.
-        root: The folder that holds ``outputs/``, where a world's presets are kept.
+    A world's presets are kept in ``root/outputs``.
     """
 
     def __init__(self, game: Game, _run: Path, root: Path = ROOT) -> None:

@@ -87,8 +87,10 @@ function render({ model, el }) {
   const choice = (name, label, options) => {
     const select = element("select", { "data-set": name });
     for (const [value, text] of options) select.append(element("option", { value }, text));
-    select.addEventListener("change", () =>
-      say("set", { name, value: name === "idle" ? Number(select.value) : select.value }));
+    select.addEventListener("change", () => {
+      if (name === "idle") say("keys", { keys: { idle: Number(select.value), keys: state().keys } });
+      else say("set", { name, value: select.value });
+    });
     return element("label", {}, label, select);
   };
   const ids = [...Array(world.actions).keys()];
@@ -146,7 +148,8 @@ function render({ model, el }) {
     else if (["png", "mp4", "gif", "session"].includes(name)) {
       saved.textContent = "saving …";
       say("save", { kind: name, overlay: overlay.checked });
-    } else say(name);
+    } else if (name === "reset") say("restart", { start: null });
+    else if (name === "step") say("tap", { action: state().idle, press: press() });
   }
   clips.hidden = whatIf.hidden = true;
 
@@ -331,6 +334,7 @@ function render({ model, el }) {
     play.classList.toggle("tw-on", now.playing);
     curtain.textContent = now.phase === "ready" ? "" : `${now.phase} …`;
     note.textContent = now.note;
+    if (now.note && saved.textContent === "saving …") saved.textContent = "";
     updatePresets(now);
     const given = { preset: now.preset, fps: now.fps, temperature: now.temperature, steps: now.steps, seed: now.seed,
       feedback: now.feedback, idle: now.idle };

@@ -7,12 +7,13 @@ Page to kernel, each with a ``type``; none is answered with anything but the mes
 
     hello; bye                  a view came; the last one went
     seen {sequence}             the newest frame that was drawn, at most every 200 ms
-    play {on}; step; reset      go on by itself or pause; one step of the idle action; back to the clip
+    play {on}                   go on by itself, or pause
     hold {action, press}        an action is held down (null: let go); press numbers the key press or click
     tap {action, press}         one step of an action
     rewind {to}; select {branch}
-    set {name, value}           steps, temperature, seed, feedback, preset, fps or idle
-    starts; restart {start}     ask for places to start from; start from one
+    restart {start}             from a row of the dataset (null: from the same clip)
+    set {name, value}           steps, temperature, seed, feedback, preset or fps
+    starts                      ask for places to start from
     what_if {frames}
     save {kind, overlay}        png, mp4, gif or session
     keys {keys}                 the key map, as its file has it
@@ -23,8 +24,8 @@ Kernel to page, each with its pictures as raw RGB (or one PNG) in ``buffers``:
     strip {actions, generated}                                    the last frames, after a jump
     starts {rows}; what_if; saved {path}; refused {text}
 
-JupyterLab may call a handler on any thread, so a handler leaves a note for the loop and goes. The game, the
-presets, the keys and ``state`` are touched by jobs in the loop's thread only.
+JupyterLab may deliver a message on any thread, so its handler, ``_on_…``, leaves a note for the loop and
+goes. The game, the presets, the keys and ``state`` are touched by the loop's jobs, ``_do_…``, only.
 """
 
 import math
@@ -52,7 +53,6 @@ from helpers.player.loop import FASTEST, Loop, Step
 from helpers.player.preset import Preset
 from helpers.run_folder import ROOT
 
-HERE = Path(__file__).resolve().parent
 STRIP = 12
 """Frames in the strip below the picture."""
 
@@ -63,40 +63,35 @@ LABEL_CLIPS = 128
 class Player(anywidget.AnyWidget):
     """A game on a canvas: buttons, a field and keys for the actions, a strip of the last frames, and tools.
 
-    Args:
-        game: What is played.
-        run: The folder for what is saved.
-        root: The folder that holds ``data/``, where a world's keys and labels are kept, and ``outputs/``,
-            where its presets are.
+    What the player saves goes to ``run``. A world's keys and labels are kept in ``root/data``, its presets in
+    ``root/outputs``.
     """
 
-    _esm = HERE / "player.js"
-    _css = HERE / "player.css"
+    _esm = Path(__file__).with_name("player.js")
+    _css = Path(__file__).with_name("player.css")
     world = traitlets.Dict().tag(sync=True)
     state = traitlets.Dict().tag(sync=True)
 
     def __init__(self, game: Game, run: Path, root: Path = ROOT) -> None:
-        opened, suite = game.opened, game.opened.suite
-        super().__init__(
-            world={
-                "title": opened.world.title,
-                "size": suite.frame_size,
-                "actions": suite.n_actions,
-                "horizon": game.horizon,
-                "device": str(suite.device),
-                "fastest": FASTEST,
-            }
-        )
-        self.game, self._n_actions = game, suite.n_actions
-        self._run, self._root = run, root
+        world, suite = game.opened.world, game.opened.suite
+        super().__init__()
+        self.world = {
+            "title": world.title,
+            "size": suite.frame_size,
+            "actions": suite.n_actions,
+            "horizon": game.horizon,
+            "device": str(suite.device),
+            "fastest": FASTEST,
+        }
+        self.game, self._run, self._root, self._n_actions = game, run, root, suite.n_actions
         self._lock = threading.Lock()
         self._rewind_to = self._views = 0
         self._phase = "warming up"
-        names = dict(enumerate(opened.world.true_actions))
+        names = dict(enumerate(world.true_actions))
         self._labels = [ActionLabel(action, names.get(action, "")) for action in range(suite.n_actions)]
-        self._keys_path = root / "data" / f"{opened.world.name}_keys.json"
+        self._keys_path = root / "data" / f"{world.name}_keys.json"
         self._own_keys, self._note = load_keys(self._keys_path, suite.n_actions)
-        self.loop = Loop(game, self._draw, self._report, opened.world.fps, self._keys.idle)
+        self.loop = Loop(game, self._draw, self._update, world.fps, self._keys.idle)
         self._preset = Preset(game, self.loop, root)
         self._update()
         self.on_msg(self._receive)
@@ -115,16 +110,18 @@ class Player(anywidget.AnyWidget):
         self.loop.sleep()
         super().close()
 
-    # --- what the page asks for ----------------------------------------------------------------------
+    # --- on any thread -------------------------------------------------------------------------------
 
     def _receive(self, _widget: Any, content: Any, _buffers: Any) -> None:
         """Note what was asked for. Nothing that a page sends can do more than be refused."""
         message = dict(content) if isinstance(content, dict) else {}
         kind = message.pop("type", "")
-        handler = getattr(self, f"_on_{kind}", None)
+        note, job = (getattr(self, f"_{prefix}_{kind}", None) for prefix in ("on", "do"))
         try:
-            if handler:
-                handler(**message)
+            if note:
+                note(**message)
+            elif job:
+                self._put(partial(job, **message), pause=kind not in ("set", "keys"))
         except RunbookError as error:
             self._say("refused", text=str(error))
         except (TypeError, ValueError, OverflowError) as error:
@@ -134,18 +131,19 @@ class Player(anywidget.AnyWidget):
         """Send the page a message; each frame is uint8 ``[H, W, 3]``."""
         self.send({"type": kind, **content}, [frame.tobytes() for frame in frames])
 
-    def _do(self, job: Callable[[], object], pause: bool = True, jump: bool = False) -> None:
-        """Have the loop do something, which may return a note; after a jump the page gets another strip."""
+    def _put(self, job: Callable[[], str | None], pause: bool) -> None:
+        """Have the loop do something that may return a note for the player."""
 
-        def updating() -> None:
-            self._note = str(job() or "")
-            if jump:
-                self._send_strip()
-            self._update()
+        def job_and_update() -> None:
+            try:
+                note = job() or ""
+            except RunbookError as error:  # refused; play goes on
+                note = str(error)
+            self._update(note)
 
         if pause:
             self.loop.play(False)
-        if not self.loop.put(updating):
+        if not self.loop.put(job_and_update):
             self._say("refused", text="That was too fast; once more, please.")
 
     def _on_hello(self) -> None:
@@ -164,10 +162,7 @@ class Player(anywidget.AnyWidget):
 
     def _on_play(self, on: bool) -> None:
         self.loop.play(bool(on))
-        self.loop.put(partial(self._report, ""))
-
-    def _on_step(self) -> None:
-        self.loop.tap(self.loop.idle)
+        self.loop.put(partial(self._update, ""))
 
     def _on_hold(self, action: int | None, press: int = 0) -> None:
         self.loop.hold(None if action is None else self._known(action), int(press))
@@ -175,59 +170,61 @@ class Player(anywidget.AnyWidget):
     def _on_tap(self, action: int, press: int = 0) -> None:
         self.loop.tap(self._known(action), int(press))
 
-    def _on_restart(self, start: int | None = None) -> None:
-        self._do(partial(self.game.restart, start), jump=True)
-
-    _on_reset = _on_restart
-
-    def _on_select(self, branch: int) -> None:
-        self._do(partial(self.game.select, int(branch)), jump=True)
-
     def _on_rewind(self, to: int) -> None:
         """A dragged finger asks for many: all that wait go to the last of them."""
         self._rewind_to = int(to)
-        self._do(self._rewind, jump=True)
-
-    def _on_set(self, name: str, value: Any) -> None:
-        if name == "fps":
-            self.loop.fps = min(checked(name, _number(value), low=1), FASTEST)
-            self.loop.put(self._update)
-        elif name == "idle":
-            idle = self._known(value)
-            self._do(lambda: self._keep_keys(KeyMap(self._keys.keys, idle)), pause=False)
-        elif name == "preset":
-            self._do(partial(self._preset.choose, str(value)), pause=False)
-        elif name in Play._fields:
-            self._do(partial(self.game.set, **{name: _number(value)}), pause=False)
-
-    def _on_keys(self, keys: Any) -> None:
-        self._do(partial(self._keep_keys, KeyMap.read(keys, self._n_actions)), pause=False)
-
-    def _on_starts(self) -> None:
-        self._do(self._send_starts)
-
-    def _on_what_if(self, frames: int = 4) -> None:
-        self._do(partial(self._send_what_if, min(max(int(frames), 1), 16)))
-
-    def _on_save(self, kind: str, overlay: bool = False) -> None:
-        self._do(partial(self._save, kind, bool(overlay)))
+        self._put(self._rewind, pause=True)
 
     def _known(self, action: Any) -> int:
         return action_id(repr(action), self._n_actions)  # by repr(), a text is none
 
     # --- in the loop's thread ------------------------------------------------------------------------
 
+    def _rewind(self) -> None:
+        self.game.rewind(min(max(self._rewind_to, 0), self.game.branches[self.game.branch].generated))
+        self._send_strip()
+
+    def _do_select(self, branch: int) -> None:
+        self.game.select(branch)
+        self._send_strip()
+
+    def _do_restart(self, start: int | None) -> None:
+        self.game.restart(start)
+        self._send_strip()
+
+    def _do_set(self, name: str, value: Any) -> None:
+        if name == "preset":
+            self._preset.choose(str(value))
+        elif name == "fps":
+            self.loop.fps = min(checked(name, _number(value), low=1), FASTEST)
+        elif name in Play._fields:
+            self.game.set(**{name: _number(value)})
+
+    def _do_keys(self, keys: Any) -> str | None:
+        self._own_keys = KeyMap.read(keys, self._n_actions)
+        self.loop.idle = self._own_keys.idle
+        try:
+            save_keys(self._keys_path, self._own_keys)
+        except OSError as error:
+            return f"The keys hold for now; {self._keys_path} could not be written ({error.strerror})."
+        return None
+
+    def _do_starts(self) -> None:
+        starts = self.game.starts()
+        self._say("starts", [start.thumbnail for start in starts], rows=[int(start.row) for start in starts])
+
+    def _do_what_if(self, frames: int = 4) -> None:
+        names = [f"{label.id} {label.name}".strip() for label in self._labels]
+        futures = self.game.what_if(min(max(int(frames), 1), 16))
+        self.send({"type": "what_if"}, [png(what_if_picture(self.game.frame, futures, names))])
+
+    def _do_save(self, kind: str, overlay: bool = False) -> None:
+        path = captures.save(self.game, kind, self._run, self.loop.fps, bool(overlay))
+        self._say("saved", path=str(path))
+
     @property
     def _keys(self) -> KeyMap:
         return self._own_keys or default_keys(self._labels)
-
-    def _keep_keys(self, keys: KeyMap) -> str:
-        self._own_keys, self.loop.idle = keys, keys.idle
-        try:
-            save_keys(self._keys_path, keys)
-        except OSError as error:
-            return f"The keys hold for now; {self._keys_path} could not be written ({error.strerror})."
-        return ""
 
     def _welcome(self) -> None:
         """Bring a view up to date. The first one waits for what a headless run has no use for."""
@@ -251,13 +248,10 @@ class Player(anywidget.AnyWidget):
         if not self.loop.playing:
             self._update()
 
-    def _report(self, note: str) -> None:
-        self._note = note
-        self._update()
-
-    def _update(self) -> None:
-        """Bring the page's ``state`` up to date."""
+    def _update(self, note: str | None = None) -> None:
+        """Bring the page's ``state`` up to date, with another note for the player or the one that it has."""
         game = self.game
+        self._note = self._note if note is None else note
         self.state = {
             "phase": self._phase,
             "note": self._note,
@@ -283,22 +277,6 @@ class Player(anywidget.AnyWidget):
     def _send_strip(self) -> None:
         frames, actions = self.game.last_frames(STRIP)
         self._say("strip", frames, actions=actions, generated=self.game.generated)
-
-    def _rewind(self) -> None:
-        self.game.rewind(min(max(self._rewind_to, 0), self.game.branches[self.game.branch].generated))
-
-    def _send_starts(self) -> None:
-        starts = self.game.starts()
-        self._say("starts", [start.thumbnail for start in starts], rows=[int(start.row) for start in starts])
-
-    def _send_what_if(self, frames: int) -> None:
-        names = [f"{label.id} {label.name}".strip() for label in self._labels]
-        picture = what_if_picture(self.game.frame, self.game.what_if(frames), names)
-        self.send({"type": "what_if"}, [png(picture)])
-
-    def _save(self, kind: str, overlay: bool) -> None:
-        path = captures.save(self.game, kind, self._run, self.loop.fps, overlay)
-        self._say("saved", path=str(path))
 
 
 def _number(value: Any) -> Any:
