@@ -32,7 +32,7 @@ class PlainPlayer:
 
     def __init__(self, game: Game, _run: Path, root: Path = ROOT) -> None:
         self.game = game
-        self.loop = Loop(game, self._draw_step, self._report, game.opened.world.fps, idle=0, watched=False)
+        self.loop = Loop(game, self._draw, self._report, game.opened.world.fps, idle=0, watched=False)
         self._preset = Preset(game, self.loop, root)
         count = game.opened.suite.n_actions
         taps = [partial(self.loop.tap, action) for action in range(count)]
@@ -104,16 +104,14 @@ class PlainPlayer:
         self.message.value = note
         self.play_button.description = "pause" if self.loop.playing else "play"
 
-    def _draw_step(self, step: Step) -> None:
-        self._draw()
-        self.message.value = f"{step.generated} frame(s), last step {1000 * step.model:.0f} ms"
-
-    def _draw(self) -> None:
+    def _draw(self, step: Step | None = None) -> None:
         frames, actions = self.game.last_frames(STRIP)  # [<=STRIP, H, W, 3]
         captions = ["given" if action is None else str(action) for action in actions]
         scale = max(1, SIDE // frames.shape[1])
         self.image.value = png(Image.fromarray(upscale(frames[-1], scale)))
         self.strip.value = png(contact_sheet([("", frames)], captions, scale=1, columns=STRIP))
+        if step is not None:
+            self.message.value = f"{step.generated} frame(s), last step {1000 * step.model:.0f} ms"
 
 
 def _button(text: str, press: Callable[[], object], icon: str = "", width: str = "90px") -> widgets.Button:

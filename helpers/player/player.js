@@ -1,18 +1,18 @@
-// The player as it is seen: a canvas, and everything that is touched around it.
-// What is said to the kernel and heard from it is written at the top of widget.py.
+// The player on the page: a canvas, and the buttons, fields and keys around it.
+// The messages between page and kernel are listed at the top of widget.py.
 
-const REPORT_MS = 200; // how often the kernel hears what was drawn
+const REPORT_MS = 200; // how often the kernel is told what was drawn
 const STRIP = 12;
 
 function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
+  const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (name === "class") made.className = value;
-    else if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (value !== false && value != null) made.setAttribute(name, value === true ? "" : value);
+    if (name === "class") node.className = value;
+    else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value !== false && value != null) node.setAttribute(name, value === true ? "" : value);
   }
-  made.append(...children);
-  return made;
+  node.append(...children);
+  return node;
 }
 
 function draw(canvas, buffer, size) {
@@ -31,7 +31,7 @@ const isBrowserKey = (event) => event.ctrlKey || event.metaKey || event.altKey |
 const isField = (target) => ["INPUT", "SELECT", "TEXTAREA"].includes(target.tagName);
 
 const KEY_NAMES = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Space: "␣" };
-const shownKey = (chord) =>
+const keyName = (chord) =>
   chord.split("+").map((code) => KEY_NAMES[code] ?? code.replace(/^(Key|Digit|Numpad)/, "")).join("+");
 
 function render({ model, el }) {
@@ -41,7 +41,7 @@ function render({ model, el }) {
     try {
       model.send({ type, ...content });
     } catch {
-      // A kernel that was restarted or shut down hears nothing more of this player.
+      // A kernel that was restarted or shut down does not know this player.
       clearInterval(timer);
       curtain.textContent = "The kernel is gone: run the cell again.";
     }
@@ -55,7 +55,7 @@ function render({ model, el }) {
   const curtain = element("div", { class: "tw-curtain" });
   const timeline = element("input", {
     class: "tw-timeline", type: "range", min: 0, max: 0, step: world.horizon, value: 0,
-    title: "drag back, then play on from there: a branch",
+    title: "drag back, then play on from there: that opens a branch",
   });
   const count = element("span", { class: "tw-count" });
   const strip = element("div", { class: "tw-strip" });
@@ -64,8 +64,8 @@ function render({ model, el }) {
   const saved = element("div", { class: "tw-saved" });
   const refusal = element("span", { class: "tw-refusal", role: "alert" });
   const pads = element("div", { class: "tw-pads" });
-  const branches = element("select", { class: "tw-branches", title: "branches: ways that play went" });
-  const whatIf = element("img", { class: "tw-whatif", alt: "what each action leads to" });
+  const branches = element("select", { class: "tw-branches", title: "branches of this play" });
+  const whatIf = element("img", { class: "tw-whatif", alt: "the frames that each action leads to" });
   const clips = element("div", { class: "tw-clips" });
   const keyRows = element("div", { class: "tw-keyrows" });
   const overlay = element("input", { type: "checkbox", "data-overlay": true });
@@ -77,7 +77,7 @@ function render({ model, el }) {
 
   const tool = (name, text, title) =>
     element("button", { type: "button", "data-do": name, title, onclick: () => act(name) }, text);
-  const play = tool("play", "▶ Play", "go on by itself, or pause");
+  const play = tool("play", "▶ Play", "play on, or pause");
 
   const setting = (name, label, attributes) => {
     const input = element("input", { "data-set": name, ...attributes });
@@ -130,12 +130,12 @@ function render({ model, el }) {
 
   // --- doing -----------------------------------------------------------------------------------------
 
-  const asked = new Map(); // press -> when
+  const pressTimes = new Map(); // by the number of the press, until its frame is drawn
   let presses = 0;
   const press = () => {
     presses += 1;
-    asked.set(presses, performance.now());
-    if (asked.size > 50) asked.delete(asked.keys().next().value);
+    pressTimes.set(presses, performance.now());
+    if (pressTimes.size > 50) pressTimes.delete(pressTimes.keys().next().value);
     return presses;
   };
   const hold = (action) => say("hold", action == null ? { action } : { action, press: press() });
@@ -165,7 +165,7 @@ function render({ model, el }) {
   let rewindAt = 0;
   let rewindTimer = 0;
   const rewind = (to) => {
-    // A dragged finger moves faster than a kernel needs to hear of it; where it stops is always told.
+    // A dragged finger moves faster than the kernel can follow; where it stops is always sent.
     clearTimeout(rewindTimer);
     const wait = Math.max(0, rewindAt + 60 - performance.now());
     rewindTimer = setTimeout(() => { rewindAt = performance.now(); say("rewind", { to }); }, wait);
@@ -194,7 +194,7 @@ function render({ model, el }) {
 
   const down = new Set();
   let held = null;
-  const chosen = () => {
+  const actionOfKeys = () => {
     let best = null;
     let length = 0;
     for (const [action, chords] of Object.entries(state().keys ?? {})) {
@@ -208,7 +208,7 @@ function render({ model, el }) {
     return best;
   };
   const holdKeys = () => {
-    const action = chosen();
+    const action = actionOfKeys();
     if (action !== held) { held = action; hold(action); }
   };
   const release = () => { down.clear(); holdKeys(); };
@@ -230,7 +230,7 @@ function render({ model, el }) {
 
   // --- showing ---------------------------------------------------------------------------------------
 
-  const drawn = []; // when the last frames were drawn
+  const drawTimes = []; // of the last frames
   let newest = null; // the step to draw next: the latest wins
   let sequence = 0;
   let generated = 0;
@@ -245,7 +245,7 @@ function render({ model, el }) {
       element("figcaption", {}, text));
   };
 
-  function show(content, buffers) {
+  function showStep(content, buffers) {
     const began = performance.now();
     draw(screen, buffers.at(-1), size);
     sequence = content.sequence;
@@ -255,10 +255,10 @@ function render({ model, el }) {
     });
     while (strip.children.length > STRIP) strip.firstChild.remove();
     const now = performance.now();
-    drawn.push(now);
-    while (drawn.length > 60 || now - drawn[0] > 2000) drawn.shift();
-    const pressed = asked.get(content.press);
-    if (pressed !== undefined) { last.latency = now - pressed; asked.clear(); }
+    drawTimes.push(now);
+    while (drawTimes.length > 60 || now - drawTimes[0] > 2000) drawTimes.shift();
+    const pressed = pressTimes.get(content.press);
+    if (pressed !== undefined) { last.latency = now - pressed; pressTimes.clear(); }
     Object.assign(last, { model: 1000 * content.model, transfer: 1000 * content.transfer, draw: now - began });
     root.dataset.seen = sequence;
     count.textContent = `frame ${generated}`;
@@ -269,12 +269,12 @@ function render({ model, el }) {
     root.dataset.generated = generated;
   }
 
-  function tell() {
-    const rate = drawn.length > 1 ? (1000 * (drawn.length - 1)) / (drawn.at(-1) - drawn[0]) : 0;
-    const shown = (value) => (value === undefined ? "–" : value.toFixed(value < 10 ? 1 : 0));
+  function showTimes() {
+    const rate = drawTimes.length > 1 ? (1000 * (drawTimes.length - 1)) / (drawTimes.at(-1) - drawTimes[0]) : 0;
+    const rounded = (value) => (value === undefined ? "–" : value.toFixed(value < 10 ? 1 : 0));
     const { model: ms, transfer, draw: drawing, latency } = last;
-    readout.textContent = `${rate.toFixed(0)} fps · model ${shown(ms)} · transfer ${shown(transfer)} · ` +
-      `draw ${shown(drawing)} ms` + (latency === undefined ? "" : ` · key to frame ${shown(latency)} ms`);
+    readout.textContent = `${rate.toFixed(0)} fps · model ${rounded(ms)} · transfer ${rounded(transfer)} · ` +
+      `draw ${rounded(drawing)} ms` + (latency === undefined ? "" : ` · key to frame ${rounded(latency)} ms`);
     Object.assign(readout.dataset, {
       fps: rate.toFixed(1), modelMs: ms ?? "", transferMs: transfer ?? "", drawMs: drawing ?? "",
       latencyMs: latency ?? "",
@@ -287,22 +287,22 @@ function render({ model, el }) {
     if (!newest) return;
     const { content, buffers } = newest;
     newest = null;
-    show(content, buffers);
+    showStep(content, buffers);
   };
 
-  function heard(content, buffers) {
-    const views = (buffers ?? []).map((buffer) => buffer);
+  function receive(content, buffers) {
+    const pictures = buffers ?? [];
     if (content.type === "frame") {
-      newest = { content, buffers: views };
+      newest = { content, buffers: pictures };
       // A hidden page draws nothing, and must not look as if it lagged behind for ever.
       if (!pending) pending = document.hidden ? setTimeout(paint, 0) : requestAnimationFrame(paint);
     } else if (content.type === "strip") {
       newest = null;
       generated = content.generated;
-      drawn.length = 0;
-      const first = generated - views.length + 1;
-      strip.replaceChildren(...views.map((buffer, i) => thumb(buffer, content.actions[i], first + i)));
-      draw(screen, views.at(-1), size);
+      drawTimes.length = 0;
+      const first = generated - pictures.length + 1;
+      strip.replaceChildren(...pictures.map((buffer, i) => thumb(buffer, content.actions[i], first + i)));
+      draw(screen, pictures.at(-1), size);
       if (document.activeElement !== timeline) timeline.value = generated;
       root.dataset.generated = generated;
       count.textContent = `frame ${generated}`;
@@ -310,14 +310,14 @@ function render({ model, el }) {
     } else if (content.type === "starts") {
       clips.replaceChildren(...content.rows.map((row, i) => {
         const canvas = element("canvas", { width: size, height: size });
-        draw(canvas, views[i], size);
+        draw(canvas, pictures[i], size);
         const pick = () => { clips.hidden = true; say("restart", { start: row }); root.focus(); };
         return element("button", { type: "button", "data-start": row, title: `row ${row}`, onclick: pick }, canvas);
       }));
       clips.hidden = false;
     } else if (content.type === "what_if") {
       URL.revokeObjectURL(whatIf.src);
-      whatIf.src = URL.createObjectURL(new Blob([views[0]], { type: "image/png" }));
+      whatIf.src = URL.createObjectURL(new Blob([pictures[0]], { type: "image/png" }));
       whatIf.hidden = false;
     } else if (content.type === "saved") {
       saved.textContent = content.path;
@@ -374,43 +374,43 @@ function render({ model, el }) {
   });
 
   const presets = root.querySelector('[data-set="preset"]');
-  let presetsMade = "";
+  let presetsShown = "";
   function updatePresets(now) {
-    const made = JSON.stringify([now.presets, now.preset_help]);
+    const content = JSON.stringify([now.presets, now.preset_help]);
     presets.parentElement.title = now.preset_meaning;
-    if (made === presetsMade) return;
-    presetsMade = made;
+    if (content === presetsShown) return;
+    presetsShown = content;
     presets.replaceChildren(element("option", { value: "" }, "as set"),
       ...now.presets.map(([name, title]) =>
         element("option", { value: name, title }, name.replace("fps", " fps"))),
       ...(now.presets.length ? [] : [element("option", { disabled: true }, `to measure: ${now.preset_help}`)]));
   }
 
-  let padsMade = "";
+  let padsShown = "";
   function updatePads(now) {
-    const made = JSON.stringify([now.labels, now.keys]);
-    if (made === padsMade) return;
-    padsMade = made;
+    const content = JSON.stringify([now.labels, now.keys]);
+    if (content === padsShown) return;
+    padsShown = content;
     now.labels.forEach((label, id) => {
       const keys = (now.keys[id] ?? []).filter((chord) => !/^(Digit|Numpad)/.test(chord)).slice(0, 1);
       padButtons[id].replaceChildren(
         element("b", {}, String(id)),
         element("span", {}, label.name),
         element("small", {}, [label.count ? `${label.arrow} ${Math.round(100 * label.share)}%` : "",
-          ...keys.map(shownKey)].filter(Boolean).join(" · ")));
+          ...keys.map(keyName)].filter(Boolean).join(" · ")));
       padButtons[id].classList.toggle("tw-dead", label.dead);
-      padButtons[id].title = label.dead ? "almost never seen in the data: nobody knows what it does"
+      padButtons[id].title = label.dead ? "hardly ever seen in the data: nobody knows what it does"
         : `mean motion ${label.motion.map((part) => part.toFixed(1)).join(", ")} pixels a frame`
           + (label.certainty == null ? ""
             : `; stands for “${label.name}” ${Math.round(100 * label.certainty)}% of the time`);
     });
   }
 
-  let keysMade = "";
+  let keysShown = "";
   function updateKeys(now) {
-    const made = JSON.stringify(now.keys);
-    if (made === keysMade || keyRows.contains(document.activeElement)) return;
-    keysMade = made;
+    const content = JSON.stringify(now.keys);
+    if (content === keysShown || keyRows.contains(document.activeElement)) return;
+    keysShown = content;
     keyRows.replaceChildren(...ids.map((id) => {
       const input = element("input", { "data-keys": id, value: (now.keys[id] ?? []).join(" "), size: 34 });
       input.addEventListener("change", () => {
@@ -425,9 +425,9 @@ function render({ model, el }) {
 
   timer = setInterval(() => {
     if (sequence !== reported) { reported = sequence; say("seen", { sequence }); }
-    tell();
+    showTimes();
   }, REPORT_MS);
-  model.on("msg:custom", heard);
+  model.on("msg:custom", receive);
   model.on("change:state", update);
   update();
   say("hello");
@@ -435,7 +435,7 @@ function render({ model, el }) {
   return () => {
     clearInterval(timer);
     clearTimeout(rewindTimer);
-    model.off("msg:custom", heard);
+    model.off("msg:custom", receive);
     model.off("change:state", update);
     document.removeEventListener("visibilitychange", onHidden);
     URL.revokeObjectURL(whatIf.src);

@@ -23,7 +23,7 @@ class Preset:
         self._game, self._loop = game, loop
         self._folder = root / "outputs" / "presets"
         self._name = self._own = "".join(game.settings.preset.lower().split())
-        self._before: tuple[Any, float] | None = None
+        self._before: tuple[Any, float] = game.play, loop.fps
         self.look()
 
     def look(self) -> None:
@@ -65,15 +65,12 @@ class Preset:
             )
         if not self.chosen:
             self._before = self._game.play, self._loop.fps
+        play, fps = self._before
         if name:
-            self._apply(self._reached[name], min(frames_a_second(name), FASTEST))
-        elif self._before:
-            self._apply(*self._before)
-        self._name = name
-
-    def _apply(self, decoding: Any, fps: float) -> None:
-        self._game.set(**_values(decoding))
+            play, fps = self._reached[name], min(frames_a_second(name), FASTEST)
+        self._game.set(**_values(play))
         self._loop.fps = fps
+        self._name = name
 
 
 def _values(decoding: Any) -> dict[str, Any]:
