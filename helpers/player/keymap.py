@@ -21,7 +21,7 @@ from helpers.report import write_json
 
 _CODE = re.compile(r"[A-Z][A-Za-z0-9]{0,19}")
 _LONGEST_CHORD = 4
-_LETTERS = "ZXCVBNMFGHJKLRTYUIOP"  # those that nothing suggests, for ids beyond the digits
+_FREE = [f"Key{letter}" for letter in "ZXCVBNMFGHJKLRTYUIOP"]  # for ids beyond the digits
 
 _SUGGESTED = {
     "left": ("ArrowLeft", "KeyA"),
@@ -79,9 +79,9 @@ def default_keys(labels: Sequence[ActionLabel]) -> KeyMap:
         parts = [named.get(name, ()) for name in label.name.split(" + ")]
         together = [sorted(set(chord)) for chord in itertools.product(*parts) if len(parts) > 1]
         chords = ["+".join(chord) for chord in together if len(chord) == len(parts)]
-        digits = [f"Digit{label.id}", f"Numpad{label.id}"] if label.id < 10 else []
-        letters = [f"Key{letter}" for letter in _LETTERS[max(0, label.id - 10) :][:1] if not digits]
-        keys[label.id] = (*chords, *suggested[label.id], *digits, *letters)
+        number = label.id
+        own = [f"Digit{number}", f"Numpad{number}"] if number < 10 else _FREE[number - 10 : number - 9]
+        keys[number] = (*chords, *suggested[number], *own)
     return KeyMap(keys, idle_action(labels))
 
 

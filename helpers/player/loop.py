@@ -201,17 +201,17 @@ class Loop:
             while self._awake:
                 now = time.monotonic()
                 age = self._backlog.age(now)
-                going = self.playing and age <= BEHIND and not self._stopped
+                plays = self.playing and age <= BEHIND and not self._stopped
                 self._busy = True
                 if self._jobs and not self._stopped:
                     return self._jobs.popleft()
                 if self.playing and age > SILENT:
                     self.playing = False
                     return partial(self.report, "Paused: the page has not been seen for a while.")
-                if going and now >= self._due:
+                if plays and now >= self._due:
                     return self._advance
                 self._busy = False
-                self._changed.wait(min(self._due - now, 0.5) if going else 0.5)
+                self._changed.wait(min(self._due - now, 0.5) if plays else 0.5)
             self._thread = None
             return None
 
