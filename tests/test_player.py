@@ -426,7 +426,7 @@ def test_play_stops_when_the_last_view_is_gone(page: Page) -> None:
 def test_a_player_that_nobody_looks_at_does_nothing(game: Game, tmp_path: Path) -> None:
     player = Player(game, tmp_path, tmp_path)
     assert not player.loop.alive
-    with player.paused():
+    with paused(player):
         assert game.rollout().actions == [2, 0]
     assert not player.loop.alive
     player.close()
@@ -532,7 +532,7 @@ def test_the_plain_player_plays_by_button_and_field(plain: PlainPlayer) -> None:
     assert plain.loop.wait()
     plain.field.value = "3"
     assert plain.loop.wait()
-    with plain.paused():
+    with paused(plain):
         assert plain.game.rollout().actions == [2, 0, 1, 3]
     assert before.shape == (384, 384, 3) and not np.array_equal(pixels(plain.image.value), before)
     plain.reset_button.click()

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from helpers.play.game import Game
+from helpers.player.loop import Loop
 
 
 class AnyPlayer(Protocol):
     """What the notebook needs of a player, whichever it is."""
 
-    def paused(self) -> AbstractContextManager[object]:
-        """A block in which play stands still, and nothing that the page asks for is done."""
+    loop: Loop
 
     def close(self) -> None:
         """End the thread and take the player off the page."""
@@ -50,12 +50,8 @@ def open_player(game: Game, run: Path) -> AnyPlayer | None:
 
 
 def paused(player: AnyPlayer | None) -> AbstractContextManager[object]:
-    """A block in which the player's game may be read and saved; does nothing where there is no player.
-
-    Raises:
-        RunbookError: The step that is being taken does not end.
-    """
-    return player.paused() if player else nullcontext()
+    """A block in which play stands still, so that the game may be read; does nothing without a player."""
+    return player.loop.paused() if player else nullcontext()
 
 
 def _cell_id(shell: Any) -> str:

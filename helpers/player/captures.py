@@ -13,9 +13,7 @@ from helpers.play import recording
 from helpers.play.game import Game
 from helpers.run_folder import writing
 
-SIDE = 384
-"""Pictures are about this large, in whole multiples of the frames' size."""
-
+SIDE = 384  # pixels: about the size of pictures, which is a whole multiple of the frames'
 ENDINGS = {"png": ".png", "mp4": ".mp4", "gif": ".gif", "session": ".json"}
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from helpers.errors import ParameterError
 from helpers.player.labels import ActionLabel
 from helpers.report import write_json
+from helpers.run_folder import writing
 
 _CODE = re.compile(r"[A-Z][A-Za-z0-9]{0,19}")
 _LONGEST_CHORD = 4
@@ -122,17 +123,14 @@ def load_keys(path: Path, n_actions: int) -> tuple[KeyMap | None, str]:
 
 
 def save_keys(path: Path, keys: KeyMap) -> None:
-    """Keep a key map; raises `OSError` where it cannot be written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, keys.to_json())
+    """Keep a key map; raises an `OutputError` where it cannot be written."""
+    with writing(path, fix="The keys hold for now; free some disk to keep them."):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, keys.to_json())
 
 
 def action_id(value: Any, n_actions: int) -> int:
-    """The id that somebody typed, or that a file or a page holds.
-
-    Raises:
-        ParameterError: It is none of the suite's.
-    """
+    """The id that somebody typed, or that a file or a page holds; a `ParameterError` if it is none."""
     text = str(value)
     if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text) < n_actions):
         raise ParameterError(f"{text[:40]!r} is not an action id.", fix=f"Use 0 to {n_actions - 1}.")

@@ -27,9 +27,7 @@ from helpers.run_folder import ROOT
 
 log = logging.getLogger("runbook.action_labels")
 
-METHOD = 1
-"""Raised whenever labels are made by another method, so that kept ones are made again."""
-
+METHOD = 1  # raised whenever labels are made by another method, so that kept ones are made again
 CLIP = 5  # frames: what latent action models are trained on
 BATCH = 16
 DEAD = 0.005  # of all inferred actions
@@ -108,11 +106,10 @@ def _read(path: Path, made_from: dict[str, Any], count: int) -> list[ActionLabel
 
 
 def sample(opened: OpenWorld, clips: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Pairs of frames from clips spread over the dataset.
+    """Of N pairs of frames, from clips spread over the dataset: actions, and how the player moved.
 
     Returns:
-        Their inferred actions int64 ``[N]``, how the player moved float ``[N, 2]``, and their true actions
-        int64 ``[N]`` where there are any.
+        Inferred actions int64 ``[N]``, motion float ``[N, 2]``, and true actions int64 ``[N]`` or None.
     """
     world, suite = opened.world, opened.suite
     inferred, motion, true = [], [], []
@@ -133,16 +130,13 @@ def sample(opened: OpenWorld, clips: int) -> tuple[np.ndarray, np.ndarray, np.nd
 def player_motion(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     """How the player moves against the world from one frame to the next: pixels to the right, and downwards.
 
+    The frames are grey values, float ``[H, W]`` in [0, 1].
     Where a shift explains changes all over the picture, the camera follows the player: the player moves the
     other way. Where only a part of it changes, that part is what moves, and its optical flow is the motion.
 
     Sources: Jain and Jain, "Displacement measurement and its application in interframe image coding" (1981),
     for the shift, by trying all of them; Le Besnerais and Champagnat, "Dense optical flow by iterative local
     window registration" (2005), in scikit-image, for the flow.
-
-    Args:
-        before: Grey values float ``[H, W]`` in [0, 1].
-        after: Likewise.
     """
     from skimage.measure import block_reduce
     from skimage.registration import optical_flow_ilk

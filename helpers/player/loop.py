@@ -20,14 +20,10 @@ from helpers.play.game import Game
 
 Job = Callable[[], object]
 
-QUEUE = 8
-"""Jobs that may wait; later ones are dropped, or the world would lag ever further behind its player."""
-
-BEHIND, SILENT = 1.0, 5.0
-"""Seconds without a sign of the browser after which play waits for it, and after which play is paused."""
-
-FASTEST = 60
-"""Frames a second; no screen needs more."""
+QUEUE = 8  # jobs that may wait; with more of them the world would lag ever further behind its player
+BEHIND = 1.0  # seconds without a sign of the browser after which play waits for it
+SILENT = 5.0  # seconds without a sign of the browser after which play is paused
+FASTEST = 60  # frames a second; no screen needs more
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ class Loop:
 
     game: Game  # touch it in a job (`put`) only, or while play is `paused`
     draw: Callable[[Step], None]  # called by the thread with each step
-    report: Callable[[str], None]  # called by the thread when something else changed, with a note or ""
+    report: Callable[[str], None]  # called when something else changed, with a note for the player or ""
     fps: float  # frames a second to aim at
     idle: int  # the action where no key is held
     watched: bool = True  # whether the front end reports what it drew
@@ -128,13 +124,15 @@ class Loop:
             RunbookError: A step did not end in ``timeout`` seconds.
         """
         with self._changed:
-            self.playing = False
+            played, self.playing = self.playing, False
             if not self.wait(timeout):
                 raise RunbookError(
                     f"The player's last step did not end within {timeout:.0f} s.", fix="Try again."
                 )
             self._stopped = True
         try:
+            if played:
+                self.report("")
             yield
         finally:
             with self._changed:

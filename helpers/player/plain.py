@@ -1,7 +1,6 @@
 """The player where anywidget is missing: a picture, a button for each action, a field, play and pause."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,8 @@ from helpers.player.loop import Loop, Step
 from helpers.player.preset import AS_SET, Preset
 from helpers.run_folder import ROOT
 
-STRIP = 8
-"""Frames in the strip below the picture."""
-
-SIDE = 384
-"""Side of the current frame, in screen pixels."""
+STRIP = 8  # frames in the strip below the picture
+SIDE = 384  # screen pixels: side of the current frame
 
 
 class PlainPlayer:
@@ -64,12 +60,6 @@ class PlainPlayer:
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         return self.view._repr_mimebundle_(**options)
-
-    def paused(self) -> AbstractContextManager[None]:
-        """A block in which play stands still."""
-        self.loop.play(False)
-        self._report("")
-        return self.loop.paused()
 
     def close(self) -> None:
         """End the thread and take the widgets off the page."""

@@ -9,8 +9,7 @@ from helpers.player.loop import FASTEST, Loop
 from helpers.presets import measure as presets
 from helpers.presets.measure import frames_a_second
 
-AS_SET = ""
-"""The choice of no preset: steps, temperature and feedback as the player or the notebook set them."""
+AS_SET = ""  # the choice of no preset: steps, temperature and feedback as player or notebook set them
 
 
 class Preset:

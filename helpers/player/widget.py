@@ -30,8 +30,8 @@ goes. The game, the presets, the keys and ``state`` are touched by the loop's jo
 
 import math
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -49,15 +49,12 @@ from helpers.play.tree import Play
 from helpers.player import captures
 from helpers.player.keymap import KeyMap, action_id, default_keys, load_keys, save_keys
 from helpers.player.labels import ActionLabel, label_actions
-from helpers.player.loop import FASTEST, Loop, Step
+from helpers.player.loop import FASTEST, Job, Loop, Step
 from helpers.player.preset import Preset
 from helpers.run_folder import ROOT
 
-STRIP = 12
-"""Frames in the strip below the picture."""
-
-LABEL_CLIPS = 128
-"""Clips from which it is learned what the actions do: some seconds on a slow CPU, once for a world."""
+STRIP = 12  # frames in the strip below the picture
+LABEL_CLIPS = 128  # to learn from what the actions do: some seconds on a slow CPU, once for a world
 
 
 class Player(anywidget.AnyWidget):
@@ -96,15 +93,6 @@ class Player(anywidget.AnyWidget):
         self._update()
         self.on_msg(self._receive)
 
-    # --- for the notebook ----------------------------------------------------------------------------
-
-    def paused(self) -> AbstractContextManager[None]:
-        """A block in which play stands still; what the page asks for is done after it."""
-        if self.loop.alive:
-            self.loop.play(False)
-            self.loop.put(self._update)
-        return self.loop.paused()
-
     def close(self) -> None:
         """End the thread and take the player off the page."""
         self.loop.sleep()
@@ -131,13 +119,14 @@ class Player(anywidget.AnyWidget):
         """Send the page a message; each frame is uint8 ``[H, W, 3]``."""
         self.send({"type": kind, **content}, [frame.tobytes() for frame in frames])
 
-    def _put(self, job: Callable[[], str | None], pause: bool) -> None:
-        """Have the loop do something that may return a note for the player."""
+    def _put(self, job: Job, pause: bool) -> None:
+        """Have the loop do something; what it refuses is a note for the player, and play goes on."""
 
         def job_and_update() -> None:
+            note = ""
             try:
-                note = job() or ""
-            except RunbookError as error:  # refused; play goes on
+                job()
+            except RunbookError as error:
                 note = str(error)
             self._update(note)
 
@@ -200,14 +189,10 @@ class Player(anywidget.AnyWidget):
         elif name in Play._fields:
             self.game.set(**{name: _number(value)})
 
-    def _do_keys(self, keys: Any) -> str | None:
+    def _do_keys(self, keys: Any) -> None:
         self._own_keys = KeyMap.read(keys, self._n_actions)
         self.loop.idle = self._own_keys.idle
-        try:
-            save_keys(self._keys_path, self._own_keys)
-        except OSError as error:
-            return f"The keys hold for now; {self._keys_path} could not be written ({error.strerror})."
-        return None
+        save_keys(self._keys_path, self._own_keys)
 
     def _do_starts(self) -> None:
         starts = self.game.starts()
