@@ -134,7 +134,7 @@ class Lab:
         self.page, self.address = page, address
         self.errors: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        page.on("console", lambda line: self.errors.append(line.text) if line.type == "error" else None)
 
     def open(self, name: str) -> None:
         """Open a notebook and wait until its kernel answers."""
@@ -155,7 +155,7 @@ class Lab:
         self.page.evaluate(
             """async id => {
                 const { content } = window.jupyterapp.shell.currentWidget;
-                const index = content.widgets.findIndex(each => each.model.id === id);
+                const index = content.widgets.findIndex(cell => cell.model.id === id);
                 content.activeCellIndex = index;
                 await content.scrollToItem(index, "start");
             }""",
@@ -166,7 +166,7 @@ class Lab:
         """The ids of the notebook's cells."""
         return list(
             self.page.evaluate(
-                "() => [...window.jupyterapp.shell.currentWidget.content.model.cells].map(each => each.id)"
+                "() => [...window.jupyterapp.shell.currentWidget.content.model.cells].map(cell => cell.id)"
             )
         )
 

@@ -78,17 +78,17 @@ class Console:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the notebook lies and its run folder; the path is one that users have."""
-    made = tmp_path_factory.mktemp("浏览器 test")
-    (made / "notebooks").mkdir()
+    folder = tmp_path_factory.mktemp("浏览器 test")
+    (folder / "notebooks").mkdir()
     parametrised(
         ROOT / "notebooks" / "05_infer.ipynb",
-        made / "notebooks" / "05_infer.ipynb",
+        folder / "notebooks" / "05_infer.ipynb",
         use_interactive_mode=True,
-        run_dir=str(made / "run"),
+        run_dir=str(folder / "run"),
         steps=2,
         tf32=True,  # nothing on a CPU; what a test measures so is nobody's own measurement
     )
-    return made
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -238,8 +238,8 @@ def test_what_is_set_in_the_player_is_what_is_played(console: Console) -> None:
     console.root.locator("[data-set=feedback]").select_option("pixels")
     console.action(2)
     console.generated(1)
-    said = console.lab.run("print(game.play, console.loop.fps)")
-    assert "steps=3, temperature=0.8, seed=11, feedback='pixels') 12" in said
+    printed = console.lab.run("print(game.play, console.loop.fps)")
+    assert "steps=3, temperature=0.8, seed=11, feedback='pixels') 12" in printed
     for name, value in (("temperature", "0"), ("steps", "2"), ("seed", "0"), ("fps", "15")):
         field = console.root.locator(f"[data-set={name}]")
         field.fill(value)
@@ -271,8 +271,8 @@ def test_a_preset_that_was_measured_is_chosen_and_left_again(console: Console) -
         preset.select_option("30fps")
         console.action(2)
         console.generated(1)
-        said = console.lab.run("print(game.play, console.loop.fps)")
-        assert "steps=1, temperature=1.0, seed=0, feedback='pixels') 30" in said
+        printed = console.lab.run("print(game.play, console.loop.fps)")
+        assert "steps=1, temperature=1.0, seed=0, feedback='pixels') 30" in printed
         assert console.root.locator("[data-set=steps]").input_value() == "1"
         meaning = preset.evaluate("select => select.parentElement.title")
         assert meaning == "1 step, sampled, pixels: 40.0 frames a second, 20.00 dB"
@@ -304,11 +304,11 @@ def test_what_is_saved_opens_and_its_session_replays_equal(console: Console) -> 
         assert sum(1 for _ in video.decode(video=0)) == 4 + 3
     with Image.open(saved["gif"]) as picture:
         assert picture.is_animated
-    said = console.lab.run(
+    printed = console.lab.run(
         f"from helpers.play.replay import replay\nprint(replay({str(saved['session'])!r}).to_dict())",
         timeout=120,
     )
-    assert "'equal': True" in said
+    assert "'equal': True" in printed
     assert recording.read(saved["session"])["events"]
 
 
@@ -322,7 +322,7 @@ def test_other_cells_run_while_it_plays(console: Console) -> None:
 
 
 def test_two_players_in_one_notebook_are_independent(console: Console) -> None:
-    shown = "other = player.open_player(play(opened, choose_clip(opened, settings), settings), run)"
+    code = "other = player.open_player(play(opened, choose_clip(opened, settings), settings), run)"
     console.page.evaluate(
         """async code => {
             const { content, sessionContext } = window.jupyterapp.shell.currentWidget;
@@ -331,7 +331,7 @@ def test_two_players_in_one_notebook_are_independent(console: Console) -> None:
             content.activeCell.model.sharedModel.setSource(code);
             await window.jupyterapp.commands.execute("notebook:run-cell");
         }""",
-        shown,
+        code,
     )
     console.page.wait_for_function("document.querySelectorAll('.tw-player[data-phase=ready]').length === 2")
     second = Console(console.lab, 1)
@@ -350,10 +350,10 @@ def test_two_players_in_one_notebook_are_independent(console: Console) -> None:
 
 
 def threads(lab: Lab) -> int:
-    said = lab.run(
+    printed = lab.run(
         "import threading; print(sum(thread.name == 'player' for thread in threading.enumerate()))"
     )
-    return int(said)
+    return int(printed)
 
 
 def test_running_the_cell_again_leaves_one_thread_and_one_player(console: Console) -> None:
@@ -388,10 +388,10 @@ def test_a_long_play_keeps_up_and_its_memory_stays_flat(console: Console) -> Non
     start = console.number("generated")
     time.sleep(LONG)
     after, end = memory(console), console.number("generated")
-    made = int(console.lab.run("print(game.generated)"))
+    generated = int(console.lab.run("print(game.generated)"))
     assert console.data()["playing"] == "true"
     assert end > start  # it went on; how fast is no test's business
-    assert made - console.number("generated") < 60  # nothing queues up on the way
+    assert generated - console.number("generated") < 60  # nothing queues up on the way
     # A frame's picture, tokens and, for the newest 256, state are kept: well under 100 kB each.
     assert after[0] - before[0] < 40 + 0.1 * (end - start)
     assert after[1] - before[1] < 30

@@ -135,7 +135,7 @@ def test_it_waits_for_a_page_that_lags_and_pauses_when_it_is_gone(
     monkeypatch.setattr("helpers.player.loop.SILENT", 1.0)
     loop.wake()
     loop.play(True)
-    assert until(lambda: not loop.playing)  # nothing is ever reported as shown
+    assert until(lambda: not loop.playing)  # nothing is ever reported as drawn
     assert output.reports() == ["Paused: the page has not been seen for a while."]
     count = len(output.actions())
     time.sleep(0.2)
@@ -204,7 +204,7 @@ def test_a_key_map_is_kept_and_read_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "reason"),
     [
         ("[]", "A key map is"),
         ('{"keys": {"9": ["KeyA"]}}', "'9' is not an action id"),
@@ -215,12 +215,14 @@ def test_a_key_map_is_kept_and_read_back(tmp_path: Path) -> None:
         ("{", "could not be read"),
     ],
 )
-def test_a_key_map_that_is_none_is_left_alone_and_said(tmp_path: Path, content: str, said: str) -> None:
+def test_a_key_map_that_is_none_is_left_alone_and_the_note_says_why(
+    tmp_path: Path, content: str, reason: str
+) -> None:
     path = tmp_path / "keys.json"
     path.write_text(content, encoding="utf-8")
     keys, note = load_keys(path, 2)
     assert keys is None
-    assert said in note and note.endswith("using the default keys.")
+    assert reason in note and note.endswith("using the default keys.")
 
 
 # --- the console ---------------------------------------------------------------------------------------
@@ -394,7 +396,7 @@ def test_a_handler_leaves_a_note_and_goes_whatever_the_loop_is_busy_with(page: P
     assert keys.is_file()
 
 
-def test_keys_that_could_not_be_read_are_told_on_the_page(game: Game, tmp_path: Path) -> None:
+def test_the_note_of_an_unreadable_key_map_is_on_the_page(game: Game, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "demo_keys.json").write_text("{", encoding="utf-8")
     page = Page(Player(game, tmp_path, tmp_path))

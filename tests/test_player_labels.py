@@ -45,9 +45,9 @@ def test_where_little_moves_that_is_the_player(x: int, y: int) -> None:
     patch = texture(12) / 2 + 0.5
     before[28:40, 28:40] = patch
     after[28 + y : 40 + y, 28 + x : 40 + x] = patch
-    found = np.array(player_motion(before, after))
-    assert found @ (x, y) > 0.5 * 2
-    assert np.abs(found[[x == 0, y == 0]]).max() < 0.5
+    motion = np.array(player_motion(before, after))
+    assert motion @ (x, y) > 0.5 * 2
+    assert np.abs(motion[[x == 0, y == 0]]).max() < 0.5
 
 
 def test_large_frames_are_measured_small_and_told_in_their_own_pixels() -> None:
@@ -69,9 +69,9 @@ def test_stillness_and_cuts_are_no_motion() -> None:
 def test_an_id_is_called_what_it_stands_for_and_not_what_is_commonest() -> None:
     # Action 1 is rare, and inferred as id 0 half the time; id 0 shows it less than the commonest action.
     true = np.array([0] * 800 + [1] * 200)
-    found = np.array([1] * 600 + [0] * 200 + [0] * 190 + [1] * 10)
+    inferred = np.array([1] * 600 + [0] * 200 + [0] * 190 + [1] * 10)
     motion = np.zeros((1000, 2))
-    labels = describe(found, motion, true, 3, ("run", "jump"))
+    labels = describe(inferred, motion, true, 3, ("run", "jump"))
     assert [label.name for label in labels] == ["jump", "run", "unused"]
     assert [label.true_action for label in labels] == [1, 0, None]
     assert [label.certainty for label in labels] == [pytest.approx(190 / 390), pytest.approx(600 / 610), None]
@@ -81,10 +81,10 @@ def test_an_id_is_called_what_it_stands_for_and_not_what_is_commonest() -> None:
 
 
 def test_without_true_actions_an_id_is_called_by_what_it_changes() -> None:
-    found = np.arange(5).repeat(100)
+    inferred = np.arange(5).repeat(100)
     # Everything scrolls to the right; against that, each id pulls its own way.
     pulls = np.array([(-2, 0), (2, 0), (0, -2), (0, 2), (0, 0)], float)
-    labels = describe(found, pulls[found] + (3, 0), None, 6)
+    labels = describe(inferred, pulls[inferred] + (3, 0), None, 6)
     assert [label.name for label in labels] == ["left", "right", "up", "down", "still", "unused"]
     assert "".join(label.arrow for label in labels) == "←→↑↓··"
     assert labels[0].motion == (1, 0) and labels[0].effect == (-2, 0)
@@ -95,14 +95,14 @@ def test_without_true_actions_an_id_is_called_by_what_it_changes() -> None:
 
 
 def test_of_two_ids_that_do_the_same_the_stronger_gets_the_keys() -> None:
-    found = np.arange(3).repeat(100)
-    labels = describe(found, np.array([(1.0, 0), (4.0, 0), (-5.0, 0)])[found], None, 3)
+    inferred = np.arange(3).repeat(100)
+    labels = describe(inferred, np.array([(1.0, 0), (4.0, 0), (-5.0, 0)])[inferred], None, 3)
     assert suggested_keys(labels) == {0: (), 1: ("ArrowRight", "KeyD"), 2: ("ArrowLeft", "KeyA")}
 
 
 def test_ids_beyond_the_digits_get_letters_and_no_key_has_two() -> None:
-    found = np.arange(16).repeat(10)
-    keys = by_key(describe(found, np.zeros((160, 2)), None, 16))
+    inferred = np.arange(16).repeat(10)
+    keys = by_key(describe(inferred, np.zeros((160, 2)), None, 16))
     assert set(range(16)) == set(keys.values())
     assert [keys[key] for key in ("Digit9", "KeyZ", "KeyX")] == [9, 10, 11]
 
@@ -141,11 +141,11 @@ def opened(tmp_path: Path) -> OpenWorld:
 def test_labels_are_kept_and_read_again(
     opened: OpenWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = label_actions(opened, 10, tmp_path)
-    assert [label.id for label in made] == [0, 1, 2, 3]
+    labels = label_actions(opened, 10, tmp_path)
+    assert [label.id for label in labels] == [0, 1, 2, 3]
     assert json.loads((tmp_path / "data" / "demo_actions.json").read_text(encoding="utf-8"))
     monkeypatch.setattr(helpers.player.labels, "sample", None)  # it would fail if it were called
-    assert label_actions(opened, 10, tmp_path) == made
+    assert label_actions(opened, 10, tmp_path) == labels
 
 
 @pytest.mark.parametrize(
@@ -162,11 +162,11 @@ def test_labels_are_kept_and_read_again(
 def test_labels_of_other_weights_or_damaged_ones_are_made_again(
     opened: OpenWorld, tmp_path: Path, damage
 ) -> None:
-    made = label_actions(opened, 10, tmp_path)
+    labels = label_actions(opened, 10, tmp_path)
     kept = tmp_path / "data" / "demo_actions.json"
     wrong = damage(json.loads(kept.read_text(encoding="utf-8")))
     kept.write_text(wrong if isinstance(wrong, str) else json.dumps(wrong), encoding="utf-8")
-    assert label_actions(opened, 10, tmp_path) == made
+    assert label_actions(opened, 10, tmp_path) == labels
     assert json.loads(kept.read_text(encoding="utf-8"))["labels"][3]["id"] == 3
 
 

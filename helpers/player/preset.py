@@ -7,7 +7,6 @@ from helpers.errors import ParameterError
 from helpers.play.game import Game
 from helpers.player.loop import FASTEST, Loop
 from helpers.presets import measure as presets
-from helpers.presets.measure import frames_a_second
 
 AS_SET = ""  # the choice of no preset: steps, temperature and feedback as player or notebook set them
 
@@ -32,7 +31,7 @@ class Preset:
         """
         opened, settings = self._game.opened, self._game.settings
         measurement = presets.read(opened, settings, self._folder)
-        rates = {*presets.RATES, *([frames_a_second(self._own)] if self._own else [])}
+        rates = {*presets.RATES, *([presets.frames_a_second(self._own)] if self._own else [])}
         self._reached = presets.offered(measurement, sorted(rates)) if measurement else {}
         self.options = [(name, str(decoding)) for name, decoding in self._reached.items()]
         self.help = "" if self._reached else presets.command(opened, settings)
@@ -66,7 +65,7 @@ class Preset:
             self._before = self._game.play, self._loop.fps
         play, fps = self._before
         if name:
-            play, fps = self._reached[name], min(frames_a_second(name), FASTEST)
+            play, fps = self._reached[name], min(presets.frames_a_second(name), FASTEST)
         self._game.set(**_values(play))
         self._loop.fps = fps
         self._name = name
