@@ -140,6 +140,10 @@ def test_it_plays_by_button_by_field_and_by_key(console: Console) -> None:
     assert console.text(".tw-strip figure:last-child") == "2"
     captions = console.root.locator(".tw-strip figcaption").all_inner_texts()
     assert captions[-4:] == ["6", "2", "1", "2"]
+    console.do("step")
+    console.generated(5)
+    idle = console.root.locator("[data-set=idle]").input_value()
+    assert console.text(".tw-strip figure:last-child") == idle
 
 
 def test_an_id_out_of_range_is_refused_beside_the_field_and_play_goes_on(console: Console) -> None:
