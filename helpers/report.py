@@ -15,6 +15,7 @@ from helpers.errors import VerdictError
 
 if TYPE_CHECKING:
     from IPython.display import Image
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Status = Literal["ok", "warn", "fail", "skip"]
@@ -189,6 +190,12 @@ def picture(figure: "Figure", alt: str = "") -> "Image":
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=150)
     return Image(drawn.getvalue(), width=round(80 * figure.get_figwidth()), alt=alt)
+
+
+def tidy_axes(axes: "Axes") -> None:
+    """Give axes of matplotlib a faint grid and no frame above and on the right, as all plots here have it."""
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from helpers.play.game import Game
-from helpers.play.results import check_frames_differ, save, start_log, verify
+from helpers.play.results import check_frames_differ, check_silent_failures, save, start_log, verify
 from helpers.play.rollout import play
 from helpers.play.settings import Settings
 from helpers.play.world import OpenWorld, choose_clip, open_world
@@ -39,7 +40,14 @@ def game(opened: OpenWorld) -> Game:
     return play(opened, choose_clip(opened, SETTINGS), SETTINGS)
 
 
-def test_a_run_leaves_pictures_and_a_record_of_everything(opened: OpenWorld, game: Game, run: Path) -> None:
+MEMORY = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+
+
+def test_a_run_leaves_pictures_and_a_record_of_everything(
+    opened: OpenWorld, game: Game, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in MEMORY:
+        monkeypatch.setenv(name, "33554432")
     saved = save(game, run)
     checks = verify(game, saved, run)
     assert {check.status for check in checks} == {"ok"}
@@ -92,3 +100,28 @@ def test_saving_again_leaves_nothing_of_the_game_before(game: Game, tmp_path: Pa
     game.rewind(1)
     save(game, tmp_path)
     assert len(list((tmp_path / "frames").iterdir())) == 5
+
+
+def test_what_was_asked_for_and_did_not_happen_is_a_line_of_the_verdict(
+    game: Game, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in MEMORY:
+        monkeypatch.setenv(name, "33554432")
+    assert check_silent_failures(game) == []
+    opened = replace(game.opened, suite=replace(game.opened.suite), notes=("compile failed",))
+    opened.suite.graphs.refusal = "RuntimeError: not permitted"
+    monkeypatch.setattr(game, "opened", opened)
+    monkeypatch.setattr(game, "settings", replace(SETTINGS, tf32=True))
+    observed = {check.id: check.observed for check in check_silent_failures(game)}
+    assert observed["note"] == "compile failed"
+    assert "RuntimeError: not permitted" in observed["cuda_graph"]
+    assert "tf32" in observed["ignored"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives memory back at once")
+def test_a_kernel_without_the_memory_settings_says_what_that_costs(
+    game: Game, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(MEMORY[0], raising=False)
+    (line,) = [check for check in check_silent_failures(game) if check.id == "memory_settings"]
+    assert line.status == "skip" and MEMORY[0] in line.observed and "lab" in line.fix

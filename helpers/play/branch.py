@@ -10,54 +10,31 @@ from helpers.play.world import Clip
 
 @dataclass(frozen=True)
 class Branch:
-    """One way play went.
+    """One way play went, in generated frames."""
 
-    Args:
-        id: Its number; 0 is the first.
-        parent: The branch it left; None for the first.
-        at: Generated frames it shares with its parent.
-        length: Generated frames of its own.
-        generated: Generated frames from the start to its end: ``at + length``.
-    """
-
-    id: int
-    parent: int | None
-    at: int
-    length: int
-    generated: int
+    id: int  # 0 is the first
+    parent: int | None  # the branch it left; None for the first
+    at: int  # frames it shares with its parent
+    length: int  # frames of its own
+    generated: int  # frames from the start to its end: at + length
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """A branch of play as a value: what is saved, shown and measured.
+    """A branch of play as a value: what is saved, shown and measured."""
 
-    Args:
-        clip: What it started from.
-        given: Frames of context at the front of ``frames``.
-        frames: uint8 ``[T, H, W, 3]``: the context, then the generated frames.
-        truth: uint8 ``[T', H, W, 3]``, T' <= T: what the clip shows; as long as the clip.
-        actions: The action that led to each generated frame; None where there was none.
-        action_source: Where they came from.
-        tokens: uint16 or uint32 ``[T - given, P]``: the generated frames' tokens.
-        token_hashes: One a generated frame; equal tokens have equal hashes.
-        seconds: Seconds each step took, the first one's warm-up included.
-        psnr: dB against the truth, one a generated frame; empty where play left the clip.
-        gpu_seconds: Likewise by the GPU's own clock; empty on a CPU.
-        peak_memory_bytes: The most GPU memory torch held; 0 on a CPU.
-    """
-
-    clip: Clip
-    given: int
-    frames: np.ndarray
-    truth: np.ndarray
-    actions: list[int | None]
+    clip: Clip  # what it started from
+    given: int  # frames of context at the front of `frames`
+    frames: np.ndarray  # uint8 [T, H, W, 3]: the context, then the generated frames
+    truth: np.ndarray  # uint8 [T', H, W, 3], T' <= T: the clip, as far as it goes
+    actions: list[int | None]  # what led to each generated frame; None where there was no action
     action_source: ActionSource
-    tokens: np.ndarray
-    token_hashes: list[str]
-    seconds: list[float]
-    psnr: list[float]
-    gpu_seconds: list[float]
-    peak_memory_bytes: int
+    tokens: np.ndarray  # uint16 or uint32 [T - given, P], of the generated frames
+    token_hashes: list[str]  # one a generated frame; equal tokens have equal hashes
+    seconds: list[float]  # one a step, the first one's warm-up included
+    psnr: list[float]  # dB against the truth, one a generated frame; empty where play left the clip
+    gpu_seconds: list[float]  # one a step, by the GPU's own clock; empty on a CPU
+    peak_memory_bytes: int  # the most GPU memory torch held; 0 on a CPU
 
     @property
     def generated(self) -> int:
@@ -67,15 +44,15 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Start:
-    """A place to start from: a row of the dataset, and the last given frame, uint8 ``[H, W, 3]``."""
+    """A place to start from."""
 
-    row: int
-    thumbnail: np.ndarray
+    row: int  # of the dataset; what `Game.restart` takes
+    thumbnail: np.ndarray  # uint8 [H, W, 3]: the last given frame, which the player sees first
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of the last step in the models and in fetching its frames to the CPU; 0 for a step repeated."""
+    """Where the last step's time went, in seconds; 0 for a step that was taken before."""
 
-    model: float
-    transfer: float
+    model: float  # to the end of what it launched
+    transfer: float  # bringing pictures and tokens to the CPU

@@ -12,25 +12,15 @@ from helpers.pictures import contact_sheet
 
 @dataclass(frozen=True)
 class Difference:
-    """The first frame of a replay that is another one than was recorded.
+    """The first frame of a replay that is another one than was recorded."""
 
-    Args:
-        event: Number of the event that made it, from 0.
-        branch: The branch it is on.
-        frame: Generated frames before it on that branch.
-        tokens: How many of its tokens differ.
-        patches: Of how many.
-        recorded: uint8 ``[H, W, 3]``: what was recorded, decoded here.
-        replayed: uint8 ``[H, W, 3]``.
-    """
-
-    event: int
+    event: int  # number of the event that led to it, from 0
     branch: int
-    frame: int
-    tokens: int
-    patches: int
-    recorded: np.ndarray
-    replayed: np.ndarray
+    frame: int  # generated frames before it on that branch
+    tokens: int  # how many of its tokens differ
+    patches: int  # of how many
+    recorded: np.ndarray  # uint8 [H, W, 3]: what was recorded, decoded here
+    replayed: np.ndarray  # uint8 [H, W, 3]
 
     def __str__(self) -> str:
         much = f"{self.tokens} of its {self.patches} tokens" if self.tokens else "its recorded hash alone"
@@ -39,21 +29,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Replay:
-    """How playing a session again went.
+    """How playing a session again went."""
 
-    Args:
-        path: The session file.
-        compared: Frames that were compared: all that were played, on every branch.
-        different: How many of them differ.
-        first: The first that does; None if all are equal.
-        notes: What was not as it was when the session was played.
-    """
-
-    path: Path
-    compared: int
-    different: int
-    first: Difference | None
-    notes: tuple[str, ...] = ()
+    path: Path  # the session file
+    compared: int  # frames that were compared: all that were played, on every branch
+    different: int  # how many of them differ
+    first: Difference | None  # the first that does; None if all are equal
+    notes: tuple[str, ...] = ()  # what was not as it was when the session was played
 
     @property
     def equal(self) -> bool:

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -9,17 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from helpers.commands import capture
 from helpers.run_folder import ROOT
 
 ENGINE = ROOT / "helpers" / "worldmodel"
 
 
 def environment_facts(device: torch.device) -> dict[str, str]:
-    """Name and value of everything that may change a rollout's tokens or pixels, for people to read.
-
-    Args:
-        device: Where the models are.
-    """
+    """Name and value of everything that may change a rollout's tokens or pixels on a device."""
     return {
         "torch": str(torch.__version__),
         "cuda": str(torch.version.cuda or "none"),
@@ -63,16 +61,8 @@ def commit(root: Path = ROOT) -> str:
     """The git commit of the code, ``+changes`` where files differ from it; ``"unknown"`` outside git."""
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=root,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=10,
-            check=True,
-        )
+        done = capture(["git", *arguments], timeout=10, cwd=root, env=os.environ)
+        done.check_returncode()
         return done.stdout.strip()
 
     try:

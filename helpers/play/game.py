@@ -129,12 +129,8 @@ class Game:
     def last_frames(self, count: int) -> tuple[np.ndarray, list[int | None]]:
         """The last frames, the current one at the end; costs what ``count`` costs, not what was played.
 
-        Args:
-            count: How many, at most; fewer where there are fewer.
-
         Returns:
-            uint8 ``[<=count, H, W, 3]``, and the action that led to each; None for a given frame, and for
-            one generated without an action.
+            uint8 ``[<=count, H, W, 3]``, and the action that led to each; None where there was none.
         """
         parts: list[np.ndarray] = []
         actions: list[int | None] = []
@@ -247,10 +243,8 @@ class Game:
             raise ParameterError(f"start is {start!r}.", fix="Use a row of the dataset, 0 or more.")
         clip = self._clip
         if start is not None and start != clip.start:
-            by_hand = replace(
-                self.settings, start=int(start), use_interactive_mode=True, teacher_forced=False
-            )
-            clip = choose_clip(self.opened, by_hand)
+            by_hand = replace(self.settings, use_interactive_mode=True, teacher_forced=False)
+            clip = choose_clip(self.opened, replace(by_hand, start=int(start)))
         self._events.append(("restart", self.generated, {"start": clip.start}))
         self._begin(clip)
 
@@ -266,11 +260,8 @@ class Game:
     def what_if(self, frames: int = 4) -> np.ndarray:
         """What each action, held, leads to from here, all with the same noise; play stays where it is.
 
-        Args:
-            frames: How many frames to look ahead.
-
         Returns:
-            uint8 ``[n_actions, frames, H, W, 3]``.
+            The next ``frames`` frames, uint8 ``[n_actions, frames, H, W, 3]``.
 
         Raises:
             ParameterError: ``frames`` is not a whole number of at least 1.
@@ -285,11 +276,7 @@ class Game:
         return to_uint8(torch.cat(generated, 1)[:, :frames].float().cpu())
 
     def warm_up(self) -> float:
-        """Take a step that counts for nothing, so that the first real one takes no longer than others.
-
-        Returns:
-            The seconds it took.
-        """
+        """Take a step that counts for nothing, so that the first real one takes no longer; its seconds."""
         session = self._ready(self._state(), self._play)
         clock = StepClock(self.opened.suite.device)
         with precision(self.settings, self.opened.suite.device), clock:
@@ -297,13 +284,10 @@ class Game:
         return clock.seconds[0]
 
     def as_if(self, tokens: np.ndarray) -> np.ndarray:
-        """The pictures that the step which led here would have shown for other tokens.
+        """The pictures ``[horizon, H, W, 3]`` that the step which led here would have shown for other tokens.
 
         Args:
-            tokens: Of its frames, whole numbers ``[horizon, P]`` in the codebook.
-
-        Returns:
-            uint8 ``[horizon, H, W, 3]``.
+            tokens: Whole numbers ``[horizon, P]`` in the codebook.
 
         Raises:
             ParameterError: No step led here.
@@ -357,7 +341,7 @@ class Game:
 
     def recording(self) -> dict[str, Any]:
         """Everything that happened since this game began: the content of a session file, plain JSON."""
-        opened, suite = self.opened, self.opened.suite
+        opened = self.opened
         settings = asdict(self.settings) | self._first_play._asdict()
         settings |= {
             "dataset": opened.world.name,
@@ -365,11 +349,10 @@ class Game:
             "compile": self.settings.compile and not opened.notes,
             "actions": list(self.settings.actions),
         }
-        files = {
-            part: {"name": path.name, "sha256": opened.hashes[part]} for part, path in opened.paths.items()
-        }
+        hashes = opened.hashes
+        files = {part: {"name": path.name, "sha256": hashes[part]} for part, path in opened.paths.items()}
         made_on = {
-            "device": str(suite.device),
+            "device": str(opened.suite.device),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
             "platform": platform.platform(),
@@ -476,12 +459,10 @@ def what_if_picture(now: np.ndarray, grid: np.ndarray, names: list[str] | None =
     Args:
         now: The present picture, uint8 ``[H, W, 3]``.
         grid: uint8 ``[n_actions, frames, H, W, 3]``, as `Game.what_if` returns it.
-        names: What to call each action; None calls them "action 0", "action 1", …
+        names: What to call each action, instead of "action 0", "action 1", …
     """
-    rows = [
-        (names[action] if names else f"action {action}", np.concatenate([now[None], future]))
-        for action, future in enumerate(grid)
-    ]
+    names = names or [f"action {action}" for action in range(len(grid))]
+    rows = [(name, np.concatenate([now[None], future])) for name, future in zip(names, grid, strict=True)]
     captions = ["now", *[f"+{step}" for step in range(1, grid.shape[1] + 1)]]
     return contact_sheet(rows, captions, scale=max(1, 128 // now.shape[0]), columns=grid.shape[1] + 1)
 

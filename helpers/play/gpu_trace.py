@@ -8,8 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING
+
+from helpers.report import tidy_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,19 +21,12 @@ Reader = Callable[[], tuple[int, int]]
 
 @dataclass(frozen=True)
 class GpuSample:
-    """One look at the device.
+    """One look at the device."""
 
-    Args:
-        seconds: Since the work began; negative before.
-        memory_bytes: Memory in use on the device, by every process.
-        utilisation: Percent of the driver's last window in which a kernel ran.
-        phase: ``"before"``, ``"during"`` or ``"after"`` the work.
-    """
-
-    seconds: float
-    memory_bytes: int
-    utilisation: int
-    phase: str
+    seconds: float  # since the work began; negative before
+    memory_bytes: int  # in use on the device, by every process
+    utilisation: int  # percent of the driver's last window in which a kernel ran
+    phase: str  # "before", "during" or "after" the work
 
 
 class GpuTrace:
@@ -93,9 +87,7 @@ class GpuTrace:
         self._phase = "during"
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_raised: object) -> None:
         self._phase = "after"
         if self._reader is not None:
             time.sleep(self._around)
@@ -126,11 +118,8 @@ def nvml_reader(device_index: int = 0, uuid: str = "") -> Reader:
         raise RuntimeError("No GPU trace: the package nvidia-ml-py is not installed.") from None
     try:
         pynvml.nvmlInit()
-        handle = (
-            pynvml.nvmlDeviceGetHandleByUUID(uuid)
-            if uuid
-            else pynvml.nvmlDeviceGetHandleByIndex(device_index)
-        )
+        by_uuid, by_index = pynvml.nvmlDeviceGetHandleByUUID, pynvml.nvmlDeviceGetHandleByIndex
+        handle = by_uuid(uuid) if uuid else by_index(device_index)
     except pynvml.NVMLError as error:
         raise RuntimeError(f"No GPU trace: NVML says {str(error).rstrip('.')}.") from None
 
@@ -156,15 +145,12 @@ def plot_trace(samples: Sequence[GpuSample]) -> "Figure":
     figure = Figure(figsize=(9, 4), layout="constrained")
     memory, utilisation = figure.subplots(2, 1, sharex=True)
     memory.plot(seconds, [sample.memory_bytes / 1e9 for sample in samples], color="#2a6fbb")
-    memory.set_ylabel("memory in use (GB)")
+    memory.set(ylabel="memory in use (GB)")
+    memory.set_title("The GPU before, during and after", loc="left")
     utilisation.plot(seconds, [sample.utilisation for sample in samples], color="#e08a00")
-    utilisation.set_ylabel("utilisation (%)")
-    utilisation.set_ylim(-5, 105)
-    utilisation.set_xlabel("seconds since the work began")
+    utilisation.set(ylabel="utilisation (%)", ylim=(-5, 105), xlabel="seconds since the work began")
     for axes in (memory, utilisation):
         if work:
             axes.axvspan(work[0], work[-1], color="#1c2430", alpha=0.06, label="the work")
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    memory.set_title("The GPU before, during and after", loc="left")
+        tidy_axes(axes)
     return figure

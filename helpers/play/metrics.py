@@ -102,20 +102,9 @@ def ssim(images: np.ndarray, truth: np.ndarray) -> list[float]:
         return []
     from skimage.metrics import structural_similarity
 
-    return [
-        float(
-            structural_similarity(
-                true,
-                image,
-                channel_axis=-1,
-                data_range=255,
-                gaussian_weights=True,
-                sigma=1.5,
-                use_sample_covariance=False,
-            )
-        )
-        for image, true in zip(images, truth, strict=True)
-    ]
+    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    pairs = zip(truth, images, strict=True)
+    return [float(structural_similarity(*pair, channel_axis=-1, data_range=255, **window)) for pair in pairs]
 
 
 def motion_ratio(frames: np.ndarray, truth: np.ndarray, given: int) -> float | None:

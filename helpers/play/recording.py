@@ -70,14 +70,10 @@ def describe(
     made_on: Mapping[str, Any],
     events: Sequence[tuple[str, int, Any]],
 ) -> dict[str, Any]:
-    """The content of a session file.
+    """The content of a session file, as this module's docstring describes it.
 
-    Args:
-        settings: Every setting; those that are recorded are taken.
-        files: Name and sha256 of the file of each of `PARTS`.
-        suite: Its shape.
-        made_on: Device, torch, threads and platform.
-        events: Each one's kind, the frame it happened at, and its particulars: a `Moment` for a step.
+    Of the settings those that are recorded are taken. An event is its kind, the frame it happened at, and its
+    particulars: a `Moment` for a step.
     """
     return {
         "format": FORMAT,

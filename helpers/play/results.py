@@ -5,8 +5,10 @@ The notebook calls `save`, `show` and `verify`, in this order.
 
 import itertools
 import logging
+import os
 import platform
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from helpers.commands import LAB_FIX, memory_settings
 from helpers.pictures import VideoResult, contact_sheet, write_pngs, write_video
 from helpers.play import recording
 from helpers.play.branch import Rollout
@@ -38,21 +41,13 @@ SCALE = 4
 
 @dataclass(frozen=True)
 class Saved:
-    """What a game left in the run's folder.
+    """What a game left in the run's folder."""
 
-    Args:
-        rollout: The branch that was saved.
-        pngs: A file a frame.
-        contact_sheet: The true frames above the generated ones.
-        video: MP4 or GIF.
-        session: The session file.
-    """
-
-    rollout: Rollout
-    pngs: list[Path]
-    contact_sheet: Path
-    video: VideoResult
-    session: Path
+    rollout: Rollout  # the branch that was saved
+    pngs: list[Path]  # a file a frame
+    contact_sheet: Path  # the true frames above the generated ones
+    video: VideoResult  # MP4 or GIF
+    session: Path  # the session file
 
 
 def start_log(run: Path) -> None:
@@ -69,9 +64,8 @@ def start_log(run: Path) -> None:
 
 def sheet(rollout: Rollout) -> Image.Image:
     """The contact sheet: the true clip above the generated frames, with the action that led to each."""
-    captions = ["given"] * rollout.given + [
-        "-" if action is None else f"action {action}" for action in rollout.actions
-    ]
+    captions = ["-" if action is None else f"action {action}" for action in rollout.actions]
+    captions = ["given"] * rollout.given + captions
     missing = max(0, len(rollout.frames) - len(rollout.truth))
     grey = np.full_like(rollout.frames[:missing], 235)
     truth = np.concatenate((rollout.truth, grey))
@@ -121,15 +115,7 @@ def show(saved: Saved, game: Game) -> None:
 
 
 def verify(game: Game, saved: Saved, run: Path) -> list[Check]:
-    """The hard verification: log, file and GPU evidence; also writes ``run.json``.
-
-    Args:
-        game: What was played.
-        saved: What was written of it.
-        run: The run's folder.
-
-    Returns:
-        The checks of the notebook's verdict.
+    """The verdict's checks of what was saved of a game: log, file and GPU evidence; also writes ``run.json``.
 
     Raises:
         OutputError: ``run.json`` could not be written.
@@ -222,19 +208,15 @@ def check_device(game: Game, rollout: Rollout) -> Check:
 
 def check_silent_failures(game: Game) -> list[Check]:
     """What was asked for and did not happen although nothing failed: a line each."""
-    suite = game.opened.suite
-    checks = [
-        Subject("note").warn(note, "Nothing needs to be done: the frames are the same, slower.")
-        for note in game.opened.notes
-    ]
+    suite, slower = game.opened.suite, "Nothing needs to be done: the frames are the same, and slower."
+    checks = [Subject("note").warn(note, slower) for note in game.opened.notes]
     if suite.graphs.refusal:
-        observed = f"steps run without a recorded CUDA graph, which is slower: {suite.graphs.refusal}"
-        checks.append(Subject("cuda_graph").warn(observed, "Report this line; the frames are the same."))
-    checks += [
-        Subject("ignored").warn(sentence, "Take the parameter out, or change the one that goes before it.")
-        for sentence in ignored(game.settings, suite.device.type)
-    ]
-    return checks
+        observed = f"steps run without a recorded CUDA graph: {suite.graphs.refusal}"
+        checks.append(Subject("cuda_graph").warn(observed, f"{slower} Please report this line."))
+    if suite.device.type == "cpu" and (lost := memory_settings(os.environ, sys.platform)):
+        checks.append(Subject("memory_settings").skip(lost, LAB_FIX))
+    fix = "Take the parameter out, or change the one that goes before it."
+    return checks + [Subject("ignored").warn(text, fix) for text in ignored(game.settings, suite.device.type)]
 
 
 def check_replay(replay: Replay) -> Check:
@@ -251,15 +233,12 @@ def check_replay(replay: Replay) -> Check:
 def describe_run(game: Game, saved: Saved, checks: Sequence[Check]) -> dict[str, Any]:
     """Everything about the run but its metrics, as plain JSON values: the content of ``run.json``."""
     opened, rollout, trace = game.opened, saved.rollout, game.trace
+    facts = environment_facts(opened.suite.device)
     steady = rollout.seconds[1:] or rollout.seconds
     per_frame = statistics.median(steady) / game.horizon if steady else None
     return {
         "parameters": asdict(game.settings),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
+        "versions": {name: facts[name] for name in ("python", "torch", "numpy")},
         "device": str(opened.suite.device),
         "platform": platform.platform(),
         "files": {
@@ -277,7 +256,7 @@ def describe_run(game: Game, saved: Saved, checks: Sequence[Check]) -> dict[str,
             "median_ms_per_frame": None if per_frame is None else per_frame * 1000,
             "frames_per_second": None if per_frame is None else 1 / per_frame,
         },
-        "environment": environment_facts(opened.suite.device),
+        "environment": facts,
         "replay": game.replay.to_dict() if game.replay else None,
         "evidence": {
             "checks": [asdict(check) for check in checks],

@@ -18,7 +18,7 @@ from helpers.play.branch import Rollout
 from helpers.play.compute import precision
 from helpers.play.game import Game
 from helpers.play.metrics import psnr
-from helpers.report import picture
+from helpers.report import picture, tidy_axes
 from helpers.worldmodel.decode import decoding_steps
 
 if TYPE_CHECKING:
@@ -117,10 +117,8 @@ def quality(rollout: Rollout) -> "Picture | str":
     numbers = range(1, count + 1)
     axes.plot(numbers, rollout.psnr, marker="o", markersize=4, color="#2a6fbb", label="generated")
     axes.plot(numbers, still, linestyle="--", color="#6b7685", label="the last given frame, repeated")
-    axes.set_xlabel("generated frame")
-    axes.set_ylabel("PSNR (dB): higher is nearer")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set(xlabel="generated frame", ylabel="PSNR (dB): higher is nearer")
+    tidy_axes(axes)
     axes.legend(frameon=False)
     return picture(figure, alt=f"PSNR from {rollout.psnr[0]:.1f} dB to {rollout.psnr[-1]:.1f} dB")
 

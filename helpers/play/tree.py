@@ -47,27 +47,16 @@ class Move(NamedTuple):
 
 @dataclass(eq=False)
 class Moment:
-    """What one step made, and the state right after it.
+    """What one step generated, and the state right after it."""
 
-    Args:
-        move: What led here; None at the start.
-        frames: uint8 ``[horizon, H, W, 3]``; None at the start.
-        tokens: uint16 or uint32 ``[horizon, P]``; None at the start.
-        hashes: One a frame, as `game.token_hash` computes them.
-        seconds: How long the step took.
-        gpu_seconds: Likewise by the GPU's own clock; None on a CPU.
-        session: The state; None once it was let go of.
-        onward: For each move made from here, the branch on which its moment lies.
-    """
-
-    move: Move | None = None
-    frames: np.ndarray | None = None
-    tokens: np.ndarray | None = None
-    hashes: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    gpu_seconds: float | None = None
-    session: Session | None = None
-    onward: dict[Move, int] = field(default_factory=dict)
+    move: Move | None = None  # what led here; None at the start, as are frames and tokens
+    frames: np.ndarray | None = None  # uint8 [horizon, H, W, 3]
+    tokens: np.ndarray | None = None  # uint16 or uint32 [horizon, P]
+    hashes: list[str] = field(default_factory=list)  # one a frame, as `game.token_hash` computes them
+    seconds: float = 0.0  # how long the step took
+    gpu_seconds: float | None = None  # likewise by the GPU's own clock; None on a CPU
+    session: Session | None = None  # the state; None once it was let go of
+    onward: dict[Move, int] = field(default_factory=dict)  # by each move from here, the branch it led to
 
 
 @dataclass(eq=False)

@@ -3,6 +3,7 @@
 The way on is `rollout.play`. Knows the worlds' files and the engine; plays nothing.
 """
 
+import bisect
 import contextlib
 import logging
 import time
@@ -32,23 +33,14 @@ LIVELY_CLIPS = 16
 
 @dataclass(frozen=True)
 class OpenWorld:
-    """A world ready to play.
+    """A world ready to play."""
 
-    Args:
-        world: Its names and numbers.
-        paths: Where its parts lie.
-        suite: The models, loaded.
-        hashes: sha256 of each part's file, by the part's name.
-        load_seconds: How long loading took.
-        notes: What the user should know and need not stop for.
-    """
-
-    world: World
-    paths: SuitePaths
-    suite: Suite
-    hashes: dict[str, str]
+    world: World  # its names and numbers
+    paths: SuitePaths  # where its parts lie
+    suite: Suite  # the models, loaded
+    hashes: dict[str, str]  # sha256 of each part's file, by the part's name
     load_seconds: float
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what the user should know and need not stop for
 
     def __str__(self) -> str:
         suite = self.suite
@@ -59,17 +51,13 @@ class OpenWorld:
 
 @dataclass(frozen=True)
 class Clip:
-    """The piece of play a rollout starts from.
+    """The piece of play a rollout starts from."""
 
-    Args:
-        start: Row of the dataset.
-        frames: float32 ``[1, T, 3, H, W]`` in [-1, 1]: the context and, as far as the dataset goes, the rest.
-        true_actions: int64 ``[T-1]`` where the dataset holds them, else None.
-    """
-
-    start: int
-    frames: Tensor
-    true_actions: np.ndarray | None
+    start: int  # row of the dataset
+    frames: (
+        Tensor  # float32 [1, T, 3, H, W] in [-1, 1]: the context and, as far as the dataset goes, the rest
+    )
+    true_actions: np.ndarray | None  # int64 [T-1] where the dataset holds them
 
 
 class WorldCache:
@@ -135,14 +123,9 @@ def open_world(settings: Settings, root: Path = ROOT) -> OpenWorld:
 
 def _open(settings: Settings, root: Path) -> OpenWorld:
     chosen = world(settings.dataset)
-    paths = find_suite(
-        chosen.name,
-        root,
-        settings.video_tokenizer_path,
-        settings.latent_actions_path,
-        settings.dynamics_path,
-        use_latest_checkpoints=settings.use_latest_checkpoints,
-    )
+    given = (settings.video_tokenizer_path, settings.latent_actions_path, settings.dynamics_path)
+    latest = settings.use_latest_checkpoints
+    paths = find_suite(chosen.name, root, *given, use_latest_checkpoints=latest)
     began = time.perf_counter()
     suite, hashes = open_suite(chosen, paths, root, settings.device)
     load_seconds = time.perf_counter() - began
@@ -183,16 +166,13 @@ def choose_clip(opened: OpenWorld, settings: Settings) -> Clip:
     wanted = settings.context_window + settings.generation_steps * settings.prediction_horizon
     needs_truth = settings.teacher_forced or settings.action_source == "ground truth"
     with FrameDataset(opened.paths.dataset, chosen.skip, chosen.first_frame, settings.preload_ratio) as data:
-        length = wanted
-        if not needs_truth:
-            length = longest_clip(data, settings.start, settings.context_window, wanted)
-        if settings.start >= 0:
-            start = settings.start
-        else:
+        shortest = wanted if needs_truth else settings.context_window
+        length = longest_clip(data, settings.start, shortest, wanted)
+        start = settings.start
+        if start < 0:
             lively = open_worlds.lively_starts(data, length)
             start = lively[settings.seed % len(lively)]
-        pixels = data.clip(start, length)
-        frames = torch.from_numpy(to_model_frames(pixels, opened.suite.frame_size))
+        frames = torch.from_numpy(to_model_frames(data.clip(start, length), opened.suite.frame_size))
         true_actions = data.clip_actions(start, length)
     log.info("clip of %d frames from row %d of %s", length, start, opened.paths.dataset)
     return Clip(start, frames, true_actions)
@@ -210,9 +190,6 @@ def longest_clip(data: FrameDataset, start: int, shortest: int, wanted: int) -> 
             return start in data.starts(length) if start >= 0 else len(data.starts(length)) > 0
         return False
 
-    low, high = shortest, wanted
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    data.starts(low)
-    return low
+    data.starts(shortest)
+    too_long = range(shortest + 1, wanted + 1)
+    return shortest + bisect.bisect_left(too_long, True, key=lambda length: not fits(length))
