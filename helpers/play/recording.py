@@ -57,7 +57,7 @@ OPTIONAL: frozenset[str] = frozenset()
 """Recorded settings that files of version 1 may lack, because 05_infer gained them later."""
 
 _BROKEN = "Use a session.json as a run or the player saved it."
-_WHOLE, _MANY = (int,), 2**62
+_MANY = 2**62
 
 
 # --- writing down ----------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def check(recording: Any) -> None:
     top = _Part(recording, "the session")
     if top.get("format", str) != FORMAT:
         raise SessionFileError(f"its format is {shown(recording['format'])}, not {FORMAT!r}.", fix=_BROKEN)
-    if top.whole("version", 0, _MANY) != VERSION:
+    if top.whole("version", 0) != VERSION:
         raise SessionFileError(
             f"it has version {recording['version']}; this program reads version {VERSION}.",
             fix="Use the version of the runbook that wrote it, or a newer one than this.",
@@ -192,7 +192,7 @@ def check(recording: Any) -> None:
     made_on = top.part("made_on")
     made_on.matching("device", r"cpu|mps|cuda(:\d{1,3})?", 'a device such as "cpu" or "cuda:0"')
     made_on.get("torch", str)
-    made_on.whole("threads", 1, _MANY)
+    made_on.whole("threads", 1)
     made_on.get("platform", str)
     _check_events(top.get("events", list), settings, recording["suite"])
 
@@ -223,12 +223,9 @@ def _check_events(events: Sequence[Any], settings: Settings, suite: Mapping[str,
     for number, raw in enumerate(events):
         event = _Part(raw, f"event {number}")
         kind = event.get("event", str)
-        frame = event.whole("frame", 0, _MANY)
+        frame = event.whole("frame", 0)
         if frame != tree.steps * horizon:
-            raise SessionFileError(
-                f"{event.where} happens at frame {frame}, and play stands at {tree.steps * horizon}.",
-                fix=_BROKEN,
-            )
+            raise event.refusal(f" happens at frame {frame}, and play stands at {tree.steps * horizon}")
         if kind == "step":
             move = Move(event.action(suite["actions"]), event.flag("teacher_forced"), play)
             _check_frames(event, horizon, suite)
@@ -239,15 +236,15 @@ def _check_events(events: Sequence[Any], settings: Settings, suite: Mapping[str,
         elif kind == "rewind":
             to = event.whole("to", 0, tree.tip * horizon)
             if to % horizon:
-                raise SessionFileError(f"{event.where} goes to frame {to}, amid a step.", fix=_BROKEN)
+                raise event.refusal(f" goes to frame {to}, amid a step")
             tree.rewind(to // horizon)
         elif kind == "select":
             tree.select(event.whole("branch", 0, len(tree.lines) - 1))
         elif kind == "restart":
-            event.whole("start", 0, _MANY)
+            event.whole("start", 0)
             tree = Tree(Moment())
         else:
-            raise SessionFileError(f"{event.where} is {shown(kind)}, which nobody knows.", fix=_BROKEN)
+            raise event.refusal(f" is {shown(kind)}, which nobody knows")
 
 
 def _set_play(play: Play, event: "_Part") -> Play:
@@ -261,20 +258,15 @@ def _check_frames(event: "_Part", horizon: int, suite: Mapping[str, int]) -> Non
     hashes, tokens = event.get("hashes", list), event.get("tokens", list)
     for name, values in (("hashes", hashes), ("tokens", tokens)):
         if len(values) != horizon:
-            raise SessionFileError(
-                f"{event.where} has {len(values)} {name}; a step makes {horizon} frame(s).", fix=_BROKEN
-            )
+            raise event.refusal(f" has {len(values)} {name}; a step makes {horizon} frame(s)")
     for text in hashes:
         if not isinstance(text, str) or not re.fullmatch(r"[0-9a-f]{16}", text):
-            raise SessionFileError(f"{event.where} has the hash {shown(text)}, not 16 hexadecimal digits.")
+            raise event.refusal(f" has the hash {shown(text)}, not 16 hexadecimal digits")
     for text in tokens:
         found = read_tokens(text, suite["codebook"])
         if found is None or len(found) != suite["patches"] or int(found.max()) >= suite["codebook"]:
-            raise SessionFileError(
-                f"{event.where} has tokens {shown(text)}: not {suite['patches']} numbers below "
-                f"{suite['codebook']} in base64.",
-                fix=_BROKEN,
-            )
+            wanted = f"{suite['patches']} numbers below {suite['codebook']} in base64"
+            raise event.refusal(f" has tokens {shown(text)}: not {wanted}")
 
 
 def read_tokens(text: Any, codebook: int) -> np.ndarray | None:
@@ -291,40 +283,38 @@ class _Part:
     """An object inside a recording, and how to speak of it."""
 
     def __init__(self, values: Any, where: str) -> None:
-        if not isinstance(values, Mapping):
-            raise SessionFileError(f"{where} is {shown(values)}, not an object.", fix=_BROKEN)
         self.values, self.where = values, where
+        if not isinstance(values, Mapping):
+            raise self.refusal(f" is {shown(values)}, not an object")
+
+    def refusal(self, what: str) -> SessionFileError:
+        """The error that says what is wrong here."""
+        return SessionFileError(f"{self.where}{what}.", fix=_BROKEN)
 
     def get(self, name: str, kind: type) -> Any:
         """A value that must be there and of a type."""
         if name not in self.values:
-            raise SessionFileError(f"{self.where} has no {name!r}.", fix=_BROKEN)
+            raise self.refusal(f" has no {name!r}")
         value = self.values[name]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind in _WHOLE):
-            raise SessionFileError(
-                f"{self.where}: {name} is {shown(value)}, which is no {kind.__name__}.", fix=_BROKEN
-            )
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
+            raise self.refusal(f": {name} is {shown(value)}, which is no {kind.__name__}")
         return value
 
     def part(self, name: str) -> "_Part":
         """An object within."""
         return _Part(self.get(name, object), f"{self.where}'s {name}")
 
-    def whole(self, name: str, low: int, high: int) -> int:
+    def whole(self, name: str, low: int, high: int = _MANY) -> int:
         """A whole number in a range."""
         value = self.get(name, int)
         if not low <= value <= high:
-            raise SessionFileError(
-                f"{self.where}: {name} is {shown(value)}, not from {low} to {high}.", fix=_BROKEN
-            )
+            raise self.refusal(f": {name} is {shown(value)}, not from {low} to {high}")
         return int(value)
 
     def matching(self, name: str, pattern: str, wanted: str) -> None:
         """A text of a form."""
         if not re.fullmatch(pattern, self.get(name, str), re.ASCII):
-            raise SessionFileError(
-                f"{self.where}: {name} is {shown(self.values[name])}, not {wanted}.", fix=_BROKEN
-            )
+            raise self.refusal(f": {name} is {shown(self.values[name])}, not {wanted}")
 
     def action(self, count: int) -> int | None:
         """An action id, or None."""
