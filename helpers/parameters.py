@@ -1,42 +1,44 @@
-"""A notebook's parameters: where they are declared, how a value is read and checked. Standard library only.
+"""Parameters of notebooks: declared in the notebook, read from the command line or YAML, checked.
 
-The first cell tagged ``parameters`` of a notebook declares them, one line each: ``name: type = value``.
+The first cell tagged ``parameters`` declares them, one a line: ``name: type = value  # meaning``.
+Standard library only, but for `read_yaml`.
 """
 
 import argparse
 import ast
+import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from helpers.errors import ParameterError
 from helpers.run_folder import ROOT
+from helpers.worlds import world
 
 FOLDER = ROOT / "notebooks"
 """Where the notebooks lie."""
 
+_EXAMPLES = {"int": "10", "float": "0.5", "bool": "true", "list": "[0,1,2]", "str": "text", "None": "none"}
+"""The types that are checked, each with a value as it is written after ``-p name=``."""
 
-def find_notebook(text: str, folder: Path) -> str:
-    """The notebook that a name, or the beginning of one such as ``05``, stands for."""
+
+def find_notebook(text: str, folder: Path = FOLDER) -> str:
+    """The one notebook with this name, or whose name begins so: ``05`` is ``05_infer``."""
     wanted = Path(text).name.removesuffix(".ipynb")
-    there = sorted(path.stem for path in folder.glob("*.ipynb"))
-    found = [name for name in there if name == wanted] or [name for name in there if name.startswith(wanted)]
-    if len(found) != 1:
+    names = sorted(path.stem for path in folder.glob("*.ipynb"))
+    matches = [name for name in names if name == wanted] or [
+        name for name in names if name.startswith(wanted)
+    ]
+    if len(matches) != 1:
         raise ParameterError(
-            f"There is no notebook {text!r} in {folder}.", fix=f"There are {', '.join(there) or 'none'}."
+            f"There is no notebook {text!r} in {folder}.", fix=f"There are {', '.join(names) or 'none'}."
         )
-    return found[0]
+    return matches[0]
 
 
 def parameters_of(notebook: Path) -> dict[str, str]:
-    """The parameters a notebook declares.
-
-    Args:
-        notebook: The file; its first cell tagged ``parameters`` holds lines ``name: type = value``.
-
-    Returns:
-        Annotation by name. Unlike papermill's own inspection, no form of a line is skipped.
+    """Type by name of the parameters that a notebook file declares.
 
     Raises:
         ParameterError: The file is no notebook.
@@ -48,64 +50,46 @@ def parameters_of(notebook: Path) -> dict[str, str]:
             f"{notebook} cannot be read as a notebook ({error}).", fix="Restore the file."
         ) from error
     tagged = (cell["source"] for cell in cells if "parameters" in cell["metadata"].get("tags", ()))
-    source = next(tagged, "")
-    tree = ast.parse(source if isinstance(source, str) else "".join(source))
     return {
         line.target.id: ast.unparse(line.annotation)
-        for line in tree.body
+        for line in ast.parse("".join(next(tagged, ""))).body
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
     }
 
 
 def parse_value(name: str, text: str, annotation: str) -> Any:
-    """A parameter's value from the command line.
-
-    Args:
-        name: The parameter, for the message.
-        text: What stands behind ``=``: JSON or a Python literal, so ``true`` and ``True`` are both fine.
-        annotation: The declared type. Where it is ``str``, the text is taken as it is.
+    """The value that ``-p name=text`` means: the text itself for a ``str``, else JSON or a Python literal.
 
     Raises:
-        ParameterError: The text is of another type than declared.
+        ParameterError: It is not of the declared type, such as ``"int | None"``.
     """
-    types = {part.strip().split("[")[0] for part in annotation.split("|")}
-    value = _literal(text)
-    if value is None and "None" in types:
-        return None
-    return text if "str" in types else check_value(name, value, annotation)
+    value, types = _literal(text), _types(annotation)
+    if "str" in types and not (value is None and "None" in types):
+        return text
+    return check_value(name, value, annotation)
 
 
 def check_value(name: str, value: Any, annotation: str) -> Any:
-    """The value itself, if it is of the type that the notebook declares.
+    """The value itself, if it is of the declared type.
 
     Raises:
-        ParameterError: It is of another type.
+        ParameterError: It is not.
     """
-    types = {part.strip().split("[")[0] for part in annotation.split("|")}
-    if value is None and "None" in types:
-        return None
-    allowed: dict[str, tuple[type, ...]] = {
-        "int": (int,),
-        "float": (int, float),
-        "bool": (bool,),
-        "list": (list,),
-        "str": (str,),
-    }
-    if types <= {*allowed, "None"}:
-        fits = [kind for kind in types - {"None"} if isinstance(value, allowed[kind])]
-        if not fits or (isinstance(value, bool) and "bool" not in types):
-            raise ParameterError(
-                f"The parameter {name} is {value!r}; it must be of type {annotation}.",
-                fix=f'Write it like -p "{name}={_EXAMPLE[sorted(types - {"None"})[0]]}".',
-            )
+    types, kind = _types(annotation), type(value).__name__
+    fitting = {"int": {"int", "float"}, "NoneType": {"None"}}.get(kind, {kind})
+    if types <= set(_EXAMPLES) and not types & fitting:
+        raise ParameterError(
+            f"The parameter {name} is {value!r}; it must be of type {annotation}.",
+            fix=f'Write it like -p "{name}={_EXAMPLES[min(types - {"None"})]}".',
+        )
     return value
 
 
-_EXAMPLE = {"int": "10", "float": "0.5", "bool": "true", "list": "[0,1,2]", "str": "text"}
+def _types(annotation: str) -> set[str]:
+    return {part.strip().split("[")[0] for part in annotation.split("|")}
 
 
 def _literal(text: str) -> Any:
-    """The value of a JSON text or Python literal; the text itself where it is neither."""
     for read in (json.loads, ast.literal_eval):
         try:
             return read(text)
@@ -114,26 +98,73 @@ def _literal(text: str) -> Any:
     return text
 
 
-def add_parameter_arguments(made: argparse.ArgumentParser, meaning: str) -> None:
-    """Give a command that runs notebooks its ``-p NAME=VALUE``, and the folder it was called from."""
-    made.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help=meaning)
-    # runbook.py says from where it was called, for it starts this program elsewhere.
-    made.add_argument("--called-from", type=Path, default=Path.cwd(), help=argparse.SUPPRESS)
-
-
-def read_overrides(texts: Sequence[str], notebook: str = "05_infer", folder: Path = FOLDER) -> dict[str, Any]:
-    """A notebook's parameters from ``-p name=value``.
+def check_parameters(notebook: str, values: Mapping[str, Any], folder: Path = FOLDER) -> None:
+    """Refuse parameters that a notebook does not declare so, before it runs; ``run_dir`` is the caller's.
 
     Raises:
-        ParameterError: A text is of no such form, its name is unknown or its value of another type.
+        ParameterError: A name is unknown, a value of another type, or there is no such world.
     """
-    known = parameters_of(folder / f"{notebook}.ipynb")
+    declared = parameters_of(folder / f"{notebook}.ipynb")
+    declared.pop("run_dir", None)
+    for name, value in values.items():
+        check_value(name, value, _declaration(name, declared, [notebook]))
+    if "dataset" in values:
+        world(values["dataset"])
+
+
+def _declaration(name: str, declared: Mapping[str, str], notebooks: Iterable[str]) -> str:
+    if name not in declared:
+        near = difflib.get_close_matches(name, declared, n=3)
+        raise ParameterError(
+            f"{name!r} is no parameter of {', '.join(notebooks)} that can be set here.",
+            fix=f"Did you mean {', '.join(near)}?" if near else f"There are {', '.join(sorted(declared))}.",
+        )
+    return declared[name]
+
+
+def add_parameter_arguments(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """Give a command ``-p NAME=VALUE``, and the folder that it was called from."""
+    parser.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help=meaning)
+    add_called_from(parser)
+
+
+def add_called_from(parser: argparse.ArgumentParser) -> None:
+    """Give a command the folder it was called from: runbook.py starts it in another one, and says so."""
+    parser.add_argument("--called-from", type=Path, default=Path.cwd(), help=argparse.SUPPRESS)
+
+
+def read_overrides(
+    texts: Sequence[str], notebooks: Sequence[str] = ("05_infer",), folder: Path = FOLDER
+) -> dict[str, Any]:
+    """Values by name from ``-p name=value``, of the types that the notebooks declare.
+
+    Raises:
+        ParameterError: A text has no ``=``, no notebook declares its name, or its value has another type.
+    """
+    declared: dict[str, str] = {}
+    for notebook in notebooks:
+        declared |= parameters_of(folder / f"{notebook}.ipynb")
     values = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals or name not in known:
-            raise ParameterError(
-                f"{text!r} is no parameter of {notebook}.", fix=f"Write -p name=value; {', '.join(known)}."
-            )
-        values[name] = parse_value(name, value, known[name])
+        if not equals:
+            raise ParameterError(f"{text!r} is no parameter.", fix="Write -p name=value.")
+        values[name] = parse_value(name, value, _declaration(name, declared, notebooks))
     return values
+
+
+def read_yaml(path: Path, form: str) -> dict[str, Any]:
+    """The mapping that a YAML file holds; ``form`` is what it should look like, for the error.
+
+    Raises:
+        ParameterError: The file cannot be read, or holds something else.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ParameterError(f"{path} cannot be read as YAML ({error}).", fix="Fix the file.") from error
+    if not isinstance(content, dict):
+        raise ParameterError(f"{path} is not a YAML mapping.", fix=form)
+    return content

@@ -24,7 +24,6 @@ from helpers.batch.regress import (
     changed_facts,
     judge,
     picture,
-    suspects,
     token_map,
     write_junit,
     write_report,
@@ -129,7 +128,7 @@ def test_another_clip_other_actions_and_another_length_are_told_from_other_numbe
 def test_what_is_not_as_it_was_is_named(now: dict[str, object], fact: Fact) -> None:
     assert changed_facts(played(), played(**now)) == [fact]
     moved = judge(CASE, replace(with_tokens_changed(9), **now))  # type: ignore[arg-type]
-    assert str(fact) in suspects(moved)
+    assert str(fact) in moved.suspects
 
 
 def test_a_parameter_that_the_notebook_got_since_is_no_difference() -> None:
@@ -137,7 +136,7 @@ def test_a_parameter_that_the_notebook_got_since_is_no_difference() -> None:
 
 
 def test_a_change_without_a_cause_says_so() -> None:
-    assert "nothing else differs" in suspects(judge(CASE, with_tokens_changed(9)))
+    assert "nothing else differs" in judge(CASE, with_tokens_changed(9)).suspects
 
 
 def test_the_token_map_shows_where_on_the_frame() -> None:
@@ -270,7 +269,7 @@ def test_other_precision_is_called_that_and_a_failing_case_is_an_error(
     arguments = [str(frozen), "--only", "greedy", "--report", str(tmp_path)]
     status = regress.main([*arguments, "-p", "amp=true"])
     shown = capsys.readouterr().out
-    assert "not as it was: amp: False → True" in shown
+    assert "different from the baseline: amp: False → True" in shown
     assert status == (1 if "changed" in shown else 0) and "identical  " not in shown
     assert regress.main([*arguments, "-p", "dynamics_path=nowhere.pth"]) == 1
     assert "nowhere.pth" in capsys.readouterr().out

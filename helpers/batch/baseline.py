@@ -1,29 +1,29 @@
-"""Baselines: `python runbook.py baseline` freezes what the notebooks generate, to be held against later.
+"""Baselines: `python runbook.py baseline` freezes what 05_infer generates, case by case; `regress` compares.
 
 A baseline is a folder: ``baseline.json`` (every case's parameters, token hashes, metrics, files and
-environment), ``tokens.npz`` (every token) and one PNG strip of generated frames a case. `regress` runs
-the same cases again and judges them.
+environment), ``tokens.npz`` (every token) and one PNG strip of generated frames a case.
 """
 
 import argparse
 import hashlib
 import json
+import re
 import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from helpers.batch.headless import run_notebook
+from helpers.batch.headless import check_run, run_notebook
 from helpers.errors import OutputError, ParameterError, RunbookError
-from helpers.parameters import FOLDER, add_parameter_arguments, check_value, parameters_of, read_overrides
+from helpers.parameters import add_parameter_arguments, read_overrides, read_yaml
 from helpers.report import write_json
-from helpers.run_folder import ROOT, open_run
+from helpers.run_folder import ROOT, open_run, writing
 from helpers.worlds import world
 
 NOTEBOOK = "05_infer"
@@ -41,8 +41,8 @@ CASES: dict[str, dict[str, Any]] = {
     "teacher_forced": {"teacher_forced": True, "seed": 4},
     "recorded_session": {"replay": "@sampled"},
 }
-"""What is frozen unless a file of cases says otherwise: each way of playing once, of any world. A replay of
-``@sampled`` plays the session again that the case ``sampled`` left."""
+"""The cases of any world, unless a file names others: each kind of rollout once. ``@sampled`` replays the
+session that the case ``sampled`` left."""
 
 COMMON: dict[str, Any] = {"generation_steps": 8}
 
@@ -71,7 +71,7 @@ tips over leads a rollout elsewhere, so what is called close ends where a differ
 
 @dataclass(frozen=True)
 class Played:
-    """What one case generated: read from a run's folder, or from a baseline.
+    """A case's rollout, from a run's folder or from a baseline.
 
     Args:
         parameters: Of the notebook.
@@ -105,20 +105,14 @@ class Played:
 
 @dataclass(frozen=True)
 class Case:
-    """A frozen case.
-
-    Args:
-        name: Its name, also of its PNG.
-        played: What it generated.
-        bounds: By device type; `BOUNDS` where it has none.
-    """
+    """A frozen case: its name, its rollout, and its bounds by device type."""
 
     name: str
     played: Played
     bounds: dict[str, Bound]
 
     def bound(self, device: str) -> Bound:
-        """How close is close enough on a device of type ``"cpu"``, ``"cuda"`` or ``"mps"``."""
+        """The case's own bound on a device of type ``"cpu"``, ``"cuda"`` or ``"mps"``, else the usual one."""
         return self.bounds.get(device) or BOUNDS.get(device) or BOUNDS["cpu"]
 
 
@@ -131,73 +125,84 @@ class Plan:
     bounds: dict[str, Bound]
 
 
+AnyCase = TypeVar("AnyCase", Case, Plan)
+
+
 def read_plans(path: Path | None, dataset: str, overrides: Mapping[str, Any]) -> list[Plan]:
     """The cases to freeze.
 
     Args:
-        path: A YAML file: ``parameters`` of every case, and ``cases``, each a name and what is its own,
+        path: A YAML file: ``parameters`` of every case, and ``cases``, each a name and its own parameters,
             where ``bounds: {cuda: {tokens: 0.05, psnr_db: 25}}`` sets how close is close enough, and
-            ``replay`` names a recorded session, relative to the file, or ``@case`` the one that an earlier
-            case leaves; None for `CASES`.
+            ``replay`` is a recorded session, relative to the file, or ``@case`` for the session of an
+            earlier case; None for `CASES`.
         dataset: The world, unless a case names its own.
         overrides: Parameters of every case that come before all others.
 
     Raises:
-        ParameterError: The file is not of that form, or a parameter is unknown or of another type.
+        RunbookError: The file is not of that form, or a parameter cannot be used.
     """
-    described: dict[str, Any] = {"parameters": COMMON, "cases": CASES}
-    if path is not None:
-        described = _read_yaml(path)
+    form = "Write `cases:` and under it a name for each."
+    described = {"parameters": COMMON, "cases": CASES} if path is None else read_yaml(path, form)
     cases, common = described.get("cases"), described.get("parameters") or {}
     if not isinstance(cases, dict) or not cases or not isinstance(common, dict):
-        raise ParameterError(f"{path} names no cases.", fix="Write `cases:` and under it a name for each.")
+        raise ParameterError(f"{path} names no cases.", fix=form)
     plans = []
     for name, own in cases.items():
-        _check_name(str(name))
+        if not re.fullmatch(r"[\w-]+", str(name), re.ASCII):
+            raise ParameterError(f"{name!r} cannot name a case.", fix="Use letters, digits, _ and -.")
         if not isinstance(own, (dict, type(None))):
             raise ParameterError(f"The case {name} is {own!r}.", fix=f"Write {name}: {{seed: 1}}.")
         own = dict(own or {})
         bounds = _bounds(own.pop("bounds", {}))
         parameters = {"dataset": dataset, **common, **own, **overrides}
-        parameters = check_parameters(parameters)
-        if parameters.get("replay", "@")[:1] != "@" and path is not None:
+        check_run(NOTEBOOK, parameters)
+        if path is not None and parameters.get("replay", "@")[:1] != "@":
             parameters["replay"] = str((path.parent / parameters["replay"]).absolute())
         plans.append(Plan(str(name), parameters, bounds))
     return plans
 
 
-def check_parameters(parameters: Mapping[str, Any], folder: Path = FOLDER) -> dict[str, Any]:
-    """The parameters, if the notebook knows each and they are of its types.
-
-    Raises:
-        ParameterError: One is not; the message names it.
-    """
-    known = parameters_of(folder / f"{NOTEBOOK}.ipynb")
-    for name in parameters:
-        if name not in known or name == "run_dir":
-            raise ParameterError(
-                f"{NOTEBOOK} knows no parameter {name!r} that a case may set.",
-                fix=f"It knows {', '.join(sorted(set(known) - {'run_dir'}))}.",
-            )
-    checked = {name: check_value(name, value, known[name]) for name, value in parameters.items()}
-    world(checked.get("dataset", "demo"))
-    return checked
+def _bounds(described: Any) -> dict[str, Bound]:
+    """Bounds by device type, from YAML."""
+    try:
+        bounds = {str(device): Bound(**values) for device, values in described.items()}
+        if any(bound.tokens < 0 or bound.psnr_db < 0 for bound in bounds.values()):
+            raise ValueError("a negative number")
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ParameterError(
+            f"{described!r} are no bounds ({error}).",
+            fix="Write bounds: {cpu: {tokens: 0.02, psnr_db: 30}}.",
+        ) from error
+    return bounds
 
 
-def play(plan: Plan, run_dir: Path) -> tuple[Played | None, str]:
-    """Run the notebook headless for a case; what it left, or None and why it failed.
+def choose(cases: Sequence[AnyCase], only: Sequence[str]) -> list[AnyCase]:
+    """The cases or plans named in ``only``, or all; raises a `ParameterError` for an unknown name."""
+    names = [case.name for case in cases]
+    for name in only:
+        if name not in names:
+            raise ParameterError(f"There is no case {name!r}.", fix=f"There are {', '.join(names)}.")
+    return [case for case in cases if not only or case.name in only]
+
+
+def play(plan: Plan, run_dir: Path) -> Played:
+    """Run the notebook headless for a case, and read what it generated.
 
     A replay whose tokens are not the recorded ones fails its notebook after everything was written: that is
     for a regression to judge.
+
+    Raises:
+        RunbookError: The notebook failed otherwise.
     """
     outcome = run_notebook(NOTEBOOK, run_dir, plan.parameters)
     if outcome.status == "fail" and _failed_checks(run_dir) != ["replay"]:
-        return None, outcome.message
-    return read_run(run_dir), ""
+        raise RunbookError(outcome.message)
+    return read_run(run_dir)
 
 
 def _failed_checks(run_dir: Path) -> list[str]:
-    """What the notebook's verdict says failed; nothing where it came to none."""
+    """The failed checks of the notebook's verdict; none where it wrote none."""
     try:
         verdict = json.loads((run_dir / f"{NOTEBOOK}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -206,10 +211,10 @@ def _failed_checks(run_dir: Path) -> list[str]:
 
 
 def with_session(plan: Plan, run: Path) -> Plan:
-    """The plan with ``@case`` in place of a session file resolved to the one that this case left in ``run``.
+    """The plan with its ``@case``, if it replays one, resolved to the session of that case in ``run``.
 
     Raises:
-        ParameterError: It left none.
+        ParameterError: That case left none.
     """
     replay = str(plan.parameters.get("replay", ""))
     if not replay.startswith("@"):
@@ -257,14 +262,13 @@ def write_baseline(cases: Sequence[Case], folder: Path) -> None:
         OutputError: Something cannot be written.
     """
     described = {}
-    try:
+    with writing(folder, "Free some disk, or choose another folder with --to."):
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("*.png"):
             old.unlink()
         for case in cases:
             values = case.played.to_dict()
-            replay = values["parameters"].get("replay")
-            if replay:
+            if replay := values["parameters"].get("replay"):
                 shutil.copyfile(replay, folder / f"{case.name}.session.json")
                 values["parameters"]["replay"] = f"{case.name}.session.json"
             bounds = {device: asdict(bound) for device, bound in case.bounds.items()}
@@ -275,11 +279,6 @@ def write_baseline(cases: Sequence[Case], folder: Path) -> None:
         np.savez_compressed(folder / "tokens.npz", **tokens)  # type: ignore[arg-type]
         document = {"format": FORMAT, "frozen": time.strftime("%Y-%m-%d %H:%M:%S"), "cases": described}
         write_json(folder / "baseline.json", document)
-    except OSError as error:
-        raise OutputError(
-            f"The baseline cannot be written to {folder} ({error.strerror or error}).",
-            fix="Free some disk, or choose another folder with --to.",
-        ) from error
 
 
 def read_baseline(folder: Path) -> list[Case]:
@@ -288,13 +287,14 @@ def read_baseline(folder: Path) -> list[Case]:
     Raises:
         OutputError: There is none, or it is damaged.
     """
+    freeze = "Freeze one: python runbook.py baseline."
     cases = []
     try:
         document = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
             raise OutputError(
                 f"{folder} is a baseline of format {document['format']}; this code reads {FORMAT}.",
-                fix="Freeze it again: python runbook.py baseline.",
+                fix=freeze,
             )
         with np.load(folder / "tokens.npz") as arrays:
             tokens = {name: arrays[name].astype(np.int32) for name in arrays.files}
@@ -307,21 +307,16 @@ def read_baseline(folder: Path) -> list[Case]:
             frames = np.stack(np.split(pixels, len(tokens[name]), axis=1))
             cases.append(Case(name, Played(**values, frames=frames, tokens=tokens[name]), bounds))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(
-            f"{folder} holds no baseline that can be read ({error}).",
-            fix="Freeze one: python runbook.py baseline.",
-        ) from error
+        raise OutputError(f"{folder} holds no baseline that can be read ({error}).", fix=freeze) from error
     return cases
 
 
-def find_baseline(given: Path | None, dataset: str) -> Path:
-    """The baseline's folder: the one given; else the user's own of this world; else the embedded one.
+def find_baseline(dataset: str) -> Path:
+    """The folder of the user's own baseline of a world; else of the embedded one.
 
     Raises:
         OutputError: There is none.
     """
-    if given is not None:
-        return given
     own = default_folder(dataset)
     if (own / "baseline.json").is_file():
         return own
@@ -338,72 +333,38 @@ def default_folder(dataset: str) -> Path:
     return ROOT / "outputs" / f"baseline_{world(dataset).name}"
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml  # type: ignore[import-untyped]
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ParameterError(f"{path} cannot be read as YAML ({error}).", fix="Mend the file.") from error
-    if not isinstance(content, dict):
-        raise ParameterError(f"{path} is not a YAML mapping.", fix="Write `cases:` and a name for each.")
-    return content
-
-
-def _bounds(described: Any) -> dict[str, Bound]:
-    """Bounds by device type, from YAML."""
-    write = "Write bounds: {cpu: {tokens: 0.02, psnr_db: 30}}."
-    if not isinstance(described, dict):
-        raise ParameterError(f"{described!r} are no bounds.", fix=write)
-    bounds = {}
-    for device, values in described.items():
-        try:
-            bounds[str(device)] = Bound(**values)
-            if values["tokens"] < 0 or values["psnr_db"] < 0:
-                raise ValueError("a negative number")
-        except (TypeError, ValueError) as error:
-            raise ParameterError(f"{values!r} is no bound ({error}).", fix=write) from error
-    return bounds
-
-
-def _check_name(name: str) -> None:
-    if not name or set(name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"):
-        raise ParameterError(f"{name!r} cannot name a case.", fix="Use letters, digits, _ and -.")
-
-
 def parser() -> argparse.ArgumentParser:
     """The arguments of ``python runbook.py baseline``."""
-    made = argparse.ArgumentParser(
+    arguments = argparse.ArgumentParser(
         prog="runbook.py baseline",
-        description="Run 05_infer for every case and freeze what it generates, to be held against later.",
+        description="Run 05_infer for every case and freeze what it generates, to compare with later.",
     )
-    made.add_argument("--dataset", default="demo", help="world of the cases (default: demo)")
-    made.add_argument("--cases", type=Path, metavar="FILE", help="YAML file of cases, not the built-in ones")
-    made.add_argument("--only", nargs="+", default=[], metavar="CASE", help="freeze these cases only")
-    made.add_argument(
-        "--to", type=Path, metavar="FOLDER", help="where to; outputs/baseline_<dataset> otherwise"
-    )
-    add_parameter_arguments(made, "a parameter of every case")
-    return made
+    add = arguments.add_argument
+    add("--dataset", default="demo", help="world of the cases (default: demo)")
+    add("--cases", type=Path, metavar="FILE", help="YAML file of cases, not the built-in ones")
+    add("--only", nargs="+", default=[], metavar="CASE", help="freeze these cases only")
+    add("--to", type=Path, metavar="FOLDER", help="where to write; outputs/baseline_<dataset> otherwise")
+    add_parameter_arguments(arguments, "a parameter of every case")
+    return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Freeze a baseline; the exit status is 0 if every case could be played."""
+    """Freeze a baseline; 0 if every case could be played, 1 if one could not, 2 for wrong arguments."""
     arguments = parser().parse_args(argv)
+    here = arguments.called_from
     try:
         dataset = world(arguments.dataset).name
-        here = arguments.called_from
         file = here / arguments.cases.expanduser() if arguments.cases else None
-        plans = read_plans(file, dataset, read_overrides(arguments.parameter))
-        plans = choose(plans, arguments.only)
         to = here / arguments.to.expanduser() if arguments.to else default_folder(dataset)
+        plans = choose(read_plans(file, dataset, read_overrides(arguments.parameter)), arguments.only)
         run = open_run(f"{dataset}_baseline")
         print(f"Freezing {len(plans)} cases of {dataset}; their runs are in {run}", flush=True)
         cases = []
         for plan in (with_session(plan, run) for plan in plans):
-            played, problem = play(plan, run / plan.name)
-            if played is None:
-                print(f"{plan.name} failed: {problem}\nNothing was frozen.", file=sys.stderr)
+            try:
+                played = play(plan, run / plan.name)
+            except RunbookError as error:
+                print(f"{plan.name} failed: {error}\nNothing was frozen.", file=sys.stderr)
                 return 1
             print(f"  {plan.name:<18} {len(played.frames)} frames in {played.seconds:.1f} s", flush=True)
             cases.append(Case(plan.name, played, plan.bounds))
@@ -413,17 +374,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     size = sum(path.stat().st_size for path in to.iterdir() if path.is_file())
     shown = "" if to == default_folder(dataset) else f" {to}"
-    print(f"Frozen in {to} ({size / 1000:.0f} kB). Judge by it: python runbook.py regress{shown}")
+    print(f"Frozen in {to} ({size / 1000:.0f} kB). Compare with it: python runbook.py regress{shown}")
     return 0
-
-
-def choose(plans: list[Plan], only: Sequence[str]) -> list[Plan]:
-    """The plans named in ``only``, or all; raises a `ParameterError` for a name that is none."""
-    names = [plan.name for plan in plans]
-    for name in only:
-        if name not in names:
-            raise ParameterError(f"There is no case {name!r}.", fix=f"There are {', '.join(names)}.")
-    return [plan for plan in plans if not only or plan.name in only]
 
 
 if __name__ == "__main__":

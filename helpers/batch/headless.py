@@ -5,7 +5,6 @@ notebooks are executed, so that arguments are checked before anything is install
 """
 
 import argparse
-import difflib
 import json
 import logging
 import sys
@@ -16,14 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import helpers.errors
-from helpers.errors import ParameterError, RunbookError
-from helpers.parameters import FOLDER, add_parameter_arguments, find_notebook, parameters_of, parse_value
+from helpers.errors import RunbookError
+from helpers.parameters import (
+    FOLDER,
+    add_parameter_arguments,
+    check_parameters,
+    find_notebook,
+    parameters_of,
+    read_overrides,
+)
 from helpers.run_folder import open_run
 from helpers.worlds import world
 
 NOTEBOOKS = ("00_check", "01_env", "02_torch", "03_deps", "04_assets", "05_infer")
 _RESULTS = (
-    *("contact_sheet.png", "frames", "rollout.mp4", "rollout.gif", "replay_difference.png"),
+    *("notebooks", "contact_sheet.png", "frames", "rollout.mp4", "rollout.gif", "replay_difference.png"),
     *("session.json", "run.json", "run.log"),
 )
 
@@ -33,7 +39,7 @@ class Outcome:
     """How one notebook ended.
 
     Args:
-        name: The notebook.
+        name: The notebook, without ``.ipynb``.
         status: ``"ok"``, ``"warn"`` or ``"fail"``.
         seconds: How long it took.
         message: What went wrong, in words; empty unless it failed.
@@ -47,77 +53,62 @@ class Outcome:
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of ``python runbook.py run``."""
-    made = argparse.ArgumentParser(
+    arguments = argparse.ArgumentParser(
         prog="runbook.py run", description="Run the notebooks headless, in order, into one new run folder."
     )
-    made.add_argument("--dataset", default="demo", help="suite to run: demo, sonic, pong, … (default: demo)")
-    made.add_argument(
-        "--only",
-        nargs="+",
-        default=list(NOTEBOOKS),
-        metavar="NOTEBOOK",
-        help="notebooks to run, such as 05_infer",
-    )
+    add = arguments.add_argument
+    add("--dataset", default="demo", help="suite to run: demo, sonic, pong, … (default: demo)")
+    add("--only", nargs="+", default=NOTEBOOKS, metavar="NOTEBOOK", help="notebooks, such as 05_infer")
     add_parameter_arguments(
-        made, "a parameter of the notebooks, such as -p generation_steps=24; may be repeated"
+        arguments, "a parameter of the notebooks, such as -p generation_steps=24; may be repeated"
     )
-    return made
+    return arguments
 
 
 def plan(arguments: argparse.Namespace, folder: Path = FOLDER) -> tuple[list[str], dict[str, dict[str, Any]]]:
-    """Turn arguments into the notebooks to run and each one's parameters.
-
-    Args:
-        arguments: What :func:`parser` parsed.
-        folder: Where the notebooks lie.
-
-    Returns:
-        The notebooks' names in order, and for each the parameters that it knows.
+    """The notebooks that parsed arguments ask for, in order, and for each the parameters that it declares.
 
     Raises:
-        ParameterError: A notebook or dataset does not exist, or a parameter is of no form, of another
-            type, or known to none of the notebooks.
+        RunbookError: A notebook or world does not exist, or no notebook takes a parameter as it is given.
     """
-    dataset = world(arguments.dataset).name
     names = sorted({find_notebook(text, folder) for text in arguments.only})
-    known = {name: parameters_of(folder / f"{name}.ipynb") for name in names}
-    given: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for text in arguments.parameter:
-        name, equals, value = text.partition("=")
-        takers = [notebook for notebook in names if name in known[notebook]]
-        if not equals:
-            raise ParameterError(f"{text!r} is no parameter.", fix="Write -p name=value.")
-        if not takers:
-            everything = sorted(set().union(*known.values()))
-            near = difflib.get_close_matches(name, everything, n=3) or everything
-            raise ParameterError(
-                f"No notebook of this run ({', '.join(names)}) knows a parameter {name!r}.",
-                fix=f"Did you mean {', '.join(near)}?",
-            )
-        for notebook in takers:
-            given[notebook][name] = parse_value(name, value, known[notebook][name])
-            if name == "replay" and value and (arguments.called_from / value).exists():
-                given[notebook][name] = str(arguments.called_from / value)
+    given = {"dataset": arguments.dataset, **read_overrides(arguments.parameter, names, folder)}
+    given["dataset"] = world(given["dataset"]).name
+    given.pop("run_dir", None)
+    if given.get("replay") and (arguments.called_from / given["replay"]).exists():
+        given["replay"] = str(arguments.called_from / given["replay"])
+    parameters = {}
     for notebook in names:
-        if "dataset" in known[notebook]:
-            given[notebook]["dataset"] = world(given[notebook].get("dataset", dataset)).name
-    return names, given
+        declared = parameters_of(folder / f"{notebook}.ipynb")
+        parameters[notebook] = {name: value for name, value in given.items() if name in declared}
+        check_run(notebook, parameters[notebook], folder)
+    return names, parameters
+
+
+def check_run(notebook: str, parameters: Mapping[str, Any], folder: Path = FOLDER) -> None:
+    """Refuse parameters before anything is computed: names, types, and for 05_infer ranges.
+
+    Runs, baselines, regressions and sweeps all ask here; the sentences about ranges are `Settings`' own.
+
+    Raises:
+        RunbookError: One is unknown, of another type or out of its range.
+    """
+    check_parameters(notebook, parameters, folder)
 
 
 def run_notebooks(
     names: Sequence[str], run_dir: Path, parameters: Mapping[str, Mapping[str, Any]], folder: Path = FOLDER
 ) -> list[Outcome]:
-    """Run notebooks one after another, stopping at the first that fails.
+    """Run notebooks one after another, printing a line for each, until one fails.
 
     Args:
         names: The notebooks, without ``.ipynb``.
-        run_dir: The run's folder. The executed notebooks go to its ``notebooks/``, papermill's log to its
-            ``run.log``; each notebook gets it as the parameter ``run_dir``.
+        run_dir: The run's folder; see `run_notebook`.
         parameters: Each notebook's parameters by its name.
         folder: Where the notebooks lie; also the kernels' working folder.
 
     Returns:
-        The outcomes so far, the failed one last. A line is printed for each.
+        The outcomes so far, the failed one last.
     """
     outcomes: list[Outcome] = []
     for name in names:
@@ -137,10 +128,11 @@ def run_notebook(
 
     Args:
         name: The notebook, without ``.ipynb``.
-        run_dir: The run's folder; see `run_notebooks`.
-        parameters: The notebook's parameters.
-        folder: Where the notebook lies.
-        engine: What papermill passes to its engine, beside what every run passes.
+        run_dir: The run's folder, the notebook's parameter ``run_dir``. The executed notebook goes to its
+            ``notebooks/``, papermill's log to its ``run.log``.
+        parameters: The notebook's other parameters.
+        folder: Where the notebook lies; also the kernel's working folder.
+        engine: Further options of papermill's engine.
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -200,9 +192,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         names, parameters = plan(arguments)
-        given = [(name, value) for values in parameters.values() for name, value in values.items()]
-        label = dict(given).get("dataset", world(arguments.dataset).name)
-        run_dir = open_run(label, dict(given).get("run_dir", ""))
+        label = parameters[names[-1]].get("dataset", world(arguments.dataset).name)
+        run_dir = open_run(label, read_overrides(arguments.parameter, names).get("run_dir", ""))
         print(f"Running {', '.join(names)} into {run_dir}", flush=True)
         outcomes = run_notebooks(names, run_dir, parameters)
     except RunbookError as error:
@@ -210,8 +201,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if outcomes[-1].message:
         print(f"\n{outcomes[-1].name} failed: {outcomes[-1].message}", file=sys.stderr)
-    print("\nWhat this run left:")
-    for path in (run_dir / "notebooks", *(run_dir / name for name in _RESULTS)):
+    print("\nResults of this run:")
+    for path in (run_dir / name for name in _RESULTS):
         if path.exists():
             print(f"  {path}")
     return 1 if outcomes[-1].status == "fail" else 0
