@@ -6,6 +6,7 @@ import nbformat
 import papermill
 import pytest
 
+from helpers.batch import baseline, headless, regress, sweep
 from helpers.batch.headless import main, parser, plan, run_notebooks
 from helpers.errors import ParameterError
 from helpers.parameters import FOLDER, parameters_of, parse_value
@@ -64,6 +65,35 @@ def test_wrong_arguments_are_named_with_what_would_be_right(folder, arguments, s
 
     with pytest.raises(ParameterError, match=says):
         plan(parser().parse_args([*only, *arguments]), folder)
+
+
+@pytest.mark.parametrize("command", [headless, baseline, regress, sweep], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    ("parameter", "says"),
+    [
+        ("steps=10001", "steps is 10001. Use a whole number from 0 to 10000."),
+        ("temperature=-1.0", "temperature is -1.0. Use a number from 0 to 1e+06."),
+        ("feedback=dreams", 'feedback is \'dreams\'. Use "tokens" or "pixels".'),
+        ("preset=fast", "preset is 'fast'."),
+        ("actions=[2, 0.5]", "actions holds 0.5. Use a list of whole numbers, such as [2, 2, 6]."),
+        ("dataset=tetris", "There is no dataset 'tetris'."),
+    ],
+)
+def test_a_value_out_of_range_is_refused_alike_before_a_run_folder_is_made(
+    command, parameter, says, tmp_path, capsys, monkeypatch
+):
+    def made(*_arguments):
+        raise AssertionError("a folder was made")
+
+    monkeypatch.setattr(command, "open_storage" if command is sweep else "open_run", made)
+    arguments = ["-p", parameter]
+    if command is sweep:
+        name, _, value = parameter.partition("=")
+        (tmp_path / "sweep.yaml").write_text(f"grid: {{{name}: [{value}]}}", encoding="utf-8")
+        arguments = [str(tmp_path / "sweep.yaml")]
+
+    assert command.main(arguments) == 2
+    assert says in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,20 +12,10 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-from helpers.batch.sweep import (
-    disk_is_full,
-    folder_name,
-    plot,
-    read_records,
-    read_summary,
-    read_sweep,
-    summarise,
-    unused,
-    varied_columns,
-    visible_gpus,
-    worker_options,
-)
-from helpers.batch.worker import _ended, _publish, open_storage
+from helpers.batch.cluster import disk_is_full, visible_gpus, worker_options
+from helpers.batch.storage import open_storage, publish, read_record, read_records
+from helpers.batch.summary import plot, read_summary, summarise, varied_columns
+from helpers.batch.sweep import folder_name, read_sweep, unused
 from helpers.errors import OutputError, ParameterError
 from helpers.play.rollout import play
 from helpers.play.settings import Settings
@@ -78,7 +68,7 @@ def test_equal_jobs_run_once_and_a_name_given_twice_gets_a_number(tmp_path: Path
         ("jobs: 3", "jobs"),
         ("notebook: 09_dream", "09_dream"),
         ("list: [3]", "no mapping"),
-        ("- 3", "no mapping"),
+        ("- 3", "not a YAML mapping"),
         ("a: [", "cannot be read as YAML"),
     ],
 )
@@ -152,18 +142,18 @@ def test_results_are_published_to_a_folder_a_uri_and_through_fsspec(kind: str, t
         (run / "frames").mkdir(parents=True)
         (run / "frames" / "0.png").write_text(content, encoding="utf-8")
         (run / "job.json").write_text(json.dumps({"digest": content}), encoding="utf-8")
-        _publish(run, storage, f"{root}/jobs/a")
+        publish(run, storage, f"{root}/jobs/a")
     assert (tmp_path / "out" / "jobs" / "a" / "frames" / "0.png").read_text(encoding="utf-8") == "second"
     assert set(read_records(storage, root)) == {"second"}
 
 
 def test_a_job_that_has_ended_is_not_run_again_when_dask_loses_its_result(tmp_path: Path) -> None:
     storage, root = open_storage(str(tmp_path))
-    assert _ended(storage, f"{root}/a", "this") is None
+    assert read_record(storage, f"{root}/a", "this") == {}
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "job.json").write_text('{"session": "this", "status": "ok"}', encoding="utf-8")
-    assert _ended(storage, f"{root}/a", "this") == {"session": "this", "status": "ok"}
-    assert _ended(storage, f"{root}/a", "another") is None
+    assert read_record(storage, f"{root}/a", "this") == {"session": "this", "status": "ok"}
+    assert read_record(storage, f"{root}/a", "another") == {}
 
 
 def test_an_address_that_nothing_serves_is_a_sentence() -> None:

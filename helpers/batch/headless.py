@@ -24,10 +24,13 @@ from helpers.parameters import (
     parameters_of,
     read_overrides,
 )
+from helpers.play.settings import Settings
 from helpers.run_folder import open_run
 from helpers.worlds import world
 
 NOTEBOOKS = ("00_check", "01_env", "02_torch", "03_deps", "04_assets", "05_infer")
+KERNEL_ARGUMENTS = ["--IPKernelApp.log_level=50"]
+"""A kernel's own log goes past papermill to the terminal: only what kills the kernel matters there."""
 _RESULTS = (
     *("notebooks", "contact_sheet.png", "frames", "rollout.mp4", "rollout.gif", "replay_difference.png"),
     *("session.json", "run.json", "run.log"),
@@ -94,6 +97,8 @@ def check_run(notebook: str, parameters: Mapping[str, Any], folder: Path = FOLDE
         RunbookError: One is unknown, of another type or out of its range.
     """
     check_parameters(notebook, parameters, folder)
+    if notebook == NOTEBOOKS[-1]:
+        Settings.read(parameters)
 
 
 def run_notebooks(
@@ -154,8 +159,7 @@ def run_notebook(
             kernel_name="python3",
             cwd=str(folder),
             progress_bar=False,
-            # What a kernel says of itself goes past papermill to the terminal: only what kills it matters.
-            extra_arguments=["--IPKernelApp.log_level=50"],
+            extra_arguments=KERNEL_ARGUMENTS,
             **engine,
         )
     except PapermillExecutionError as error:

@@ -1,0 +1,172 @@
+"""A sweep's jobs on Dask: on a cluster of this machine's GPUs or cores, or on the user's own scheduler."""
+
+import contextlib
+import logging
+import os
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from distributed import Client, Nanny, Scheduler, SpecCluster, as_completed
+
+from helpers.batch.worker import Runners, run_job, runners_name
+from helpers.errors import ParameterError
+from helpers.gpu import detect_gpus
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a notebook.
+
+    Args:
+        name: Of its folder; valid on every system, and no other job's, upper and lower case being one.
+        digest: Of notebook and parameters: equal for equal jobs, whatever they are called.
+        notebook: Without ``.ipynb``.
+        parameters: All that are set.
+        varied: Those that the sweep varies.
+    """
+
+    name: str
+    digest: str
+    notebook: str
+    parameters: dict[str, Any]
+    varied: dict[str, Any]
+
+
+@contextlib.contextmanager
+def open_cluster(scheduler: str, jobs: int, workers: int = 0) -> Iterator[Client]:
+    """A Dask client: of the scheduler given, or of a cluster on this machine that ends with the block.
+
+    Args:
+        scheduler: Such as ``tcp://127.0.0.1:8786``; empty for a cluster of our own, reachable from this
+            machine only: one worker for each GPU, or CPU workers by cores where there is none.
+        jobs: How many there are; no more workers than that are started.
+        workers: How many CPU workers, instead of one for each core.
+
+    Raises:
+        ParameterError: No scheduler answers there.
+    """
+    # Dask logs every connection; what matters is in the records.
+    for name in ("distributed", "distributed.nanny", "distributed.scheduler", "distributed.worker"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if scheduler:
+        try:
+            client = Client(scheduler, timeout=10)
+        except (OSError, ValueError, TimeoutError) as error:
+            raise ParameterError(
+                f"No Dask scheduler answers at {scheduler} ({error}).",
+                fix="Start one with `dask scheduler`, or leave --scheduler out.",
+            ) from error
+        with client:
+            yield client
+        return
+    options = worker_options(visible_gpus(), os.cpu_count() or 1, jobs, workers)
+    nannies = {str(index): {"cls": Nanny, "options": option} for index, option in enumerate(options)}
+    loopback = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    with SpecCluster(nannies, scheduler=loopback) as cluster, Client(cluster) as client:
+        yield client
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that CUDA may use here: those that CUDA_VISIBLE_DEVICES names, or all."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return [str(index) for index in range(len(detect_gpus()))]
+    return [gpu.strip() for gpu in named.split(",") if gpu.strip() not in ("", "-1")]
+
+
+def worker_options(gpus: Sequence[str], cores: int, jobs: int, workers: int = 0) -> list[dict[str, Any]]:
+    """The options of each worker's nanny: a GPU each, or an equal share of the cores each.
+
+    Args:
+        gpus: As CUDA knows them; each gets a worker that sees it alone and takes one job at a time.
+        cores: Of this machine.
+        jobs: How many there are.
+        workers: How many CPU workers; 0 for one each core.
+    """
+    common = {
+        "nthreads": 1,
+        "host": "127.0.0.1",
+        "dashboard": False,
+        "memory_limit": 0,
+        "silence_logs": logging.ERROR,
+    }
+    if gpus and not workers:
+        order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as nvidia-smi counts them
+        return [
+            common | {"resources": {"GPU": 1}, "env": order | {"CUDA_VISIBLE_DEVICES": gpu}}
+            for gpu in gpus[:jobs]
+        ]
+    count = max(1, min(workers or cores, jobs))
+    threads = str(max(1, cores // count))
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return [common | {"env": dict.fromkeys(names, threads)} for _ in range(count)]
+
+
+def run_jobs(
+    client: Client, jobs: Sequence[Job], output: str, warm: bool, records: dict[str, dict[str, Any]]
+) -> str:
+    """Run jobs on a cluster, with a progress bar; a failed one does not stop the others.
+
+    Args:
+        client: Of the cluster.
+        jobs: To be run.
+        output: The sweep's folder or address, as the workers see it.
+        warm: Keep kernels, and the suites they loaded, from job to job.
+        records: Gets each job's record by its digest, as soon as it ends.
+
+    Returns:
+        Why it was broken off; empty if it was not.
+    """
+    from tqdm import tqdm
+
+    session = uuid.uuid4().hex[:12]
+    client.register_plugin(Runners(session))
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    gpu = {"GPU": 1} if any(worker.get("resources", {}).get("GPU") for worker in workers) else {}
+    futures = {
+        client.submit(
+            run_job,
+            asdict(job),
+            output,
+            session,
+            warm,
+            key=f"{job.name}-{session}",
+            pure=False,
+            resources={} if job.parameters.get("device") == "cpu" else gpu,
+        ): job
+        for job in jobs
+    }
+    failed = 0
+    try:
+        with tqdm(total=len(jobs), unit="job", dynamic_ncols=True) as bar:
+            for future in as_completed(list(futures)):
+                job = futures.pop(future)  # held, Dask would run it again whenever its worker is lost
+                records[job.digest] = record = _result(future, job)
+                failed += record["status"] == "fail"
+                bar.set_postfix(failed=failed, last=job.name[:30])
+                bar.update()
+                if record["status"] == "fail":
+                    bar.write(f"{job.name} failed: {record['message'].splitlines()[0]}", file=sys.stderr)
+                if disk_is_full(record["message"]):
+                    return "The disk is full."
+        return ""
+    finally:
+        client.cancel(list(futures), force=True)
+        with contextlib.suppress(OSError, ValueError, TimeoutError):
+            client.unregister_worker_plugin(runners_name(session))
+
+
+def _result(future: Any, job: Job) -> dict[str, Any]:
+    """A job's record; where Dask itself gave it up, one that says so."""
+    try:
+        return dict(future.result())
+    except Exception as error:  # whatever a cluster, its network or its workers' environments raise
+        return asdict(job) | {"status": "fail", "message": f"{type(error).__name__}: {error}", "seconds": 0.0}
+
+
+def disk_is_full(message: str) -> bool:
+    """Whether a failure is one that every further job would meet."""
+    return any(sign in message for sign in ("No space left", "Errno 28", "WinError 112", "Disk quota"))

@@ -1,0 +1,173 @@
+"""A sweep's warm kernel: ``python -m helpers.batch.kernel`` runs notebooks in it, one after another.
+
+It serves jobs, a JSON line each on standard input, until that closes. The suite stays loaded from job to
+job; whatever else a notebook left is forgotten.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from helpers.batch.headless import KERNEL_ARGUMENTS, run_notebook
+from helpers.parameters import FOLDER
+
+ENGINE = "warm"
+"""The name, in papermill, of the engine that runs a notebook in a `Kernel`."""
+
+_LOCK = Path(tempfile.gettempdir()) / f"runbook-{Path.home().name}-kernel-start.lock"
+
+
+class Kernel:
+    """A kernel that outlives a notebook."""
+
+    manager: Any
+    client: Any
+
+    def __init__(self) -> None:
+        import nbformat
+        from nbclient import NotebookClient
+
+        notebooks = NotebookClient(
+            nbformat.v4.new_notebook(), kernel_name="python3", extra_arguments=KERNEL_ARGUMENTS
+        )
+        self.manager = notebooks.create_kernel_manager()
+        with _one_start_at_a_time():
+            notebooks.start_new_kernel(cwd=str(FOLDER))
+            self.client = notebooks.start_new_kernel_client()
+        self._wait_for_reply = notebooks.wait_for_reply
+        self.do("kernel.keep_worlds_open()")
+
+    def do(self, call: str) -> None:
+        """Call a function of this module in the kernel; no notebook shows it. Raises where that fails."""
+        code = f"from helpers.batch import kernel; {call}"
+        reply = self._wait_for_reply(self.client.execute(code, silent=True, store_history=False))
+        if reply is None or reply["content"]["status"] != "ok":
+            raise RuntimeError(f"{call} failed in the kernel: {reply and reply['content'].get('evalue')}")
+
+    def end(self) -> None:
+        """End the kernel at once."""
+        with contextlib.suppress(Exception):  # whatever is left of a dead kernel
+            self.client.stop_channels()
+        self.kill()
+
+    def kill(self) -> None:
+        """End the kernel's process; may be called from any thread, unlike jupyter_client's own calls."""
+        process = getattr(self.manager.provisioner, "process", None)
+        if process is not None:
+            process.kill()
+
+
+@contextlib.contextmanager
+def _one_start_at_a_time(patience: float = 20.0) -> Iterator[None]:
+    """Start one kernel at a time on a machine: kernels that start at once may choose the same port."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(_LOCK)
+    with contextlib.suppress(Timeout, OSError):  # a start out of turn is better than none
+        lock.acquire(patience)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def register_warm_engine() -> None:
+    """Teach papermill the engine `ENGINE`, which runs a notebook in the `Kernel` passed as ``kernel``.
+
+    The one place that knows papermill's own client, for which papermill has no documented interface.
+    """
+    from papermill.clientwrap import PapermillNotebookClient
+    from papermill.engines import NBClientEngine, papermill_engines
+
+    class WarmEngine(NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
+            warm: Kernel = options["kernel"]
+            client = PapermillNotebookClient(nb_man, km=warm.manager, kernel_name=kernel_name, timeout=None)
+            client.kc = warm.client
+            return client.execute()
+
+    papermill_engines.register(ENGINE, WarmEngine)
+
+
+def main() -> None:
+    """Serve jobs until standard input closes."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever else is printed must not be taken for an answer
+    register_warm_engine()
+    kernels: list[Kernel] = []
+    jobs = _read_jobs(kernels)
+    while True:
+        job = jobs.get()
+        if not kernels:
+            kernels.append(Kernel())
+        outcome = run_notebook(
+            job["notebook"],
+            Path(job["run_dir"]),
+            job["parameters"],
+            engine_name=ENGINE,
+            kernel=kernels[0],
+        )
+        keep = job["warm"] and outcome.status != "fail"  # what a failed one left must not reach the next
+        try:
+            kernels[0].do("kernel.forget_notebook()")
+        except Exception:  # a kernel that died has many exception classes, of several packages
+            keep = False
+        if not keep:
+            kernels.pop().end()
+        answers.write(json.dumps({"status": outcome.status, "message": outcome.message}) + "\n")
+        answers.flush()
+
+
+def _read_jobs(kernels: list[Kernel]) -> "queue.Queue[dict[str, Any]]":
+    """The jobs as they come; at the end of standard input the kernels are ended, and this process."""
+    jobs: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            jobs.put(json.loads(line))
+        for kernel in kernels:
+            kernel.kill()
+        os._exit(0)  # the main thread may be in the middle of a notebook
+
+    threading.Thread(target=read, name="jobs", daemon=True).start()
+    return jobs
+
+
+# --- in the kernel ---------------------------------------------------------------------------------
+
+
+def keep_worlds_open() -> None:
+    """Let the next notebook have the world that is open, as long as it asks for the same."""
+    from helpers.play.world import open_worlds
+
+    open_worlds.keep(True)
+
+
+def forget_notebook() -> None:
+    """Forget everything of the last notebook: its variables, and the log that it kept open."""
+    import gc
+    import logging
+
+    from IPython import get_ipython
+
+    logger = logging.getLogger("runbook")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    shell = get_ipython()
+    if shell is not None:
+        shell.reset(new_session=True)
+    if not gc.get_freeze_count():
+        gc.freeze()  # torch and the suite stay; looking through them at every reset takes long
+
+
+if __name__ == "__main__":
+    main()

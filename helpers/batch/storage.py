@@ -1,0 +1,97 @@
+"""Where a sweep's results lie: a folder, or an address such as ``s3://…`` that pyarrow or fsspec knows.
+
+``jobs/<name>/`` holds the run of each job that ended, with its record ``job.json``; ``jobs/<name>.….part``
+one that is running; ``attempts/`` what was tried since the sweep was started.
+"""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pyarrow.fs import (  # type: ignore[import-untyped]
+    FileSelector,
+    FileSystem,
+    FileType,
+    LocalFileSystem,
+    copy_files,
+)
+
+from helpers.errors import OutputError
+
+
+def open_storage(address: str) -> tuple[FileSystem, str]:
+    """The file system and the path in it that an address means: a folder, ``s3://…``, ``gs://…``, ``file://…``.
+
+    Addresses that pyarrow does not know go to fsspec; the package that serves them must be installed.
+
+    Raises:
+        OutputError: Nothing serves such an address.
+    """
+    if "://" not in address:
+        return LocalFileSystem(), Path(address).expanduser().absolute().as_posix()
+    problem: Exception | None = None
+    for uri in (address, f"fsspec+{address}"):
+        try:
+            storage, path = FileSystem.from_uri(uri)
+            return storage, path.rstrip("/")
+        except (OSError, ValueError, ImportError) as error:
+            problem = problem or error
+    raise OutputError(
+        f"{address} cannot be opened ({problem}).",
+        fix="Use a folder, or install the package that serves such addresses, such as s3fs or gcsfs.",
+    )
+
+
+def read_record(storage: FileSystem, folder: str, session: str = "") -> dict[str, Any]:
+    """The record of the job in a folder; empty where none has ended there, or not in ``session``."""
+    try:
+        with storage.open_input_stream(f"{folder}/job.json") as stream:
+            record = dict(json.loads(stream.read()))
+    except (OSError, ValueError, TypeError):
+        return {}
+    return record if session in ("", record.get("session")) else {}
+
+
+def read_records(storage: FileSystem, root: str) -> dict[str, dict[str, Any]]:
+    """The records of all jobs that ended, by digest."""
+    records = (read_record(storage, info.path) for info in _job_folders(storage, root, partial=False))
+    return {record["digest"]: record for record in records if "digest" in record}
+
+
+def publish(folder: Path, storage: FileSystem, target: str) -> None:
+    """Move a job's local folder to its place, whole or not at all: ``job.json`` is what makes it whole."""
+    if storage.get_file_info(target).type != FileType.NotFound:
+        storage.delete_dir(target)
+    if storage.type_name == "local":
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        folder.replace(target)
+        return
+    record = (folder / "job.json").read_bytes()
+    (folder / "job.json").unlink()
+    storage.create_dir(target, recursive=True)
+    copy_files(folder.as_posix(), target, LocalFileSystem(), storage, use_threads=False)
+    with storage.open_output_stream(f"{target}/job.json") as stream:
+        stream.write(record)
+
+
+def count_attempt(storage: FileSystem, root: str, name: str, session: str) -> int:
+    """The number of this attempt at a job within a session: 1 unless a worker was lost before."""
+    folder = f"{root}/attempts/{session}"
+    storage.create_dir(folder, recursive=True)
+    files = storage.get_file_info(FileSelector(folder))
+    number = 1 + sum(info.base_name.rpartition(".")[0] == name for info in files)
+    storage.open_output_stream(f"{folder}/{name}.{number}").close()
+    return number
+
+
+def remove_leftovers(storage: FileSystem, root: str) -> None:
+    """Remove what killed jobs left unfinished, and the count of attempts."""
+    for path in (f"{root}/attempts", *(info.path for info in _job_folders(storage, root, partial=True))):
+        with contextlib.suppress(OSError):
+            storage.delete_dir(path)
+
+
+def _job_folders(storage: FileSystem, root: str, partial: bool) -> list[Any]:
+    infos = storage.get_file_info(FileSelector(f"{root}/jobs", allow_not_found=True))
+    return [info for info in infos if info.base_name.endswith(".part") == partial]

@@ -1,0 +1,188 @@
+"""A sweep's table, a row a job, and its plot.
+
+plot(read_summary("outputs/sweep_temperatures"))      # in a notebook; `helpers.report.picture` shows it
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+from pyarrow import csv, parquet
+from pyarrow.fs import FileSystem  # type: ignore[import-untyped]
+
+from helpers.batch.storage import open_storage
+from helpers.errors import OutputError, ParameterError
+from helpers.play.metrics import interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MEASURED = {
+    "psnr_db": "PSNR (dB)",
+    "ssim": "SSIM",
+    "delta_4_psnr_db": "Δ₄PSNR (dB)",
+    "motion_ratio": "motion, generated / true",
+    "token_accuracy": "token accuracy",
+    "ms_per_frame": "ms a frame",
+}
+_REPEATS = ("seed", "start")
+"""Parameters that repeat an experiment rather than being its subject."""
+
+
+def row(record: dict[str, Any]) -> dict[str, Any]:
+    """A job's row of the table; per-frame metrics as their mean."""
+    run = record.get("run") or {}
+    metrics, timings, frames = run.get("metrics") or {}, run.get("timings") or {}, run.get("frames") or []
+    hashes = "".join(frame["tokens"] for frame in frames)
+    return {
+        "name": record["name"],
+        "status": record["status"],
+        **{
+            name: json.dumps(value) if isinstance(value, (list, dict)) else value
+            for name, value in record["varied"].items()
+        },
+        "frames": len(frames),
+        **{
+            name: float(np.mean(metrics[name])) if metrics.get(name) else None for name in ("psnr_db", "ssim")
+        },
+        "delta_4_psnr_db": (metrics.get("delta_4_psnr_db") or {}).get("mean"),
+        "motion_ratio": metrics.get("motion_ratio"),
+        "token_accuracy": metrics.get("token_accuracy"),
+        "ms_per_frame": timings.get("median_ms_per_frame"),
+        "seconds": record.get("seconds"),
+        "rollout_seconds": sum(timings.get("step_seconds") or []) if timings else None,
+        "metrics_seconds": metrics.get("seconds"),
+        "tokens": hashlib.sha256(hashes.encode()).hexdigest()[:16] if hashes else None,
+        "device": run.get("device"),
+        **{name: record.get(name) for name in ("host", "worker", "attempt")},
+        "message": record["message"] or None,
+    }
+
+
+def summarise(records: Sequence[dict[str, Any]]) -> pa.Table:
+    """The table of a sweep: a row a job, in the sweep's order."""
+    rows = [row(record) for record in records]
+    varied = {name for record in records for name in record["varied"]}
+    columns = {}
+    for name in dict.fromkeys(name for cells in rows for name in cells):
+        values = [cells.get(name) for cells in rows]
+        try:
+            columns[name] = pa.array(values)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):  # a parameter that takes numbers here and texts there
+            columns[name] = pa.array([None if value is None else str(value) for value in values])
+        if name not in varied and pa.types.is_null(columns[name].type):
+            columns[name] = columns[name].cast(pa.float64())
+    return pa.table(columns)
+
+
+def write_summary(records: Sequence[dict[str, Any]], storage: FileSystem, root: str) -> None:
+    """Write ``summary.parquet``, ``summary.csv`` and, where there is something to draw, ``summary.png``.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    table = summarise(records)
+    storage.create_dir(root, recursive=True)
+    with storage.open_output_stream(f"{root}/summary.parquet") as stream:
+        parquet.write_table(table, stream)
+    with storage.open_output_stream(f"{root}/summary.csv") as stream:
+        csv.write_csv(table, stream)
+    if table.num_rows > 1 and varied_columns(table):
+        with storage.open_output_stream(f"{root}/summary.png") as stream:
+            plot(table).savefig(stream, format="png", dpi=110)
+
+
+def read_summary(address: str | Path) -> pa.Table:
+    """The table of the sweep in a folder or at an address.
+
+    Raises:
+        OutputError: There is none.
+    """
+    storage, root = open_storage(str(address))
+    try:
+        with storage.open_input_file(f"{root}/summary.parquet") as stream:
+            return parquet.read_table(stream)
+    except OSError as error:
+        raise OutputError(f"{address} holds no summary.parquet.", fix="Run the sweep first.") from error
+
+
+def varied_columns(table: pa.Table) -> list[str]:
+    """The parameters that a sweep's table varies and has more than one value of, in its order."""
+    names = table.column_names[2 : table.column_names.index("frames")]
+    return [name for name in names if len(table[name].unique()) > 1]
+
+
+def plot(table: pa.Table, x: str = "", line: str = "") -> "Figure":
+    """A panel for each metric, against one parameter: means over all others, with their 95% interval.
+
+    Args:
+        table: From `read_summary` or `summarise`.
+        x: The parameter along the axis; the first that varies and is no seed or start otherwise.
+        line: The parameter that each line has one value of; the next such one otherwise.
+
+    Raises:
+        ParameterError: Nothing varies, or the table has no such parameter.
+    """
+    from matplotlib.figure import Figure
+
+    varied = varied_columns(table)
+    if not varied or not {x, line} - {""} <= set(varied):
+        raise ParameterError(
+            f"There is no {x or line or 'parameter'} to draw against.",
+            fix=f"This sweep varies {', '.join(varied) or 'nothing'}.",
+        )
+    x = x or next((name for name in sorted(varied, key=_REPEATS.__contains__) if name != line), line)
+    line = line or next((name for name in varied if name not in (x, *_REPEATS)), "")
+    rows = [cells for cells in table.to_pylist() if cells["status"] != "fail"]
+    metrics = [name for name in _MEASURED if any(cells[name] is not None for cells in rows)]
+    ticks = sorted({cells[x] for cells in rows} - {None}, key=lambda tick: (isinstance(tick, str), tick))
+    numeric = all(isinstance(tick, (int, float)) and not isinstance(tick, bool) for tick in ticks)
+    places = ticks if numeric else range(len(ticks))
+    across = 2 if len(metrics) in (2, 4) else min(3, max(1, len(metrics)))
+    down = max(1, -(-len(metrics) // across))
+    figure = Figure(figsize=(4.2 * across, 3.2 * down), layout="constrained")  # no pyplot: nothing global
+    for number, name in enumerate(metrics):
+        axes = figure.add_subplot(down, across, number + 1)
+        for index, group in enumerate(dict.fromkeys(cells[line] for cells in rows) if line else [None]):
+            points = []
+            for place, tick in zip(places, ticks, strict=True):
+                here = [cells for cells in rows if cells[x] == tick and (not line or cells[line] == group)]
+                values = np.array([cells[name] for cells in here if cells[name] is not None], float)
+                if len(values):
+                    mean = interval(values)
+                    points.append((place, mean.mean, mean.half_width if len(values) > 1 else 0.0))
+            if points:
+                label = f"{line} {group}" if line else None
+                at, means, widths = zip(*points, strict=True)
+                axes.errorbar(
+                    at, means, widths, color=f"C{index}", marker="o", markersize=4, capsize=3, label=label
+                )
+        axes.set_title(_MEASURED[name], loc="left", fontsize=10)
+        axes.set_xlabel(x)
+        if not numeric or len(ticks) <= 8:
+            axes.set_xticks(places, [str(tick) for tick in ticks])
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        if line and number == 0:
+            axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def cost(records: Sequence[dict[str, Any]]) -> str:
+    """The share of a job's seconds that is not generating or measuring, in a sentence; empty if unknown."""
+    rows = [cells for cells in map(row, records) if cells["status"] != "fail"]
+    rows = [cells for cells in rows if cells["rollout_seconds"] is not None]
+    if not rows:
+        return ""
+    names = ("seconds", "rollout_seconds", "metrics_seconds")
+    seconds = np.array([[cells[name] or 0.0 for name in names] for cells in rows])
+    whole, rollout, metrics = seconds.mean(0)
+    rest = np.median(seconds @ (1, -1, -1))
+    return (
+        f"A job took {whole:.2f} s on its worker: {rollout:.2f} s generating, {metrics:.2f} s measuring; "
+        f"the rest, overhead, has a median of {rest:.2f} s ({len(rows)} jobs)."
+    )
