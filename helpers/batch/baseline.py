@@ -49,15 +49,10 @@ COMMON: dict[str, Any] = {"generation_steps": 8}
 
 @dataclass(frozen=True)
 class Bound:
-    """How far a case may be from its baseline and still be called close.
+    """How far a case may be from its baseline and still be called close."""
 
-    Args:
-        tokens: Share of all tokens that may differ.
-        psnr_db: PSNR that every frame must have against the baseline's.
-    """
-
-    tokens: float
-    psnr_db: float
+    tokens: float  # share of all tokens that may differ
+    psnr_db: float  # that every frame must have against the baseline's
 
 
 BOUNDS: dict[str, Bound] = {
@@ -71,31 +66,18 @@ tips over leads a rollout elsewhere, so what is called close ends where a differ
 
 @dataclass(frozen=True)
 class Played:
-    """A case's rollout, from a run's folder or from a baseline.
+    """A case's rollout, from a run's folder or from a baseline; T frames were generated."""
 
-    Args:
-        parameters: Of the notebook.
-        environment: What the numbers depend on beside parameters and files.
-        files: sha256 of the dataset and of the weights, by the part's name.
-        actions: One a generated frame; None where there was none.
-        token_hashes: One a generated frame.
-        metrics: As in ``run.json``.
-        given_sha256: Of the given frames' pixels: another clip has another.
-        frames: uint8 ``[T, H, W, 3]``, the generated frames.
-        tokens: int32 ``[T, P]``.
-        seconds: What the steps took.
-    """
-
-    parameters: dict[str, Any]
-    environment: dict[str, str]
-    files: dict[str, str]
-    actions: list[int | None]
-    token_hashes: list[str]
-    metrics: dict[str, Any]
-    given_sha256: str
-    frames: np.ndarray
-    tokens: np.ndarray
-    seconds: float
+    parameters: dict[str, Any]  # of the notebook
+    environment: dict[str, str]  # what the numbers depend on beside parameters and files
+    files: dict[str, str]  # sha256 of the dataset and of the weights, by the part's name
+    actions: list[int | None]  # T; None where there was none
+    token_hashes: list[str]  # T
+    metrics: dict[str, Any]  # as in run.json
+    given_sha256: str  # of the given frames' pixels: another clip has another
+    frames: np.ndarray  # uint8 [T, H, W, 3]
+    tokens: np.ndarray  # int32 [T, P]
+    seconds: float  # of all steps
 
     def to_dict(self) -> dict[str, Any]:
         """All but the arrays, as plain JSON values."""
@@ -196,18 +178,9 @@ def play(plan: Plan, run_dir: Path) -> Played:
         RunbookError: The notebook failed otherwise.
     """
     outcome = run_notebook(NOTEBOOK, run_dir, plan.parameters)
-    if outcome.status == "fail" and _failed_checks(run_dir) != ["replay"]:
+    if outcome.status == "fail" and outcome.failed_checks != ("replay",):
         raise RunbookError(outcome.message)
     return read_run(run_dir)
-
-
-def _failed_checks(run_dir: Path) -> list[str]:
-    """The failed checks of the notebook's verdict; none where it wrote none."""
-    try:
-        verdict = json.loads((run_dir / f"{NOTEBOOK}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return [check["id"] for check in verdict["checks"] if check["status"] == "fail"]
 
 
 def with_session(plan: Plan, run: Path) -> Plan:
@@ -311,46 +284,24 @@ def read_baseline(folder: Path) -> list[Case]:
     return cases
 
 
-def find_baseline(dataset: str) -> Path:
-    """The folder of the user's own baseline of a world; else of the embedded one.
-
-    Raises:
-        OutputError: There is none.
-    """
-    own = default_folder(dataset)
-    if (own / "baseline.json").is_file():
-        return own
-    if world(dataset).embedded:
-        return EMBEDDED
-    raise OutputError(
-        f"There is no baseline of {dataset} in {own}.",
-        fix=f"Freeze one: python runbook.py baseline --dataset {dataset}.",
-    )
-
-
 def default_folder(dataset: str) -> Path:
     """Where a user's own baseline of a world lies."""
     return ROOT / "outputs" / f"baseline_{world(dataset).name}"
 
 
-def parser() -> argparse.ArgumentParser:
-    """The arguments of ``python runbook.py baseline``."""
-    arguments = argparse.ArgumentParser(
+def main(argv: Sequence[str] | None = None) -> int:
+    """Freeze a baseline; 0 if every case could be played, 1 if one could not, 2 for wrong arguments."""
+    parser = argparse.ArgumentParser(
         prog="runbook.py baseline",
         description="Run 05_infer for every case and freeze what it generates, to compare with later.",
     )
-    add = arguments.add_argument
+    add = parser.add_argument
     add("--dataset", default="demo", help="world of the cases (default: demo)")
     add("--cases", type=Path, metavar="FILE", help="YAML file of cases, not the built-in ones")
     add("--only", nargs="+", default=[], metavar="CASE", help="freeze these cases only")
     add("--to", type=Path, metavar="FOLDER", help="where to write; outputs/baseline_<dataset> otherwise")
-    add_parameter_arguments(arguments, "a parameter of every case")
-    return arguments
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Freeze a baseline; 0 if every case could be played, 1 if one could not, 2 for wrong arguments."""
-    arguments = parser().parse_args(argv)
+    add_parameter_arguments(parser, "a parameter of every case")
+    arguments = parser.parse_args(argv)
     here = arguments.called_from
     try:
         dataset = world(arguments.dataset).name

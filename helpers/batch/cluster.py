@@ -18,21 +18,13 @@ from helpers.gpu import detect_gpus
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a notebook.
+    """One run of a notebook."""
 
-    Args:
-        name: Of its folder; valid on every system, and no other job's, upper and lower case being one.
-        digest: Of notebook and parameters: equal for equal jobs, whatever they are called.
-        notebook: Without ``.ipynb``.
-        parameters: All that are set.
-        varied: Those that the sweep varies.
-    """
-
-    name: str
-    digest: str
-    notebook: str
-    parameters: dict[str, Any]
-    varied: dict[str, Any]
+    name: str  # of its folder: valid on every system, and no other job's in upper or lower case
+    digest: str  # of notebook and parameters: equal for equal jobs, whatever they are called
+    notebook: str  # without .ipynb
+    parameters: dict[str, Any]  # all that are set
+    varied: dict[str, Any]  # those that the sweep varies
 
 
 @contextlib.contextmanager

@@ -39,19 +39,13 @@ _RESULTS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one notebook ended.
-
-    Args:
-        name: The notebook, without ``.ipynb``.
-        status: ``"ok"``, ``"warn"`` or ``"fail"``.
-        seconds: How long it took.
-        message: What went wrong, in words; empty unless it failed.
-    """
+    """How one notebook ended."""
 
     name: str
-    status: str
+    status: str  # "ok", "warn" or "fail"
     seconds: float
-    message: str = ""
+    message: str = ""  # what went wrong, in words; empty unless it failed
+    failed_checks: tuple[str, ...] = ()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -104,16 +98,13 @@ def check_run(notebook: str, parameters: Mapping[str, Any], folder: Path = FOLDE
 def run_notebooks(
     names: Sequence[str], run_dir: Path, parameters: Mapping[str, Mapping[str, Any]], folder: Path = FOLDER
 ) -> list[Outcome]:
-    """Run notebooks one after another, printing a line for each, until one fails.
+    """Run notebooks one after another, printing a line for each; outcomes, of which only the last may fail.
 
     Args:
         names: The notebooks, without ``.ipynb``.
-        run_dir: The run's folder; see `run_notebook`.
+        run_dir: The run's folder, as in `run_notebook`.
         parameters: Each notebook's parameters by its name.
         folder: Where the notebooks lie; also the kernels' working folder.
-
-    Returns:
-        The outcomes so far, the failed one last.
     """
     outcomes: list[Outcome] = []
     for name in names:
@@ -170,12 +161,13 @@ def run_notebook(
     finally:
         logger.removeHandler(handler)
         handler.close()
-    seconds = time.monotonic() - started
-    verdict = run_dir / f"{name}.json"
-    if not message and not verdict.is_file():
-        message = f"The notebook ended without writing {verdict}."
-    status = "fail" if message else json.loads(verdict.read_text(encoding="utf-8"))["status"]
-    return Outcome(name, status, seconds, message)
+    seconds, verdict = time.monotonic() - started, run_dir / f"{name}.json"
+    if not verdict.is_file():
+        message = message or f"The notebook ended without writing {verdict}."
+        return Outcome(name, "fail", seconds, message)
+    judged = json.loads(verdict.read_text(encoding="utf-8"))
+    failed = tuple(check["id"] for check in judged["checks"] if check["status"] == "fail")
+    return Outcome(name, "fail" if message else judged["status"], seconds, message, failed)
 
 
 def _escape(path: Path) -> str:

@@ -19,18 +19,18 @@ import numpy as np
 from PIL import Image
 
 from helpers.batch.baseline import (
+    EMBEDDED,
     NOTEBOOK,
-    Bound,
     Case,
     Plan,
     Played,
     choose,
-    find_baseline,
+    default_folder,
     play,
     read_baseline,
 )
 from helpers.batch.headless import check_run
-from helpers.errors import RunbookError
+from helpers.errors import OutputError, RunbookError
 from helpers.parameters import add_parameter_arguments, read_overrides
 from helpers.pictures import contact_sheet
 from helpers.play.metrics import psnr
@@ -55,29 +55,16 @@ class Fact:
 
 @dataclass(frozen=True)
 class Judgement:
-    """How a case's rollout compares with the frozen one.
-
-    Args:
-        case: As it was frozen.
-        now: What it generates now; None where its notebook failed.
-        outcome: The result, in a word.
-        why: The result, in a sentence.
-        facts: What differs beside the frames.
-        different: bool ``[T, P]``, which tokens differ; T frames were generated both times.
-        psnr_db: Of each frame against the baseline's; 100 where they are equal.
-        bound: How far off it may be on this device.
-        seconds: What running the notebook took.
-    """
+    """How a case's rollout compares with the frozen one."""
 
     case: Case
-    now: Played | None
+    now: Played | None  # None where its notebook failed
     outcome: Outcome
-    why: str
-    facts: tuple[Fact, ...] = ()
-    different: np.ndarray | None = None
-    psnr_db: tuple[float, ...] = ()
-    bound: Bound | None = None
-    seconds: float = 0.0
+    why: str  # in a sentence
+    facts: tuple[Fact, ...] = ()  # what differs beside the frames
+    different: np.ndarray | None = None  # bool [T, P], tokens; None unless T frames were generated both times
+    psnr_db: tuple[float, ...] = ()  # of each frame against the baseline's; 100 where they are equal
+    seconds: float = 0.0  # that the notebook took
 
     @property
     def passed(self) -> bool:
@@ -106,12 +93,29 @@ class Judgement:
         return "Of all that is recorded beside the frames, nothing else differs."
 
 
+def find_baseline(dataset: str) -> Path:
+    """The folder of the user's own baseline of a world; else of the embedded one.
+
+    Raises:
+        OutputError: There is none.
+    """
+    own = default_folder(dataset)
+    if (own / "baseline.json").is_file():
+        return own
+    if world(dataset).embedded:
+        return EMBEDDED
+    raise OutputError(
+        f"There is no baseline of {dataset} in {own}.",
+        fix=f"Freeze one: python runbook.py baseline --dataset {dataset}.",
+    )
+
+
 def judge(case: Case, now: Played) -> Judgement:
     """Compare what a case generates now with what it generated when it was frozen."""
     before = case.played
     device = now.environment.get("device", "cpu")
     bound = case.bound(device)
-    judgement = Judgement(case, now, "changed", "", tuple(changed_facts(before, now)), bound=bound)
+    judgement = Judgement(case, now, "changed", "", tuple(changed_facts(before, now)))
     if before.frames.shape != now.frames.shape or before.tokens.shape != now.tokens.shape:
         shapes = f"{list(before.frames.shape)} then, {list(now.frames.shape)} now"
         return replace(judgement, why=f"The frames are not as many, or of another size: {shapes}.")
@@ -281,27 +285,20 @@ def run_case(case: Case, run_dir: Path, overrides: dict[str, Any]) -> Judgement:
     return replace(judgement, seconds=time.monotonic() - began)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The arguments of ``python runbook.py regress``."""
-    arguments = argparse.ArgumentParser(
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the cases, write the report; 0 if all passed, 1 if one did not, 2 for wrong arguments."""
+    parser = argparse.ArgumentParser(
         prog="runbook.py regress",
         description="Run a baseline's cases again; the exit status is 0 if each is identical or close.",
     )
-    add = arguments.add_argument
+    add = parser.add_argument
     folders = "the baseline's folder; outputs/baseline_<dataset> otherwise, and the embedded one for demo"
     add("baseline", nargs="?", type=Path, help=folders)
     add("--dataset", default="demo", help="world of the baseline, unless its folder is given")
     add("--only", nargs="+", default=[], metavar="CASE", help="run these cases only")
     add("--report", type=Path, metavar="FOLDER", help="where report.html and junit.xml go")
-    add_parameter_arguments(
-        arguments, "a parameter to set in every case, such as -p device=cpu, to see what it does"
-    )
-    return arguments
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the cases, write the report; 0 if all passed, 1 if one did not, 2 for wrong arguments."""
-    arguments = parser().parse_args(argv)
+    add_parameter_arguments(parser, "a parameter to set in every case, such as -p device=cpu")
+    arguments = parser.parse_args(argv)
     here, given, report = arguments.called_from, arguments.baseline, arguments.report
     try:
         overrides = read_overrides(arguments.parameter)

@@ -41,17 +41,11 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt
 
 @dataclass(frozen=True)
 class Sweep:
-    """The jobs of a sweep.yaml.
+    """The jobs of a sweep.yaml."""
 
-    Args:
-        name: Of its folder.
-        jobs: In order; no two are equal.
-        repeated: How many jobs were named more than once, and are run once.
-    """
-
-    name: str
-    jobs: list[Job]
-    repeated: int
+    name: str  # of its folder
+    jobs: list[Job]  # no two are equal
+    repeated: int  # jobs named again, and run once
 
 
 def read_sweep(path: Path, folder: Path = FOLDER) -> Sweep:
@@ -114,26 +108,21 @@ def unused(name: str, names: set[str]) -> str:
     return free
 
 
-def parser() -> argparse.ArgumentParser:
-    """The arguments of ``python runbook.py sweep``."""
-    arguments = argparse.ArgumentParser(
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a sweep; 0 if every job has succeeded, now or before; 1 if not; 2 for wrong arguments."""
+    parser = argparse.ArgumentParser(
         prog="runbook.py sweep",
         description="Run a notebook for every combination of parameters. After a stop the same command "
         "continues; jobs that failed are tried again.",
     )
-    add = arguments.add_argument
+    add = parser.add_argument
     add("sweep", type=Path, help="the YAML file; its form: helpers/batch/sweep.py")
     add("--output", default="", help="folder or address such as s3://…; outputs/sweep_<name>")
     add("--scheduler", default="", metavar="ADDRESS", help="a Dask scheduler, tcp://HOST:8786")
     add("--workers", type=int, default=0, help="CPU workers, instead of one a core")
     add("--cold", action="store_true", help="a new kernel for every job, the suite loaded anew")
-    add_called_from(arguments)
-    return arguments
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a sweep; the exit status is 0 if every job has succeeded, now or before."""
-    arguments = parser().parse_args(argv)
+    add_called_from(parser)
+    arguments = parser.parse_args(argv)
     try:
         if arguments.workers < 0:
             raise ParameterError(f"--workers is {arguments.workers}.", fix="Use 1 or more.")
