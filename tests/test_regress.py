@@ -25,7 +25,6 @@ from helpers.batch.regress import (
     judge,
     picture,
     token_map,
-    write_junit,
     write_report,
 )
 from helpers.errors import OutputError, ParameterError
@@ -171,7 +170,7 @@ def test_a_damaged_baseline_is_named(tmp_path: Path) -> None:
 
 def test_the_embedded_worlds_baseline_is_whole_and_small() -> None:
     cases = read_baseline(EMBEDDED)
-    assert {case.name for case in cases} >= set(baseline.CASES)
+    assert {case.name for case in cases} >= {plan.name for plan in read_plans(baseline.CASES, "demo", {})}
     assert all(len(case.played.frames) == len(case.played.tokens) for case in cases)
     assert sum(path.stat().st_size for path in EMBEDDED.iterdir()) < 1_000_000
 
@@ -223,7 +222,8 @@ def test_the_report_is_one_file_that_fetches_nothing_and_escapes_what_it_shows(t
 
 def test_junit_counts_changed_as_failures_and_failed_as_errors(tmp_path: Path) -> None:
     failed = regress.Judgement(CASE, None, "failed", "The kernel said \x1b[31mno.")
-    write_junit([judge(CASE, played()), judge(CASE, with_tokens_changed(60)), failed], tmp_path / "junit.xml")
+    judgements = [judge(CASE, played()), judge(CASE, with_tokens_changed(60)), failed]
+    write_report(judgements, tmp_path, tmp_path / "junit.xml")
     suite = ET.parse(tmp_path / "junit.xml").getroot().find("testsuite")
     assert suite is not None
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "1")

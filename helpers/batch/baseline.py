@@ -30,21 +30,8 @@ NOTEBOOK = "05_infer"
 EMBEDDED = ROOT / "helpers" / "demo" / "baseline"
 FORMAT = 1
 
-CASES: dict[str, dict[str, Any]] = {
-    "greedy": {},
-    "sampled": {"temperature": 1.0, "seed": 3},
-    "random_actions": {"use_gt_actions": False, "seed": 1},
-    "given_actions": {"actions": [2, 2, 6, 6, 1, 1, 4, 0], "seed": 2},
-    "no_actions": {"use_gt_actions": False, "use_actions": False},
-    "pixels_feedback": {"feedback": "pixels", "context_window": 2},
-    "horizon_two": {"prediction_horizon": 2, "generation_steps": 4},
-    "teacher_forced": {"teacher_forced": True, "seed": 4},
-    "recorded_session": {"replay": "@sampled"},
-}
-"""The cases of any world, unless a file names others: each kind of rollout once. ``@sampled`` replays the
-session that the case ``sampled`` left."""
-
-COMMON: dict[str, Any] = {"generation_steps": 8}
+CASES = Path(__file__).with_name("cases.yaml")
+"""The cases that are frozen unless another file is named."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +74,11 @@ class Played:
 
 @dataclass(frozen=True)
 class Case:
-    """A frozen case: its name, its rollout, and its bounds by device type."""
+    """A frozen case."""
 
     name: str
     played: Played
-    bounds: dict[str, Bound]
+    bounds: dict[str, Bound]  # by device type
 
     def bound(self, device: str) -> Bound:
         """The case's own bound on a device of type ``"cpu"``, ``"cuda"`` or ``"mps"``, else the usual one."""
@@ -100,7 +87,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Plan:
-    """A case to be played: its name, parameters and bounds."""
+    """A case before it is played."""
 
     name: str
     parameters: dict[str, Any]
@@ -110,14 +97,14 @@ class Plan:
 AnyCase = TypeVar("AnyCase", Case, Plan)
 
 
-def read_plans(path: Path | None, dataset: str, overrides: Mapping[str, Any]) -> list[Plan]:
-    """The cases to freeze.
+def read_plans(path: Path, dataset: str, overrides: Mapping[str, Any]) -> list[Plan]:
+    """The cases of a file, to be frozen.
 
     Args:
         path: A YAML file: ``parameters`` of every case, and ``cases``, each a name and its own parameters,
             where ``bounds: {cuda: {tokens: 0.05, psnr_db: 25}}`` sets how close is close enough, and
             ``replay`` is a recorded session, relative to the file, or ``@case`` for the session of an
-            earlier case; None for `CASES`.
+            earlier case.
         dataset: The world, unless a case names its own.
         overrides: Parameters of every case that come before all others.
 
@@ -125,7 +112,7 @@ def read_plans(path: Path | None, dataset: str, overrides: Mapping[str, Any]) ->
         RunbookError: The file is not of that form, or a parameter cannot be used.
     """
     form = "Write `cases:` and under it a name for each."
-    described = {"parameters": COMMON, "cases": CASES} if path is None else read_yaml(path, form)
+    described = read_yaml(path, form)
     cases, common = described.get("cases"), described.get("parameters") or {}
     if not isinstance(cases, dict) or not cases or not isinstance(common, dict):
         raise ParameterError(f"{path} names no cases.", fix=form)
@@ -139,7 +126,7 @@ def read_plans(path: Path | None, dataset: str, overrides: Mapping[str, Any]) ->
         bounds = _bounds(own.pop("bounds", {}))
         parameters = {"dataset": dataset, **common, **own, **overrides}
         check_run(NOTEBOOK, parameters)
-        if path is not None and parameters.get("replay", "@")[:1] != "@":
+        if parameters.get("replay", "@")[:1] != "@":
             parameters["replay"] = str((path.parent / parameters["replay"]).absolute())
         plans.append(Plan(str(name), parameters, bounds))
     return plans
@@ -169,26 +156,16 @@ def choose(cases: Sequence[AnyCase], only: Sequence[str]) -> list[AnyCase]:
 
 
 def play(plan: Plan, run_dir: Path) -> Played:
-    """Run the notebook headless for a case, and read what it generated.
-
-    A replay whose tokens are not the recorded ones fails its notebook after everything was written: that is
-    for a regression to judge.
-
-    Raises:
-        RunbookError: The notebook failed otherwise.
-    """
+    """Run the notebook headless for a case; raises a `RunbookError` if it fails."""
     outcome = run_notebook(NOTEBOOK, run_dir, plan.parameters)
+    # A replay with other tokens fails its notebook after everything is written: a regression judges that.
     if outcome.status == "fail" and outcome.failed_checks != ("replay",):
         raise RunbookError(outcome.message)
     return read_run(run_dir)
 
 
 def with_session(plan: Plan, run: Path) -> Plan:
-    """The plan with its ``@case``, if it replays one, resolved to the session of that case in ``run``.
-
-    Raises:
-        ParameterError: That case left none.
-    """
+    """The plan, and where it replays ``@case``, the session file that this case left in ``run``."""
     replay = str(plan.parameters.get("replay", ""))
     if not replay.startswith("@"):
         return plan
@@ -202,11 +179,7 @@ def with_session(plan: Plan, run: Path) -> Plan:
 
 
 def read_run(run_dir: Path) -> Played:
-    """What a run of 05_infer generated.
-
-    Raises:
-        OutputError: The folder does not hold a whole run.
-    """
+    """The rollout in a run's folder; raises an `OutputError` where that holds no whole run."""
     try:
         record = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
         with np.load(run_dir / "rollout.npz") as arrays:
@@ -229,11 +202,7 @@ def read_run(run_dir: Path) -> Played:
 
 
 def write_baseline(cases: Sequence[Case], folder: Path) -> None:
-    """Write a baseline, in place of one that is there; recorded sessions are copied into it.
-
-    Raises:
-        OutputError: Something cannot be written.
-    """
+    """Write a baseline, with the recorded sessions that it replays, in place of one that is there."""
     described = {}
     with writing(folder, "Free some disk, or choose another folder with --to."):
         folder.mkdir(parents=True, exist_ok=True)
@@ -255,11 +224,7 @@ def write_baseline(cases: Sequence[Case], folder: Path) -> None:
 
 
 def read_baseline(folder: Path) -> list[Case]:
-    """A baseline's cases.
-
-    Raises:
-        OutputError: There is none, or it is damaged.
-    """
+    """A baseline's cases; raises an `OutputError` where there is none, or it is damaged."""
     freeze = "Freeze one: python runbook.py baseline."
     cases = []
     try:
@@ -297,7 +262,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--dataset", default="demo", help="world of the cases (default: demo)")
-    add("--cases", type=Path, metavar="FILE", help="YAML file of cases, not the built-in ones")
+    add(
+        "--cases",
+        type=Path,
+        default=CASES,
+        metavar="FILE",
+        help="cases in the form of the built-in %(default)s",
+    )
     add("--only", nargs="+", default=[], metavar="CASE", help="freeze these cases only")
     add("--to", type=Path, metavar="FOLDER", help="where to write; outputs/baseline_<dataset> otherwise")
     add_parameter_arguments(parser, "a parameter of every case")
@@ -305,7 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     here = arguments.called_from
     try:
         dataset = world(arguments.dataset).name
-        file = here / arguments.cases.expanduser() if arguments.cases else None
+        file = here / arguments.cases.expanduser()
         to = here / arguments.to.expanduser() if arguments.to else default_folder(dataset)
         plans = choose(read_plans(file, dataset, read_overrides(arguments.parameter)), arguments.only)
         run = open_run(f"{dataset}_baseline")

@@ -29,13 +29,9 @@ class Job:
 
 @contextlib.contextmanager
 def open_cluster(scheduler: str, jobs: int, workers: int = 0) -> Iterator[Client]:
-    """A Dask client: of the scheduler given, or of a cluster on this machine that ends with the block.
+    """A Dask client of ``scheduler``, such as ``tcp://127.0.0.1:8786``; if that is empty, of our own cluster.
 
-    Args:
-        scheduler: Such as ``tcp://127.0.0.1:8786``; empty for a cluster of our own, reachable from this
-            machine only: one worker for each GPU, or CPU workers by cores where there is none.
-        jobs: How many there are; no more workers than that are started.
-        workers: How many CPU workers, instead of one for each core.
+    Our own ends with the block, is reachable from this machine only, and has the workers of `worker_options`.
 
     Raises:
         ParameterError: No scheduler answers there.
@@ -70,21 +66,13 @@ def visible_gpus() -> list[str]:
 
 
 def worker_options(gpus: Sequence[str], cores: int, jobs: int, workers: int = 0) -> list[dict[str, Any]]:
-    """The options of each worker's nanny: a GPU each, or an equal share of the cores each.
+    """Dask's options for workers that take one job at a time, at most as many as there are jobs.
 
-    Args:
-        gpus: As CUDA knows them; each gets a worker that sees it alone and takes one job at a time.
-        cores: Of this machine.
-        jobs: How many there are.
-        workers: How many CPU workers; 0 for one each core.
+    Each of ``gpus``, as CUDA names them, gets a worker that sees it alone. Where there are none, or a number
+    of CPU workers is asked for, the workers share the cores.
     """
-    common = {
-        "nthreads": 1,
-        "host": "127.0.0.1",
-        "dashboard": False,
-        "memory_limit": 0,
-        "silence_logs": logging.ERROR,
-    }
+    common = {"nthreads": 1, "host": "127.0.0.1", "dashboard": False, "memory_limit": 0}
+    common["silence_logs"] = logging.ERROR
     if gpus and not workers:
         order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as nvidia-smi counts them
         return [
@@ -110,7 +98,7 @@ def run_jobs(
         records: Gets each job's record by its digest, as soon as it ends.
 
     Returns:
-        Why it was broken off; empty if it was not.
+        Why the sweep ended early; empty if it did not.
     """
     from tqdm import tqdm
 
@@ -118,19 +106,12 @@ def run_jobs(
     client.register_plugin(Runners(session))
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     gpu = {"GPU": 1} if any(worker.get("resources", {}).get("GPU") for worker in workers) else {}
-    futures = {
-        client.submit(
-            run_job,
-            asdict(job),
-            output,
-            session,
-            warm,
-            key=f"{job.name}-{session}",
-            pure=False,
-            resources={} if job.parameters.get("device") == "cpu" else gpu,
-        ): job
-        for job in jobs
-    }
+    futures: dict[Any, Job] = {}
+    for job in jobs:
+        resources = {} if job.parameters.get("device") == "cpu" else gpu
+        key = f"{job.name}-{session}"
+        task = (run_job, asdict(job), output, session, warm)
+        futures[client.submit(*task, key=key, pure=False, resources=resources)] = job
     failed = 0
     try:
         with tqdm(total=len(jobs), unit="job", dynamic_ncols=True) as bar:

@@ -19,8 +19,6 @@ from helpers.batch.headless import KERNEL_ARGUMENTS, run_notebook
 from helpers.parameters import FOLDER
 
 ENGINE = "warm"
-"""The name, in papermill, of the engine that runs a notebook in a `Kernel`."""
-
 _LOCK = Path(tempfile.gettempdir()) / f"runbook-{Path.home().name}-kernel-start.lock"
 
 
@@ -58,8 +56,8 @@ class Kernel:
         self.kill()
 
     def kill(self) -> None:
-        """End the kernel's process; may be called from any thread, unlike jupyter_client's own calls."""
-        process = getattr(self.manager.provisioner, "process", None)
+        """End the kernel's process; any thread may do so, unlike with jupyter_client's own calls."""
+        process = getattr(self.manager.provisioner, "process", None)  # None once it has ended
         if process is not None:
             process.kill()
 
@@ -81,7 +79,7 @@ def _one_start_at_a_time(patience: float = 20.0) -> Iterator[None]:
 def register_warm_engine() -> None:
     """Teach papermill the engine `ENGINE`, which runs a notebook in the `Kernel` passed as ``kernel``.
 
-    The one place that knows papermill's own client, for which papermill has no documented interface.
+    The one place that uses papermill's own client, which papermill does not document.
     """
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NBClientEngine, papermill_engines
@@ -108,13 +106,8 @@ def main() -> None:
         job = jobs.get()
         if not kernels:
             kernels.append(Kernel())
-        outcome = run_notebook(
-            job["notebook"],
-            Path(job["run_dir"]),
-            job["parameters"],
-            engine_name=ENGINE,
-            kernel=kernels[0],
-        )
+        engine: dict[str, Any] = {"engine_name": ENGINE, "kernel": kernels[0]}
+        outcome = run_notebook(job["notebook"], Path(job["run_dir"]), job["parameters"], **engine)
         keep = job["warm"] and outcome.status != "fail"  # what a failed one left must not reach the next
         try:
             kernels[0].do("kernel.forget_notebook()")

@@ -9,7 +9,6 @@ import base64
 import io
 import sys
 import time
-import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,12 +37,11 @@ from helpers.run_folder import open_run, writing
 from helpers.worlds import world
 
 Outcome = Literal["identical", "close", "changed", "failed"]
-TEMPLATE = Path(__file__).with_name("regress.html")
 
 
 @dataclass(frozen=True)
 class Fact:
-    """Something numbers depend on that is not what it was."""
+    """A difference in what the numbers depend on."""
 
     name: str
     before: str
@@ -94,11 +92,7 @@ class Judgement:
 
 
 def find_baseline(dataset: str) -> Path:
-    """The folder of the user's own baseline of a world; else of the embedded one.
-
-    Raises:
-        OutputError: There is none.
-    """
+    """The folder of the user's own baseline of a world, else of the embedded one; raises an `OutputError`."""
     own = default_folder(dataset)
     if (own / "baseline.json").is_file():
         return own
@@ -184,16 +178,6 @@ def token_map(different: np.ndarray, size: int) -> np.ndarray:
     return np.where(cells[..., None], np.array([224, 138, 0]), np.array([236, 239, 243])).astype(np.uint8)
 
 
-METRICS = (
-    ("psnr_db", "PSNR against the true frames", "dB"),
-    ("ssim", "SSIM against the true frames", ""),
-    ("delta_4_psnr_db", "Δ₄PSNR", "dB"),
-    ("motion_ratio", "motion, generated over true", ""),
-    ("token_accuracy", "token accuracy, teacher forcing", ""),
-    ("action_histogram", "actions by id", ""),
-)
-
-
 def metric_text(name: str, value: Any) -> str:
     """A metric of ``run.json`` for people: per-frame values as their mean."""
     if value is None or value == []:
@@ -207,69 +191,36 @@ def metric_text(name: str, value: Any) -> str:
 
 
 def write_report(judgements: Sequence[Judgement], baseline: Path, path: Path) -> None:
-    """Write the HTML report: one file, pictures inside, no script, nothing fetched."""
+    """Write a report: ``.html``, one file with its pictures inside, for people; ``.xml``, JUnit, for CI."""
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = Path(__file__).with_name(f"regress{path.suffix}").read_text(encoding="utf-8")
     facts: dict[Fact, list[str]] = {}
     for judgement in judgements:
         for fact in judgement.facts:
             facts.setdefault(fact, []).append(judgement.case.name)
     outcomes = [judgement.outcome for judgement in judgements]
-    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    text = environment.from_string(template).render(
+        judgements=judgements,
         passed=all(judgement.passed for judgement in judgements),
         counts={outcome: outcomes.count(outcome) for outcome in get_args(Outcome)},
         baseline=baseline,
         when=time.strftime("%Y-%m-%d %H:%M"),
         environment=next((judgement.now.environment for judgement in judgements if judgement.now), {}),
         facts=dict(sorted(facts.items(), key=lambda item: item[0].name == "commit")),
-        judgements=judgements,
-        metrics=METRICS,
         metric_text=metric_text,
         picture=_picture_as_base64,
     )
     with writing(path, "Free some disk and run again."):
-        path.write_text(text, encoding="utf-8")
+        # XML cannot hold control characters, such as a terminal's colours.
+        path.write_text("".join(c for c in text if c >= " " or c in "\n\t"), encoding="utf-8")
 
 
 def _picture_as_base64(judgement: Judgement) -> str:
     data = io.BytesIO()
     picture(judgement).save(data, "PNG", optimize=True)
     return base64.b64encode(data.getvalue()).decode("ascii")
-
-
-def write_junit(judgements: Sequence[Judgement], path: Path) -> None:
-    """Write JUnit XML, as CI systems read it: a case is a test, *changed* a failure, *failed* an error."""
-    outcomes = [judgement.outcome for judgement in judgements]
-    root = ET.Element("testsuites")
-    suite = ET.SubElement(
-        root,
-        "testsuite",
-        name="regress",
-        tests=str(len(judgements)),
-        failures=str(outcomes.count("changed")),
-        errors=str(outcomes.count("failed")),
-        time=f"{sum(judgement.seconds for judgement in judgements):.3f}",
-    )
-    for judgement in judgements:
-        case, why = judgement.case, _without_control_characters(judgement.why)
-        dataset = str(case.played.parameters.get("dataset", ""))
-        seconds = f"{judgement.seconds:.3f}"
-        test = ET.SubElement(suite, "testcase", classname=dataset, name=case.name, time=seconds)
-        text = f"{why} {_without_control_characters(judgement.suspects)}".strip()
-        if judgement.passed:
-            ET.SubElement(test, "system-out").text = f"{judgement.outcome}: {text}"
-        else:
-            tag = "failure" if judgement.outcome == "changed" else "error"
-            ET.SubElement(test, tag, message=why, type=judgement.outcome).text = text
-    ET.indent(root)
-    with writing(path, "Free some disk and run again."):
-        ET.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
-
-
-def _without_control_characters(text: str) -> str:
-    """The text that XML can hold."""
-    return "".join(letter for letter in text if letter >= " " or letter in "\n\t")
 
 
 def run_case(case: Case, run_dir: Path, overrides: dict[str, Any]) -> Judgement:
@@ -313,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             judgements.append(run_case(case, run / case.name, overrides))
             print(f"  {case.name:<18} {judgements[-1].outcome:<10} {judgements[-1].why}", flush=True)
         write_report(judgements, folder, run / "report.html")
-        write_junit(judgements, run / "junit.xml")
+        write_report(judgements, folder, run / "junit.xml")
     except RunbookError as error:
         print(error, file=sys.stderr)
         return 2

@@ -21,12 +21,10 @@ from helpers.errors import OutputError
 
 
 def open_storage(address: str) -> tuple[FileSystem, str]:
-    """The file system and the path in it that an address means: a folder, ``s3://…``, ``gs://…``, ``file://…``.
-
-    Addresses that pyarrow does not know go to fsspec; the package that serves them must be installed.
+    """The file system, and the path in it, of a folder or of an address such as ``s3://…`` or ``file://…``.
 
     Raises:
-        OutputError: Nothing serves such an address.
+        OutputError: Neither pyarrow nor a package for fsspec serves such an address.
     """
     if "://" not in address:
         return LocalFileSystem(), Path(address).expanduser().absolute().as_posix()

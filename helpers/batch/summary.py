@@ -41,10 +41,7 @@ def row(record: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": record["name"],
         "status": record["status"],
-        **{
-            name: json.dumps(value) if isinstance(value, (list, dict)) else value
-            for name, value in record["varied"].items()
-        },
+        **{name: _cell(value) for name, value in record["varied"].items()},
         "frames": len(frames),
         **{
             name: float(np.mean(metrics[name])) if metrics.get(name) else None for name in ("psnr_db", "ssim")
@@ -61,6 +58,10 @@ def row(record: dict[str, Any]) -> dict[str, Any]:
         **{name: record.get(name) for name in ("host", "worker", "attempt")},
         "message": record["message"] or None,
     }
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, (list, dict)) else value
 
 
 def summarise(records: Sequence[dict[str, Any]]) -> pa.Table:
@@ -80,11 +81,7 @@ def summarise(records: Sequence[dict[str, Any]]) -> pa.Table:
 
 
 def write_summary(records: Sequence[dict[str, Any]], storage: FileSystem, root: str) -> None:
-    """Write ``summary.parquet``, ``summary.csv`` and, where there is something to draw, ``summary.png``.
-
-    Raises:
-        OSError: They cannot be written.
-    """
+    """Write ``summary.parquet``, ``summary.csv`` and, where there is something to draw, ``summary.png``."""
     table = summarise(records)
     storage.create_dir(root, recursive=True)
     with storage.open_output_stream(f"{root}/summary.parquet") as stream:
@@ -97,11 +94,7 @@ def write_summary(records: Sequence[dict[str, Any]], storage: FileSystem, root: 
 
 
 def read_summary(address: str | Path) -> pa.Table:
-    """The table of the sweep in a folder or at an address.
-
-    Raises:
-        OutputError: There is none.
-    """
+    """The table of the sweep in a folder or at an address; raises an `OutputError` where there is none."""
     storage, root = open_storage(str(address))
     try:
         with storage.open_input_file(f"{root}/summary.parquet") as stream:
@@ -117,7 +110,7 @@ def varied_columns(table: pa.Table) -> list[str]:
 
 
 def plot(table: pa.Table, x: str = "", line: str = "") -> "Figure":
-    """A panel for each metric, against one parameter: means over all others, with their 95% interval.
+    """A panel for each metric of a `summarise` table: means with their 95% interval.
 
     Args:
         table: From `read_summary` or `summarise`.
@@ -173,16 +166,7 @@ def plot(table: pa.Table, x: str = "", line: str = "") -> "Figure":
 
 
 def cost(records: Sequence[dict[str, Any]]) -> str:
-    """The share of a job's seconds that is not generating or measuring, in a sentence; empty if unknown."""
-    rows = [cells for cells in map(row, records) if cells["status"] != "fail"]
-    rows = [cells for cells in rows if cells["rollout_seconds"] is not None]
-    if not rows:
-        return ""
-    names = ("seconds", "rollout_seconds", "metrics_seconds")
-    seconds = np.array([[cells[name] or 0.0 for name in names] for cells in rows])
-    whole, rollout, metrics = seconds.mean(0)
-    rest = np.median(seconds @ (1, -1, -1))
-    return (
-        f"A job took {whole:.2f} s on its worker: {rollout:.2f} s generating, {metrics:.2f} s measuring; "
-        f"the rest, overhead, has a median of {rest:.2f} s ({len(rows)} jobs)."
-    )
+    """The time of a job that is neither generating nor measuring, in a sentence; empty if unknown."""
+    rows = [cells for cells in map(row, records) if cells["status"] != "fail" and cells["rollout_seconds"]]
+    rest = [cells["seconds"] - cells["rollout_seconds"] - (cells["metrics_seconds"] or 0) for cells in rows]
+    return f"Overhead of a job: {np.median(rest):.2f} s, the median of {len(rows)}." if rows else ""

@@ -61,15 +61,14 @@ def read_sweep(path: Path, folder: Path = FOLDER) -> Sweep:
     notebook = find_notebook(str(content.get("notebook", "05_infer")), folder)
     common, grid = content.get("parameters") or {}, content.get("grid") or {}
     entries = content.get("list") or [{}]
-    if not isinstance(common, dict) or not isinstance(grid, dict) or not isinstance(entries, list):
+    if not (isinstance(common, dict) and isinstance(grid, dict) and isinstance(entries, list)):
         raise ParameterError(
             f"{path} is not a sweep.", fix="parameters and grid are mappings, list is a list."
         )
     for name, values in grid.items():
-        if not isinstance(values, list) or not values:
-            raise ParameterError(
-                f"{name} of grid is {values!r}.", fix=f"Give a list of values: {name}: [1, 2]."
-            )
+        if not (isinstance(values, list) and values):
+            fix = f"Give a list of values: {name}: [1, 2]."
+            raise ParameterError(f"{name} of grid is {values!r}.", fix=fix)
     jobs: dict[str, Job] = {}
     names: set[str] = set()
     repeated = 0

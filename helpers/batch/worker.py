@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,21 +49,17 @@ class Runners(WorkerPlugin):
         for runner in self._all:
             runner.close()
 
-    @contextlib.contextmanager
-    def borrow(self) -> "Iterator[Runner]":
-        """A runner for the length of a job; one that died is not kept."""
+    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Run a job to its end; its status and message. A runner that dies is a failed job, and not kept."""
         try:
             runner = self._idle.pop()  # atomic: tasks of one worker are threads
         except IndexError:
             runner = Runner()
             self._all.append(runner)
-        try:
-            yield runner
-        finally:
-            if runner.alive:
-                self._idle.append(runner)
-            else:
-                runner.close()
+        if answer := runner.ask(json.dumps(job)):
+            self._idle.append(runner)
+            return dict(json.loads(answer))
+        return {"status": "fail", "message": runner.last_words()}
 
 
 def runners_name(session: str) -> str:
@@ -87,25 +82,22 @@ class Runner:
             encoding="utf-8",
         )
 
-    @property
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return self._process.poll() is None
-
-    def run(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Run a job to its end; its status and message. A runner that dies is a failed job."""
+    def ask(self, line: str) -> str:
+        """The process's answer to a line; empty if it has ended."""
         assert self._process.stdin is not None and self._process.stdout is not None
         with contextlib.suppress(OSError):
-            self._process.stdin.write(json.dumps(job) + "\n")
+            self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
-            if answer := self._process.stdout.readline():
-                return dict(json.loads(answer))
-        self._process.kill()
-        status = self._process.wait()
+            return self._process.stdout.readline()
+        return ""
+
+    def last_words(self) -> str:
+        """The status and the last error of a process that has ended, in a sentence."""
+        self.close()
         self._errors.seek(0)
         tail = self._errors.read().decode("utf-8", "replace").strip().splitlines()[-1:]
-        message = f"The process that ran the notebook ended (status {status}). {' '.join(tail)}".strip()
-        return {"status": "fail", "message": message}
+        status = self._process.returncode
+        return f"The process that ran the notebook ended (status {status}). {' '.join(tail)}".strip()
 
     def close(self) -> None:
         """End the process and its kernel."""
@@ -116,19 +108,20 @@ class Runner:
             self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             self._process.kill()
+            self._process.wait()
 
 
 def run_job(job: dict[str, Any], output: str, session: str, warm: bool) -> dict[str, Any]:
     """A Dask task: run a job's notebook, leave its folder in the output, and return its record.
 
     Args:
-        job: ``name``, ``digest``, ``notebook``, ``parameters`` and ``varied``.
+        job: The values of a `cluster.Job`.
         output: The sweep's folder or address.
         session: Of the sweep's driver: attempts are counted within one.
         warm: Whether the kernel, with its suite loaded, is kept for the next job.
 
     Returns:
-        The record that ``job.json`` holds, too; nothing is raised for what a notebook or a disk does.
+        The record, as in ``job.json``; nothing is raised for what a notebook or a disk does.
     """
     began = time.monotonic()
     worker = get_worker()
@@ -148,8 +141,8 @@ def run_job(job: dict[str, Any], output: str, session: str, warm: bool) -> dict[
         parent = Path(root) / "jobs" if local else Path(tempfile.mkdtemp(prefix="runbook-"))
         scratch = parent / f"{job['name']}.{uuid.uuid4().hex[:8]}.part"
         scratch.mkdir(parents=True)
-        with cast(Runners, worker.plugins[runners_name(session)]).borrow() as runner:
-            record |= runner.run({**job, "run_dir": str(scratch), "warm": warm})
+        runners = cast(Runners, worker.plugins[runners_name(session)])
+        record |= runners.run({**job, "run_dir": str(scratch), "warm": warm})
         record |= {"run": read_numbers(scratch), "seconds": time.monotonic() - began}
         write_json(scratch / "job.json", record)
         publish(scratch, storage, target)
