@@ -186,7 +186,7 @@ def read_run(run_dir: Path) -> Played:
             frames, tokens = arrays["frames"], arrays["tokens"]
     except (OSError, ValueError, KeyError) as error:
         raise OutputError(f"{run_dir} does not hold a whole run ({error}).", fix="Run it again.") from error
-    given = len(frames) - len(tokens)
+    context = len(frames) - len(tokens)
     return Played(
         parameters=record["parameters"],
         environment=record["environment"],
@@ -194,8 +194,8 @@ def read_run(run_dir: Path) -> Played:
         actions=[frame["action"] for frame in record["frames"]],
         token_hashes=[frame["tokens"] for frame in record["frames"]],
         metrics=record["metrics"],
-        given_sha256=hashlib.sha256(frames[:given].tobytes()).hexdigest(),
-        frames=frames[given:],
+        given_sha256=hashlib.sha256(frames[:context].tobytes()).hexdigest(),
+        frames=frames[context:],
         tokens=tokens,
         seconds=sum(record["timings"]["step_seconds"]),
     )
@@ -295,8 +295,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     size = sum(path.stat().st_size for path in to.iterdir() if path.is_file())
-    shown = "" if to == default_folder(dataset) else f" {to}"
-    print(f"Frozen in {to} ({size / 1000:.0f} kB). Compare with it: python runbook.py regress{shown}")
+    argument = "" if to == default_folder(dataset) else f" {to}"
+    print(f"Frozen in {to} ({size / 1000:.0f} kB). Compare with it: python runbook.py regress{argument}")
     return 0
 
 

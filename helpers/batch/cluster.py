@@ -11,7 +11,7 @@ from typing import Any
 
 from distributed import Client, Nanny, Scheduler, SpecCluster, as_completed
 
-from helpers.batch.worker import Runners, run_job, runners_name
+from helpers.batch.worker import Runners, run_job
 from helpers.errors import ParameterError
 from helpers.gpu import detect_gpus
 
@@ -90,12 +90,8 @@ def run_jobs(
 ) -> str:
     """Run jobs on a cluster, with a progress bar; a failed one does not stop the others.
 
-    Args:
-        client: Of the cluster.
-        jobs: To be run.
-        output: The sweep's folder or address, as the workers see it.
-        warm: Keep kernels, and the suites they loaded, from job to job.
-        records: Gets each job's record by its digest, as soon as it ends.
+    ``output`` is the sweep's folder or address as the workers see it; ``warm`` keeps kernels, with the suites
+    they loaded, from job to job; ``records`` gets each job's record by its digest as soon as it ends.
 
     Returns:
         Why the sweep ended early; empty if it did not.
@@ -103,7 +99,8 @@ def run_jobs(
     from tqdm import tqdm
 
     session = uuid.uuid4().hex[:12]
-    client.register_plugin(Runners(session))
+    runners = Runners(session)
+    client.register_plugin(runners)
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     gpu = {"GPU": 1} if any(worker.get("resources", {}).get("GPU") for worker in workers) else {}
     futures: dict[Any, Job] = {}
@@ -129,7 +126,7 @@ def run_jobs(
     finally:
         client.cancel(list(futures), force=True)
         with contextlib.suppress(OSError, ValueError, TimeoutError):
-            client.unregister_worker_plugin(runners_name(session))
+            client.unregister_worker_plugin(runners.name)
 
 
 def _result(future: Any, job: Job) -> dict[str, Any]:

@@ -66,18 +66,18 @@ def plan(arguments: argparse.Namespace, folder: Path = FOLDER) -> tuple[list[str
     """The notebooks that parsed arguments ask for, in order, and for each the parameters that it declares.
 
     Raises:
-        RunbookError: A notebook or world does not exist, or no notebook takes a parameter as it is given.
+        RunbookError: A notebook or world does not exist, or no notebook takes a parameter as it is written.
     """
     names = sorted({find_notebook(text, folder) for text in arguments.only})
-    given = {"dataset": arguments.dataset, **read_overrides(arguments.parameter, names, folder)}
-    given["dataset"] = world(given["dataset"]).name
-    given.pop("run_dir", None)
-    if given.get("replay") and (arguments.called_from / given["replay"]).exists():
-        given["replay"] = str(arguments.called_from / given["replay"])
+    values = {"dataset": arguments.dataset, **read_overrides(arguments.parameter, names, folder)}
+    values["dataset"] = world(values["dataset"]).name
+    values.pop("run_dir", None)
+    if values.get("replay") and (arguments.called_from / values["replay"]).exists():
+        values["replay"] = str(arguments.called_from / values["replay"])
     parameters = {}
     for notebook in names:
         declared = parameters_of(folder / f"{notebook}.ipynb")
-        parameters[notebook] = {name: value for name, value in given.items() if name in declared}
+        parameters[notebook] = {name: value for name, value in values.items() if name in declared}
         check_run(notebook, parameters[notebook], folder)
     return names, parameters
 

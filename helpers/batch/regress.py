@@ -250,11 +250,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--report", type=Path, metavar="FOLDER", help="where report.html and junit.xml go")
     add_parameter_arguments(parser, "a parameter to set in every case, such as -p device=cpu")
     arguments = parser.parse_args(argv)
-    here, given, report = arguments.called_from, arguments.baseline, arguments.report
+    here, baseline, report = arguments.called_from, arguments.baseline, arguments.report
     try:
         overrides = read_overrides(arguments.parameter)
         check_run(NOTEBOOK, overrides)
-        folder = here / given.expanduser() if given else find_baseline(arguments.dataset)
+        folder = here / baseline.expanduser() if baseline else find_baseline(arguments.dataset)
         cases = choose(read_baseline(folder), arguments.only)
         label = f"{world(arguments.dataset).name}_regress"
         run = open_run(label, here / report.expanduser() if report else "")

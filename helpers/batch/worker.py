@@ -37,7 +37,7 @@ class Runners(WorkerPlugin):
     """
 
     def __init__(self, session: str) -> None:
-        self.name = runners_name(session)
+        self.name = f"runbook-runners-{session}"
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask when the worker gets the plugin."""
@@ -59,12 +59,7 @@ class Runners(WorkerPlugin):
         if answer := runner.ask(json.dumps(job)):
             self._idle.append(runner)
             return dict(json.loads(answer))
-        return {"status": "fail", "message": runner.last_words()}
-
-
-def runners_name(session: str) -> str:
-    """The name of a session's plugin on the workers."""
-    return f"runbook-runners-{session}"
+        return {"status": "fail", "message": runner.why_it_ended()}
 
 
 class Runner:
@@ -91,8 +86,8 @@ class Runner:
             return self._process.stdout.readline()
         return ""
 
-    def last_words(self) -> str:
-        """The status and the last error of a process that has ended, in a sentence."""
+    def why_it_ended(self) -> str:
+        """The exit status and the last error, in a sentence."""
         self.close()
         self._errors.seek(0)
         tail = self._errors.read().decode("utf-8", "replace").strip().splitlines()[-1:]
@@ -114,14 +109,8 @@ class Runner:
 def run_job(job: dict[str, Any], output: str, session: str, warm: bool) -> dict[str, Any]:
     """A Dask task: run a job's notebook, leave its folder in the output, and return its record.
 
-    Args:
-        job: The values of a `cluster.Job`.
-        output: The sweep's folder or address.
-        session: Of the sweep's driver: attempts are counted within one.
-        warm: Whether the kernel, with its suite loaded, is kept for the next job.
-
-    Returns:
-        The record, as in ``job.json``; nothing is raised for what a notebook or a disk does.
+    ``job`` holds the values of a `cluster.Job`, ``output`` and ``warm`` are as in `cluster.run_jobs`, and
+    attempts are counted within a ``session`` of the driver. What a notebook or a disk does is in the record.
     """
     began = time.monotonic()
     worker = get_worker()
@@ -141,7 +130,7 @@ def run_job(job: dict[str, Any], output: str, session: str, warm: bool) -> dict[
         parent = Path(root) / "jobs" if local else Path(tempfile.mkdtemp(prefix="runbook-"))
         scratch = parent / f"{job['name']}.{uuid.uuid4().hex[:8]}.part"
         scratch.mkdir(parents=True)
-        runners = cast(Runners, worker.plugins[runners_name(session)])
+        runners = cast(Runners, worker.plugins[Runners(session).name])
         record |= runners.run({**job, "run_dir": str(scratch), "warm": warm})
         record |= {"run": read_numbers(scratch), "seconds": time.monotonic() - began}
         write_json(scratch / "job.json", record)
