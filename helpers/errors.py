@@ -67,5 +67,9 @@ class SessionFileError(RunbookError):
     """A session file is missing, damaged, of another version, or was played with other weights."""
 
 
+class CellOrderError(RunbookError):
+    """A notebook's cell ran before the cells it builds on."""
+
+
 class VerdictError(RunbookError):
     """A step ended with at least one failed check."""

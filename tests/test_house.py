@@ -174,6 +174,7 @@ GROUND = {
     "report",
     "commands",
     "run_folder",
+    "cells",
     "gpu",
     "worlds",
     "pictures",
@@ -253,7 +254,7 @@ def test_nothing_but_the_player_loads_a_front_end_merely_by_being_imported():
 
 
 BARE = (
-    *("commands", "gpu", "parameters", "report", "batch.headless"),
+    *("cells", "commands", "gpu", "parameters", "report", "batch.headless"),
     *("machine.doctor", "machine.facts", "machine.interpreter", "machine.judge", "machine.redact"),
     *("torch_build.builds", "torch_build.deps", "torch_build.probe"),
 )
