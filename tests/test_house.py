@@ -16,7 +16,7 @@ from helpers.batch.headless import NOTEBOOKS
 from helpers.run_folder import ROOT
 
 TOP = {
-    *("notebooks", "helpers", "tests", "outputs"),
+    *("notebooks", "helpers", "tests", "outputs", "docs"),
     *("requirements-notorch.txt", "environment.yml", "runbook.py", "pyproject.toml"),
     *("README.md", "README.zh-CN.md", "LICENSE"),
 }

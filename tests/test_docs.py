@@ -1,0 +1,216 @@
+"""What the documents say is so: links, commands, parameters, paths and code, in both languages."""
+
+import argparse
+import ast
+import importlib
+import json
+import pkgutil
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import runbook
+from helpers.batch.headless import NOTEBOOKS, plan
+from helpers.parameters import FOLDER, parameters_of, read_overrides
+from helpers.run_folder import ROOT
+
+ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
+DOCUMENTS = [
+    *(ENGLISH, CHINESE, ROOT / "outputs" / "README.md", ROOT / "helpers" / "demo" / "MODEL_CARD.md"),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted(FOLDER.glob("*.ipynb")),
+]
+PARAMETERS = {name for notebook in NOTEBOOKS for name in parameters_of(FOLDER / f"{notebook}.ipynb")}
+
+
+def text_of(document: Path) -> str:
+    """A document's Markdown; of a notebook, that of its prose."""
+    text = document.read_text(encoding="utf-8")
+    if document.suffix == ".md":
+        return text
+    cells = json.loads(text)["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The code blocks of a language; an empty one for commands and plain text."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.M | re.S)
+
+
+def headings(text: str) -> list[tuple[str, str]]:
+    return re.findall(r"^(#+) (.+)$", without_code(text), flags=re.M)
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives to headings."""
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for _, title in headings(text)}
+
+
+def inline_code(text: str) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", without_code(text))
+
+
+def commands(text: str) -> list[str]:
+    """Every command of runbook.py in a document, from ``runbook.py`` on."""
+    code = [*inline_code(text), *(line for block in blocks(text, "") for line in block.splitlines())]
+    starts = (re.match(r"(?:py -3\.11|python3?) runbook\.py(.*)", line) for line in code)
+    return [start[1].split("  #")[0].strip() for start in starts if start]
+
+
+def cases(find: Any) -> list[Any]:
+    """A test case for each thing that ``find`` returns of each document."""
+    return [
+        pytest.param(document, thing, id=f"{document.stem}: {thing}"[:80])
+        for document in DOCUMENTS
+        for thing in dict.fromkeys(find(text_of(document)))
+    ]
+
+
+def links(text: str) -> list[str]:
+    targets = re.findall(r"\]\(([^)\s]+)\)", without_code(text))
+    return [target for target in targets if "://" not in target]
+
+
+@pytest.mark.parametrize(("document", "target"), cases(links))
+def test_a_link_leads_to_a_file_and_its_heading(document: Path, target: str) -> None:
+    name, _, anchor = target.partition("#")
+    path = document.parent / name if name else document
+    assert path.exists()
+    assert not anchor or anchor in anchors(text_of(path))
+
+
+@pytest.mark.parametrize(("document", "command"), cases(commands))
+def test_a_command_is_one_that_its_program_takes(
+    document: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, *rest = shlex.split(command) or ["run"]
+    assert name in runbook.COMMANDS
+    if name in ("lab", "test"):  # further arguments are JupyterLab's and pytest's
+        return
+    arguments = parsed(name, rest, monkeypatch)
+    if name == "run":
+        plan(arguments)
+    else:
+        read_overrides(getattr(arguments, "parameter", []))
+
+
+def parsed(name: str, rest: list[str], monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
+    """What a command's own parser makes of its arguments; the command does not go on from there."""
+
+    class ParsedError(Exception):
+        pass
+
+    parse = argparse.ArgumentParser.parse_args
+
+    def stop(parser: argparse.ArgumentParser, given: Any = None, *_: Any) -> None:
+        raise ParsedError(parse(parser, rest if given is None else given))
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    with pytest.raises(ParsedError) as caught:
+        if name == "setup":
+            runbook.check_arguments(name, rest)
+        else:
+            module = "helpers.machine.doctor" if name == "doctor" else runbook.INSIDE[name][-1]
+            importlib.import_module(module).main(*([rest] if name not in ("bench", "evaluate") else []))
+    (arguments,) = caught.value.args
+    return arguments
+
+
+def parameters(text: str) -> list[str]:
+    """The parameters that a document names: behind ``-p``, or given a value as in a notebook's cell."""
+    given = re.findall(r"-p \"?(\w+)=", text)
+    lines = [*inline_code(text), *(line for block in blocks(text, "") for line in block.splitlines())]
+    assigned = (re.match(r"(\w+) ?= ?(?!=)\S", line) for line in lines if "runbook.py" not in line)
+    return given + [found[1] for found in assigned if found and found[1] not in ("encoding", "GPU")]
+
+
+@pytest.mark.parametrize(("document", "name"), cases(parameters))
+def test_a_parameter_is_one_of_a_notebooks(document: Path, name: str) -> None:
+    assert name in PARAMETERS
+
+
+def yaml_blocks(text: str) -> list[str]:
+    return blocks(text, "yaml")
+
+
+@pytest.mark.parametrize(("document", "block"), cases(yaml_blocks))
+def test_a_yaml_file_sets_parameters_of_a_notebook(document: Path, block: str) -> None:
+    content = yaml.safe_load(block)
+    given = {**content["parameters"], **content.get("grid", {})}
+    for case in content.get("cases", {}).values():
+        given |= case
+    assert set(given) - {"bounds"} <= PARAMETERS
+
+
+def paths(text: str) -> list[str]:
+    return re.findall(r"(?<![\w/.<-])(?:helpers|notebooks|tests|docs)/[\w/.-]*\w", text)
+
+
+@pytest.mark.parametrize(("document", "path"), cases(paths))
+def test_a_path_of_the_repository_exists(document: Path, path: str) -> None:
+    assert (ROOT / path).exists()
+
+
+def modules(text: str) -> list[str]:
+    return re.findall(r"(?:-m |\b)(helpers(?:\.\w+)+)", text)
+
+
+@pytest.mark.parametrize(("document", "module"), cases(modules))
+def test_a_module_of_the_repository_exists(document: Path, module: str) -> None:
+    assert pkgutil.resolve_name(module)
+
+
+def python_blocks(text: str) -> list[str]:
+    return blocks(text, "python")
+
+
+@pytest.mark.parametrize(("document", "block"), cases(python_blocks))
+def test_a_python_snippet_compiles_and_imports_what_exists(document: Path, block: str) -> None:
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("helpers"):
+            module = importlib.import_module(str(node.module))
+            assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("readme", [ENGLISH, CHINESE], ids=["English", "Chinese"])
+def test_the_readmes_snippet_generates_a_frame(readme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    (snippet,) = python_blocks(text_of(readme))
+    names: dict[str, Any] = {}
+    exec(snippet, names)
+    assert names["frame"].shape == (1, 1, 3, 64, 64)
+
+
+def test_both_readmes_have_the_same_sections_rows_pictures_and_commands() -> None:
+    english, chinese = text_of(ENGLISH), text_of(CHINESE)
+
+    def form(text: str) -> dict[str, Any]:
+        sections = re.split(r"^## ", without_code(text), flags=re.M)
+        languages = (ENGLISH.name, CHINESE.name)
+        return {
+            "levels": [level for level, _ in headings(text)],
+            "rows": [len(re.findall(r"^\|", section, flags=re.M)) for section in sections],
+            "items": [len(re.findall(r"^(?:- |\d\. )", section, flags=re.M)) for section in sections],
+            "pictures": re.findall(r"!\[[^]]+\]\(([^)]+)\)", text),
+            "links": [link for link in links(text) if link[0] != "#" and link not in languages],
+            "commands": commands(text),
+            "plain blocks": [len(block.splitlines()) for block in blocks(text, "")],
+            "parameters": parameters(text),
+            "numbers": [re.findall(r"\d+(?:\.\d+)?", row) for row in re.findall(r"^\|.*", text, flags=re.M)],
+        }
+
+    assert form(english) == form(chinese)
+
+
+def test_every_command_is_in_the_readmes() -> None:
+    named = {shlex.split(command)[0] if command else "run" for command in commands(text_of(ENGLISH))}
+    batch = {shlex.split(command)[0] for command in commands(text_of(ROOT / "docs" / "cookbook.md"))}
+    assert named | batch == set(runbook.COMMANDS)
