@@ -1,7 +1,6 @@
 """A cell that is run before the cells above it stops with a sentence, in every notebook."""
 
 import ast
-import builtins
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,40 @@ def code_cells(notebook: Path) -> list[str]:
     return [cell.source for cell in content.cells if cell.cell_type == "code"]
 
 
+def stored(source: str) -> set[str]:
+    """The variables that a cell creates, imports among them."""
+    nodes = list(ast.walk(ast.parse(source)))
+    imports = [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    aliases = [alias for node in imports for alias in node.names]
+    return names | {alias.asname or alias.name.split(".")[0] for alias in aliases}
+
+
+def loaded(source: str) -> set[str]:
+    """The variables that a cell uses."""
+    nodes = ast.walk(ast.parse(source))
+    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+
+
+def needed(source: str) -> set[str]:
+    """The variables that a cell's ``needs(globals(), …)`` lists."""
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    mine = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "needs"]
+    return {ast.literal_eval(argument) for call in mine for argument in call.args[1:]}
+
+
+def used(cells: list[str], number: int) -> set[int]:
+    """The cells that made what a cell uses."""
+    makers = {name: cell for cell in range(number) for name in stored(cells[cell])}
+    names = loaded(cells[number]) - stored(cells[number]) | needed(cells[number])
+    return {makers[name] for name in names if name in makers}
+
+
 CELLS = [
-    pytest.param(code_cells(path), number, id=f"{path.stem}-{number}")
-    for path in NOTEBOOKS
-    if path.stem not in WITHOUT
-    for number in range(1, len(code_cells(path)))
+    pytest.param(cells, number, id=f"{path.stem}-{number}")
+    for path, cells in ((path, code_cells(path)) for path in NOTEBOOKS if path.stem not in WITHOUT)
+    for number in range(len(cells))
+    if used(cells, number)
 ]
 
 
@@ -50,36 +78,12 @@ def test_a_cell_alone_in_a_new_kernel_stops_with_the_sentence(cells: list[str], 
 def test_a_cell_names_something_of_every_cell_it_builds_on(cells: list[str], number: int) -> None:
     """What a cell names may itself name something: ``checks`` exists only where ``run`` does."""
 
-    def covered(cell: int) -> set[int]:
-        direct = {makers[name] for name in needed(cells[cell])}
-        return direct.union(*(covered(maker) for maker in direct))
+    def covered(number: int) -> set[int]:
+        makers = {name: cell for cell in range(number) for name in stored(cells[cell])}
+        direct = {makers[name] for name in needed(cells[number])}
+        return direct.union(*(covered(cell) for cell in direct))
 
-    makers = {name: cell for cell in range(number) for name in stored(cells[cell])}
-    used = loaded(cells[number]) - stored(cells[number]) - set(dir(builtins)) | needed(cells[number])
-
-    assert {makers[name] for name in used} <= covered(number)
-
-
-def stored(source: str) -> set[str]:
-    """The variables that a cell creates, imports among them."""
-    nodes = list(ast.walk(ast.parse(source)))
-    imports = [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
-    names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    aliases = [alias for node in imports for alias in node.names]
-    return names | {alias.asname or alias.name.split(".")[0] for alias in aliases}
-
-
-def loaded(source: str) -> set[str]:
-    """The variables that a cell uses."""
-    nodes = ast.walk(ast.parse(source))
-    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-
-
-def needed(source: str) -> set[str]:
-    """The variables that a cell's ``needs(globals(), …)`` lists."""
-    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
-    mine = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "needs"]
-    return {ast.literal_eval(argument) for call in mine for argument in call.args[1:]}
+    assert used(cells, number) <= covered(number)
 
 
 def test_in_a_notebook_the_sentence_is_all_that_is_shown(tmp_path: Path, monkeypatch: Any) -> None:

@@ -189,6 +189,27 @@ def test_the_readmes_snippet_generates_a_frame(readme: Path, monkeypatch: pytest
     assert names["frame"].shape == (1, 1, 3, 64, 64)
 
 
+def said_by_the_code() -> list[str]:
+    """Every text that stands in helpers: names of checks, and messages whole or in parts."""
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "helpers").rglob("*.py"))
+    nodes = (node for tree in trees for node in ast.walk(tree))
+    return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+
+@pytest.mark.parametrize("readme", [ENGLISH, CHINESE], ids=["English", "Chinese"])
+def test_what_is_looked_up_when_something_is_wrong_are_the_codes_own_words(readme: Path) -> None:
+    rows = re.findall(r"^\| (.+) \| (`.+`) \| .+ \|$", text_of(readme), flags=re.M)
+    seen = [phrase for row, _ in rows for phrase in re.findall(r"[\"“]([^\"”]+)[\"”]", row)]
+    checks = [name for _, column in rows for name in re.findall(r"`(\w+)`", column)]
+    said = said_by_the_code()
+    torchs = "no kernel image is available"
+
+    assert len(seen) >= 5 and not [
+        phrase for phrase in seen if phrase != torchs and not any(phrase in text for text in said)
+    ]
+    assert len(checks) >= 18 and set(checks) <= {*said, *NOTEBOOKS}
+
+
 def test_both_readmes_have_the_same_sections_rows_pictures_and_commands() -> None:
     english, chinese = text_of(ENGLISH), text_of(CHINESE)
 
