@@ -15,7 +15,7 @@ from helpers.bench import frames as bench
 from helpers.bench.peer import Peer, config
 from helpers.bench.roofline import Device, Work, _Fused, _Traffic, step_work
 from helpers.errors import ParameterError
-from helpers.worldmodel import Session, layers
+from helpers.worldmodel import Session, linear
 
 
 def test_both_sides_of_the_comparison_make_the_same_tokens():
@@ -29,7 +29,7 @@ def test_both_sides_of_the_comparison_make_the_same_tokens():
 @pytest.fixture
 def countable(monkeypatch):
     """Operations that torch's counter knows: its own matrix products."""
-    monkeypatch.setattr(layers, "_onednn_computes", lambda: False)
+    monkeypatch.setattr(linear, "_onednn_computes", lambda: False)
 
 
 def test_the_engine_needs_less_than_half_of_the_straight_loops_arithmetic(countable):

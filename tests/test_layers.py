@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from golden_cases import random_model
 
-from helpers.worldmodel import layers
+from helpers.worldmodel import linear
 from helpers.worldmodel.layers import (
-    Linear,
     MixtureOfExperts,
     Norm,
     PatchEmbed,
@@ -24,6 +23,7 @@ from helpers.worldmodel.layers import (
     temporal_width,
     to_patches,
 )
+from helpers.worldmodel.linear import Linear
 
 # --- positional encodings --------------------------------------------------------------------------
 
@@ -122,7 +122,7 @@ def rms_norm(x, weight):
 @pytest.mark.parametrize("shape", [(5, 12), (2, 3, 5, 12), (0, 12)])
 @pytest.mark.parametrize("biased", [True, False])
 def test_a_linear_map_is_torchs_own_however_it_is_computed(shape, biased, monkeypatch):
-    monkeypatch.setattr(layers, "_LARGE", 0)
+    monkeypatch.setattr(linear, "_LARGE", 0)
     part, x = random_model(Linear(12, 7, bias=biased), 1), torch.randn(shape)
     with torch.no_grad():
         torch.testing.assert_close(part(x), F.linear(x, part.weight, part.bias))
@@ -131,9 +131,9 @@ def test_a_linear_map_is_torchs_own_however_it_is_computed(shape, biased, monkey
 @pytest.mark.parametrize("reason", ["gradients", "autocast", "another type", "no oneDNN", "a small product"])
 def test_torchs_own_linear_map_is_taken_where_onednns_cannot_be(reason, monkeypatch):
     part, x = Linear(12, 7), torch.randn(5, 12)
-    monkeypatch.setattr(layers, "_LARGE", 5 * 12 * 7 + (reason == "a small product"))
+    monkeypatch.setattr(linear, "_LARGE", 5 * 12 * 7 + (reason == "a small product"))
     if reason == "no oneDNN":
-        monkeypatch.setattr(layers, "_onednn_computes", lambda: False)
+        monkeypatch.setattr(linear, "_onednn_computes", lambda: False)
     if reason == "another type":
         part, x = part.double(), x.double()
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", lambda *_: pytest.fail("oneDNN was used"))
@@ -145,12 +145,12 @@ def test_torchs_own_linear_map_is_taken_where_onednns_cannot_be(reason, monkeypa
 
 
 def test_a_torch_without_onednns_linear_map_is_noticed(monkeypatch):
-    assert layers._onednn_computes.__wrapped__() == torch.backends.mkldnn.is_available()
+    assert linear._onednn_computes.__wrapped__() == torch.backends.mkldnn.is_available()
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", lambda x, weight, *_: x @ weight.T + 1)
-    assert not layers._onednn_computes.__wrapped__()
+    assert not linear._onednn_computes.__wrapped__()
     monkeypatch.delattr(torch.ops.mkldnn, "_linear_pointwise")
     monkeypatch.setattr(torch.ops, "mkldnn", object())
-    assert not layers._onednn_computes.__wrapped__()
+    assert not linear._onednn_computes.__wrapped__()
 
 
 def test_spatial_attention_is_over_the_patches_of_one_frame():
@@ -183,8 +183,8 @@ def test_temporal_attention_is_over_this_and_earlier_frames_at_one_patch_positio
 
 def test_conditioning_scales_and_shifts_a_parameter_free_layer_norm():
     norm, x, actions = random_model(Norm(8, 2), 3), torch.randn(1, 3, 4, 8), torch.randn(1, 3, 2)
-    linear = norm.to_gamma_beta[1]
-    gamma, beta = linear(actions * actions.sigmoid()).chunk(2, -1)
+    project = norm.to_gamma_beta[1]
+    gamma, beta = project(actions * actions.sigmoid()).chunk(2, -1)
     normed = (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
 
     expected = normed * (1 + gamma[:, :, None]) + beta[:, :, None]

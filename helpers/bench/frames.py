@@ -28,7 +28,7 @@ from helpers.errors import RunbookError
 from helpers.run_folder import ROOT
 from helpers.worldmodel import Session, Suite
 from helpers.worldmodel.decode import greedy, unmask_counts
-from helpers.worldmodel.layers import linear
+from helpers.worldmodel.linear import linear
 from helpers.worldmodel.models import Dynamics, LatentActions, ModelConfig, VideoTokenizer
 from helpers.worldmodel.session import Feedback
 from helpers.worldmodel.suite import resolve_device

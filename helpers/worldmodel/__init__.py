@@ -1,6 +1,7 @@
-"""The engine: tensors and checkpoints.
+"""The engine: checkpoints become models, frames and actions become the next frames.
 
-It must not know notebooks, run folders, widgets or the hub. Start reading at `session.Session`.
+It must not know notebooks, run folders, widgets or the hub.
+Start reading at `session.Session`, then `session.advance` and `decode.decode`.
 
 >>> suite = load_suite(video_tokenizer=..., latent_actions=..., dynamics=..., device="cpu")
 >>> session = Session(suite, context_frames)

@@ -1,4 +1,4 @@
-"""Reads one checkpoint of the published project, without running anything inside it.
+"""Reads one checkpoint of the published project and builds its model; `archive` reads the files.
 
 Two forms are published:
 
@@ -6,18 +6,15 @@ Two forms are published:
   ``model_state_dict``, or a bare state dict) and a ``config``;
 - a directory ``<kind>_step_<n>/``: ``model_state_dict.pt`` (a bare state dict) and ``state.pt`` (the config).
 
-Both are pickles. `write_converted` keeps what was read as a third form, which is none: ``<name>.safetensors``
-with ``<name>.json`` beside it, read by `read_checkpoint` like the others.
+Both are pickles. `write_converted` writes a third form that is none: ``<name>.safetensors`` with
+``<name>.json`` beside it, read by `read_checkpoint` like the others.
 
-Whatever shapes the model is read off the tensors; the config is asked only for what tensors do not show.
+A model's shape is read off its tensors; the config is asked only for what tensors do not show.
 """
 
 import hashlib
 import json
 import os
-import pickle
-import pickletools
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +27,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from helpers.errors import CheckpointError
-from helpers.file_kind import impostor
+from helpers.worldmodel.archive import FETCH_AGAIN, load
 from helpers.worldmodel.models import Dynamics, LatentActions, ModelConfig, VideoTokenizer
 
 Kind = Literal["video_tokenizer", "latent_actions", "dynamics"]
@@ -48,54 +45,15 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _LARGEST_SETTING = 1024  # pixels, heads, experts: far above any real model, far below what exhausts memory
 _LARGEST_CODEBOOK = 2**31
 _MOST_PATCHES = 4096  # attention takes memory by its square
-_LARGEST_FILE = 4 * 10**9  # the published ones have 20 MB
-_LARGEST_PICKLE = 64 * 10**6
-_MOST_MEMBERS = 100_000
-_FETCH_AGAIN = "Fetch the file again (notebook 04_assets), or check the path."
-
-
-class _Inert:
-    """Stands in for a class pickled into a config. Takes any arguments and does nothing with them."""
-
-    def __new__(cls, *_arguments: Any) -> "_Inert":
-        return super().__new__(cls)
-
-    def __init__(self, *_arguments: Any) -> None:
-        pass
-
-
-# The classes of the published project that directory checkpoints hold in their config.
-_FOREIGN = [
-    f"utils.config.{name}" for name in ("DeviceType", "DistributedConfig", "FSDPMixedPrecisionConfig")
-]
-
-
-# Everything else that a checkpoint of tensors and plain values names. torch's own list is longer: some of its
-# entries allocate what a file merely claims.
-_ALLOWED = {
-    *_FOREIGN,
-    "collections.OrderedDict",
-    "torch._utils._rebuild_parameter",
-    "torch._utils._rebuild_tensor_v2",
-    "torch.Size",
-    "torch.device",
-    "torch.serialization._get_layout",
-    *(
-        f"torch.{kind}Storage"
-        for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char")
-    ),
-    *(f"torch.{kind}Storage" for kind in ("Byte", "Bool")),
-    *(f"torch.{dtype}" for dtype in ("float32", "float64", "float16", "bfloat16", "int64", "int32", "bool")),
-}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds.
+    """The contents of a checkpoint.
 
     Args:
         path: The file or directory.
-        kind: Which of the three models it is, told by its keys.
+        kind: Which of the three models it is.
         weights: Parameter name -> float32 tensor on the CPU, prefixes stripped.
         config: The published config; empty where there is none.
     """
@@ -106,7 +64,7 @@ class Checkpoint:
     config: dict[str, Any]
 
     def whole_number(self, key: str, default: int) -> int:
-        """What the config says of ``key``, or ``default`` where it is silent.
+        """The config's value of ``key``, or ``default`` where it has none.
 
         Raises:
             CheckpointError: It is no whole number that a model could be built from.
@@ -136,21 +94,21 @@ def read_checkpoint(path: str | Path, kind: Kind) -> Checkpoint:
                 f"{path} is a directory without model_state_dict.pt.",
                 fix="Give a directory that holds one, or the path of a .pth file.",
             )
-        weights = _find_weights(_load(weights_file), weights_file)
-        state = _load(state_file) if state_file.exists() else {}
+        weights = _find_weights(load(weights_file), weights_file)
+        state = load(state_file) if state_file.exists() else {}
     else:
         if path.suffix == ".safetensors":
             return _read_converted(path, kind)
-        state = _load(path)
+        state = load(path)
         weights = _find_weights(state, path)
     config = state.get("config") if isinstance(state, Mapping) else None
     return _checked(path, kind, weights, dict(config) if isinstance(config, Mapping) else {})
 
 
 def _checked(path: Path, kind: Kind, weights: dict[str, Tensor], config: dict[str, Any]) -> Checkpoint:
-    found = _tell_kind(weights)
-    if found != kind:
-        what = f"a {found} checkpoint" if found else "not a checkpoint of a TinyWorlds suite"
+    actual = next((kind for kind in KINDS if _TELLTALE[kind] in weights), None)
+    if actual != kind:
+        what = f"a {actual} checkpoint" if actual else "not a checkpoint of a TinyWorlds suite"
         raise CheckpointError(
             f"{path} is {what}; it was given as {kind}.", fix=f"Give a {kind} checkpoint here."
         )
@@ -162,13 +120,13 @@ def _checked(path: Path, kind: Kind, weights: dict[str, Tensor], config: dict[st
 
 
 def write_converted(checkpoint: Checkpoint, path: Path, source: str) -> None:
-    """Keep a checkpoint in a form that can hold no code, to be read from then on instead of its pickle.
+    """Write a checkpoint in a form that can hold no code, to be read from then on instead of its pickle.
 
     Args:
         checkpoint: From `read_checkpoint`.
         path: ``<name>.safetensors``; ``<name>.json`` is written beside it, first, so that an interrupted
             write leaves nothing that could be read.
-        source: SHA-256 of what it was read from, in hex; `read_checkpoint` leaves it to the caller.
+        source: SHA-256 of the file it was read from, in hex; recorded, and not checked by `read_checkpoint`.
 
     Raises:
         OSError: It cannot be written there.
@@ -219,115 +177,8 @@ def _seal(about: Mapping[str, Any], data: bytes) -> str:
     return hashlib.sha256(hashlib.sha256(text).digest() + hashlib.sha256(data).digest()).hexdigest()
 
 
-def _load(path: Path) -> Any:
-    """What `torch.load` finds in one file, unpickled by its restricted unpickler alone.
-
-    No message repeats torch's own: for a refused file it advises to load it with all checks off.
-    """
-    _check_is_archive(path)
-    try:
-        with torch.serialization.safe_globals([(_Inert, name) for name in _FOREIGN]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} {_describe_refusal(path)}; nothing was run and it was refused.",
-            fix="Use a checkpoint from a source you trust.",
-        ) from error
-    except Exception as error:  # a damaged pickle can end in any of them
-        raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}).", fix=_FETCH_AGAIN
-        ) from error
-
-
-def _describe_refusal(path: Path) -> str:
-    try:
-        foreign = set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - set(_FOREIGN)
-    except Exception:  # it reads the same damaged pickle
-        foreign = set()
-    if foreign:
-        return f"wants to run code ({', '.join(sorted(foreign))})"
-    return "holds something other than tensors and plain values"
-
-
-def _check_is_archive(path: Path) -> None:
-    """Say what a file is that is no intact archive of `torch.save`: torch's words for these cases mislead."""
-    try:
-        if found := impostor(path):
-            raise CheckpointError(f"{path} is {found}, not a checkpoint.", fix=_FETCH_AGAIN)
-        with path.open("rb") as file:
-            magic = file.read(2)
-        size = path.stat().st_size
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist.", fix=_FETCH_AGAIN) from error
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error.strerror}).", fix="Check its permissions."
-        ) from error
-    if magic != b"PK":
-        raise CheckpointError(
-            f"{path} is not a checkpoint: torch.save has written zip archives since torch 1.6, this is none.",
-            fix=_FETCH_AGAIN,
-        )
-    try:
-        with zipfile.ZipFile(path) as archive:
-            complaint = _complain_of_members(archive.infolist(), size)
-            damaged = None if complaint else archive.testzip()
-            foreign = set() if complaint or damaged else _foreign_names(archive)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path} is truncated or damaged ({error}).", fix=_FETCH_AGAIN) from error
-    if complaint:
-        raise CheckpointError(f"{path} is a zip archive, but no checkpoint: {complaint}.", fix=_FETCH_AGAIN)
-    if foreign:
-        names, tensors = ", ".join(sorted(foreign)), all(name.startswith("torch.") for name in foreign)
-        what = "holds more than plain tensors and values" if tensors else "wants to run code"
-        raise CheckpointError(
-            f"{path} {what} ({names}); nothing was run and it was refused.",
-            fix="Use a checkpoint from a source you trust.",
-        )
-    if damaged:
-        raise CheckpointError(f"{path} is damaged: the checksum of {damaged} is wrong.", fix=_FETCH_AGAIN)
-
-
-def _foreign_names(archive: zipfile.ZipFile) -> set[str]:
-    """The names in an archive's pickle that are not on our list; found without unpickling it."""
-    (name,) = (name for name in archive.namelist() if name.lower().endswith("/data.pkl"))
-    found = set()
-    try:
-        for operation, argument, _ in pickletools.genops(archive.read(name)):
-            if operation.name in ("GLOBAL", "INST"):
-                found.add(str(argument).replace(" ", ".").replace("__builtin__", "builtins"))
-            elif operation.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):
-                found.add(operation.name)
-    except Exception:  # a senseless pickle, of which torch will say so
-        return set()
-    return found - _ALLOWED
-
-
-def _complain_of_members(members: list[zipfile.ZipInfo], size: int) -> str:
-    """Why an archive of ``size`` bytes cannot be one that `torch.save` wrote; ``""`` if it can.
-
-    `torch.save` does not compress, so members that are larger than their archive are a zip bomb; and of two
-    members of one name we might check the one and torch read the other.
-    """
-    names = [member.filename.lower() for member in members]
-    if size > _LARGEST_FILE or len(members) > _MOST_MEMBERS:
-        return f"it has {size} bytes and {len(members)} members, far more than any of a suite"
-    if any(member.file_size > _LARGEST_PICKLE for member in members if member.filename.endswith(".pkl")):
-        return "its pickle is far larger than any of a suite"
-    if not any(name.endswith("/data.pkl") for name in names):
-        return "it has no data.pkl"
-    if any(name.endswith("/constants.pkl") for name in names):
-        return "it holds a TorchScript program, which is code"
-    if len(set(names)) < len(names):
-        return "two of its members have the same name"
-    if sum(name.endswith("/data.pkl") for name in names) > 1:
-        return "it has several data.pkl"
-    claimed = sum(member.file_size for member in members)
-    return f"its members claim {claimed} bytes of a file of {size}" if claimed > size else ""
-
-
 def _find_weights(loaded: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in what a file held, under any of the names it goes by, prefixes stripped."""
+    """The state dict in a file's contents, under any of its names, prefixes stripped."""
     held = loaded if isinstance(loaded, Mapping) else {}
     for candidate in [*(held.get(key) for key in _WEIGHT_KEYS), held]:
         if isinstance(candidate, Mapping) and any(isinstance(value, Tensor) for value in candidate.values()):
@@ -357,10 +208,6 @@ def _strip_prefixes(key: str) -> str:
     return key
 
 
-def _tell_kind(weights: Mapping[str, Tensor]) -> Kind | None:
-    return next((kind for kind in KINDS if _TELLTALE[kind] in weights), None)
-
-
 def _check_values(weights: Mapping[str, Tensor], path: Path) -> None:
     for key, tensor in weights.items():
         if tensor.dtype not in (*_FLOATS, torch.int64) or tensor.layout != torch.strided or tensor.is_meta:
@@ -371,7 +218,7 @@ def _check_values(weights: Mapping[str, Tensor], path: Path) -> None:
             )
         if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
             raise CheckpointError(
-                f"{path}: {key} claims the shape {list(tensor.shape)} and stores less.", fix=_FETCH_AGAIN
+                f"{path}: {key} claims the shape {list(tensor.shape)} and stores less.", fix=FETCH_AGAIN
             )
         if not torch.isfinite(tensor).all():
             raise CheckpointError(
@@ -411,21 +258,17 @@ def _new_model(kind: Kind, config: ModelConfig) -> VideoTokenizer | LatentAction
 
 
 def _check_keys(model: nn.Module, checkpoint: Checkpoint) -> None:
-    expected, found = model.state_dict(), checkpoint.weights
-    complaints = [f"{key} is missing" for key in expected.keys() - found.keys()]
-    complaints += [f"{key} belongs to no part of the model" for key in found.keys() - expected.keys()]
-    for key in expected.keys() & found.keys():
-        if expected[key].shape != found[key].shape:
-            shapes = f"{list(found[key].shape)} where {list(expected[key].shape)} is needed"
-            complaints.append(f"{key} has shape {shapes}")
-        elif expected[key].dtype != found[key].dtype:
-            complaints.append(f"{key} holds {found[key].dtype} where {expected[key].dtype} is needed")
-        elif (
-            key == "quantizer.basis"
-            and not expected[key].is_meta
-            and not torch.equal(expected[key], found[key])
-        ):
-            complaints.append(f"{key} is {found[key].tolist()} where {expected[key].tolist()} is needed")
+    expected, given = model.state_dict(), checkpoint.weights
+    complaints = [f"{key} is missing" for key in expected.keys() - given.keys()]
+    complaints += [f"{key} belongs to no part of the model" for key in given.keys() - expected.keys()]
+    for key in expected.keys() & given.keys():
+        own, needed = given[key], expected[key]
+        if own.shape != needed.shape:
+            complaints.append(f"{key} has shape {list(own.shape)} where {list(needed.shape)} is needed")
+        elif own.dtype != needed.dtype:
+            complaints.append(f"{key} holds {own.dtype} where {needed.dtype} is needed")
+        elif key == "quantizer.basis" and not needed.is_meta and not torch.equal(own, needed):
+            complaints.append(f"{key} is {own.tolist()} where {needed.tolist()} is needed")
     if complaints:
         more = f" (and {len(complaints) - 3} more)" if len(complaints) > 3 else ""
         raise CheckpointError(
@@ -435,7 +278,7 @@ def _check_keys(model: nn.Module, checkpoint: Checkpoint) -> None:
 
 
 def model_config(checkpoint: Checkpoint, frame_size: int) -> ModelConfig:
-    """What to build: from the tensors' shapes, and from the config what shapes do not tell.
+    """The model's configuration, from the tensors' shapes, and from the config where shapes do not show it.
 
     Raises:
         CheckpointError: The shapes or the config's values are those of no model.
@@ -447,10 +290,10 @@ def model_config(checkpoint: Checkpoint, frame_size: int) -> ModelConfig:
     def shape(key: str, dimensions: int) -> tuple[int, ...]:
         tensor = weights.get(key)
         if tensor is None or tensor.ndim != dimensions or not tensor.numel():
-            found = "is missing" if tensor is None else f"has shape {list(tensor.shape)}"
+            state = "is missing" if tensor is None else f"has shape {list(tensor.shape)}"
             raise CheckpointError(
-                f"{checkpoint.path}: {key} {found}; a {kind} needs it, with {dimensions} dimensions.",
-                fix=_FETCH_AGAIN,
+                f"{checkpoint.path}: {key} {state}; a {kind} needs it, with {dimensions} dimensions.",
+                fix=FETCH_AGAIN,
             )
         return tuple(tensor.shape)
 
@@ -500,7 +343,7 @@ def _root(codebook_size: int, latent_dim: int, checkpoint: Checkpoint) -> int:
         raise CheckpointError(
             f"{checkpoint.path}: output_mlp.weight has {codebook_size} outputs, which is no whole number "
             f"to the power of {latent_dim} (latent_dim, from latent_embed.weight).",
-            fix=_FETCH_AGAIN,
+            fix=FETCH_AGAIN,
         )
     return num_bins
 

@@ -10,12 +10,13 @@ context again and again (MaskGIT decoding does) keeps the past and pays for the 
 """
 
 from collections.abc import Iterable
-from functools import cache
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from helpers.worldmodel.linear import Linear, Stacked, linear
 
 
 class Film(NamedTuple):
@@ -88,49 +89,6 @@ def from_patches(patches: Tensor, size: int, rows: int) -> Tensor:
     return grid.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, time, 3, rows * size, -1)
 
 
-@cache
-def _onednn_computes() -> bool:
-    """Whether this torch has oneDNN's linear map on a CPU and it gives what torch's own gives."""
-    numbers = torch.Generator().manual_seed(0)
-    x, weight, bias = (torch.rand(*shape, generator=numbers) for shape in ((4, 8), (6, 8), (6,)))
-    try:
-        found = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    except (AttributeError, RuntimeError):
-        return False
-    return torch.allclose(found, F.linear(x, weight, bias))
-
-
-_LARGE = 2_500_000
-"""Multiplications from which on oneDNN's product is the faster one, its dearer call included."""
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``[..., I]`` -> ``[..., O]``: what `F.linear` computes, by the fastest product at hand.
-
-    On a CPU torch hands float32 products to MKL, which uses AVX-512 on processors of its own maker alone.
-    oneDNN, which torch also brings, uses it on all of them: twice the speed at these models' sizes. Its calls
-    cost more, so small products are left to MKL; and it knows no gradients, so training is, too.
-    """
-    if (
-        x.numel() * len(weight) >= _LARGE
-        and x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
-        and _onednn_computes()
-    ):
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return F.linear(x, weight, bias)
-
-
-class Linear(nn.Linear):
-    """A linear map computed by `linear`."""
-
-    def forward(self, input: Tensor) -> Tensor:  # torch's own name of the argument
-        """``[..., I]`` -> ``[..., O]``."""
-        return linear(input, self.weight, self.bias)
-
-
 class RMSNorm(nn.Module):
     """Holds the gain under the published name ``rms.weight``."""
 
@@ -180,50 +138,6 @@ class Norm(nn.Module):
         return normed if film is None else torch.addcmul(film.shift, normed, film.scale)
 
 
-class _Stack(NamedTuple):
-    """Several linear maps of one input as one: their weights and biases on top of each other."""
-
-    weight: Tensor  # [sum of outputs, inputs]
-    bias: Tensor  # [sum of outputs]
-    widths: tuple[int, ...]
-
-
-class Stacked(nn.Module):
-    """A module some of whose linear maps read the same input, so that one matrix product can serve them.
-
-    `stack` moves their parameters into one tensor of which each keeps its part, under its published name: a
-    state dict is what it was, and weights changed in place are changed in both.
-    """
-
-    _stacks: dict[tuple[str, ...], _Stack]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._stacks = {}
-
-    def stack(self, *names: str) -> None:
-        """Let the linear maps called ``names`` be computed together from now on."""
-        parts = [cast(nn.Linear, getattr(self, name)) for name in names]
-        widths = tuple(part.out_features for part in parts)
-        weight = torch.cat([part.weight.data for part in parts])
-        bias = torch.cat([part.bias.data for part in parts])
-        for part, own_weight, own_bias in zip(parts, weight.split(widths), bias.split(widths), strict=True):
-            part.weight.data, part.bias.data = own_weight, own_bias
-        self._stacks[names] = _Stack(weight, bias, widths)
-
-    def project(self, x: Tensor, *names: str) -> tuple[Tensor, ...]:
-        """``[..., E]`` through each of the linear maps ``names``; views of one result where stacked."""
-        stack = self._stacks.get(names)
-        if stack is None:
-            return tuple(getattr(self, name)(x) for name in names)
-        return linear(x, stack.weight, stack.bias).split(stack.widths, -1)
-
-    def _apply(self, *arguments: Any, **options: Any) -> Any:
-        """Moving or converting a module gives its parameters new memory: what was stacked no longer is."""
-        self._stacks = {}
-        return super()._apply(*arguments, **options)
-
-
 QKV, KV = ("q_proj", "k_proj", "v_proj"), ("k_proj", "v_proj")
 
 
@@ -268,7 +182,7 @@ class SpatialAttention(Attention):
 
 
 _FEW = 16
-"""Pairs of frames up to which temporal attention is written out."""
+"""Up to this many query–key frame pairs, attention is broadcast by hand."""
 
 
 class TemporalAttention(Attention):
@@ -516,9 +430,6 @@ def stack_projections(model: nn.Module) -> None:
     for part in model.modules():
         if isinstance(part, Attention):
             part.stack(*QKV)
-            stack = part._stacks[QKV]
-            keys = stack.widths[0]
-            part._stacks[KV] = _Stack(stack.weight[keys:], stack.bias[keys:], stack.widths[1:])
         elif isinstance(part, SwiGLU):
             part.stack(*GLU)
 

@@ -11,15 +11,14 @@ from torch import Tensor, nn
 from helpers.errors import ParameterError
 from helpers.worldmodel.layers import (
     BlockFilms,
-    Linear,
     Past,
     PatchEmbed,
     Transformer,
     from_patches,
-    linear,
     slice_films,
     spatial_encoding,
 )
+from helpers.worldmodel.linear import Linear, linear
 from helpers.worldmodel.quantizer import Quantizer
 
 
