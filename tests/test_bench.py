@@ -94,7 +94,7 @@ def test_the_predicted_arithmetic_is_what_a_step_really_does(countable):
     # The CPU's own attention kernel is one that torch's counter does not know.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
         session = Session(suite, random_frames(1, 2), steps=4)
-        session._actions = [torch.tensor([1])]
+        session.state = session.state._replace(actions=(torch.tensor([1]),))
         session.step(1)
     assert step_work(suite, 2, 4).flops == counted.get_total_flops()
 

@@ -7,7 +7,7 @@ from golden_cases import SMALL, random_frames, random_suite
 
 from helpers.errors import ActionError, ParameterError
 from helpers.worldmodel import Session, maskgit_decode
-from helpers.worldmodel.session import _WORLDS
+from helpers.worldmodel.session import _WORLDS, Decoding, advance
 
 PATCHES = SMALL.grid**2
 
@@ -70,7 +70,7 @@ def test_before_the_first_chosen_action_the_inferred_ones_are_used(suite):
     inferred = suite.infer_actions(context)
     session = Session(suite, context, context_window=4)
     told = Session(suite, context, context_window=4)
-    told._actions = list(inferred.unbind(1))
+    told.state = told.state._replace(actions=inferred.unbind(1))
 
     assert torch.equal(session.step(1), told.step(1))
 
@@ -166,17 +166,22 @@ def test_a_session_is_not_changed_by_what_is_done_to_tensors_it_took_or_gave(sui
         assert torch.equal(kept, expected)
 
 
-@pytest.mark.parametrize("count", [1, 3, 5, 99])
-def test_the_last_frames_are_the_end_of_all_frames(suite, count):
-    session = Session(suite, random_frames(2, 2))
-    play(session, [1, 2, 3])
-    assert torch.equal(session.last_frames(count), session.frames[:, -count:])
+@pytest.mark.parametrize("feedback", ["pixels", "tokens"])
+def test_a_state_is_a_value_from_which_the_same_step_leads_to_the_same_state(suite, feedback):
+    session = Session(suite, random_frames(2, 3), 3, horizon=2, feedback=feedback)
+    play(session, [1, None])
+    state = session.state
+    before = [tensor.clone() for tensors in state[:3] for tensor in tensors]
+    decoding, action = Decoding(4, 1.0, feedback), torch.tensor([3, 0])
 
+    (one, new), (other, again) = (advance(suite, state, action, 3, 2, decoding, [5, 6]) for _ in range(2))
 
-@pytest.mark.parametrize("count", [0, -1, 1.0, True])
-def test_no_last_frames_at_all_are_refused(suite, count):
-    with pytest.raises(ParameterError, match="Use at least 1"):
-        Session(suite, random_frames(1, 2)).last_frames(count)
+    assert torch.equal(new, again) and one.generated == other.generated == state.generated + 2
+    for mine, yours in zip(one[:3], other[:3], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(mine, yours, strict=True))
+    after = [tensor for tensors in state[:3] for tensor in tensors]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert torch.equal(torch.cat(one.frames, 1)[:, -2:], new) and session.state is state
 
 
 # --- feedback --------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def compare(suite: Suite, context_window: int, steps: int, pairs: int) -> Compar
 
     def engine() -> Tensor:
         session = Session(suite, window, context_window, steps=steps)
-        session._actions = list(actions[:, :-1].unbind(1))
+        session.state = session.state._replace(actions=actions[:, :-1].unbind(1))
         session.step(actions[:, -1])
         return session.tokens
 
@@ -199,7 +199,7 @@ class Player:
         """Seconds and CPU seconds of one step, and its tokens int64 ``[B, 1, P]``."""
         window = self.window.shape[1]
         session = Session(self.suite, self.window, window, steps=self.steps, temperature=temperature)
-        session._actions = list(self.actions[:, :-1].unbind(1))
+        session.state = session.state._replace(actions=self.actions[:, :-1].unbind(1))
         device = self.suite.device.type
         with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
             cpu = time.process_time()
@@ -293,7 +293,8 @@ def length_rows(frames: int) -> list[Row]:
     session = Session(suite, torch.rand(1, 2, 3, 12, 12) * 2 - 1, 2, steps=2)
     found = [clock(partial(session.step, index % 4)) for index in range(frames)]
     early, late = tuple(found[10:110]), tuple(found[-100:])
-    held = sum(each.untyped_storage().nbytes() for each in (*session._frames, *session._latents))
+    state = session.state
+    held = sum(tensor.untyped_storage().nbytes() for tensor in (*state.frames, *state.latents))
     return [
         Row("a very small world, frames 10 to 109", early),
         Row(
@@ -301,7 +302,7 @@ def length_rows(frames: int) -> list[Row]:
             late,
             f"{statistics.median(late) / statistics.median(early):.2f} times the start; "
             f"{held / frames:.0f} bytes kept a frame, of which one frame and its latents are "
-            f"{session._frames[-1].nbytes + session._latents[-1].nbytes}",
+            f"{state.frames[-1].nbytes + state.latents[-1].nbytes}",
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""Matrix products: the linear maps of all layers, by the fastest product at hand, several as one where they can."""
+"""Every layer's matrix products, by the fastest product at hand; several of one input as one."""
 
 from functools import cache
 from typing import Any, NamedTuple, cast
@@ -75,7 +75,7 @@ class Stacked(nn.Module):
         self._stacks = {}
 
     def stack(self, *names: str) -> None:
-        """Compute the linear maps called ``names`` together from now on, and the last ones without the first."""
+        """Compute the linear maps ``names`` together from now on, and the last ones without the first."""
         parts = [cast(nn.Linear, getattr(self, name)) for name in names]
         widths = tuple(part.out_features for part in parts)
         weight = torch.cat([part.weight.data for part in parts])

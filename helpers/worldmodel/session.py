@@ -1,9 +1,13 @@
-"""The one stepping engine: notebooks, players, batch runs and regressions play worlds through a `Session`."""
+"""The one stepping engine: notebooks, players, batch runs and regressions play worlds through a `Session`.
+
+A world's `State` is a value, `advance` leads from one state to the next, `step_frames` computes the tensors.
+"""
 
 import copy
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from itertools import repeat
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +21,47 @@ Feedback = Literal["pixels", "tokens"]
 _UNKNOWN = -1
 _WORLDS = 8  # stepped together on a CPU: the activations of more would leave its caches
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+class Decoding(NamedTuple):
+    """How new frames are decoded; each value as `Session` takes it."""
+
+    steps: int
+    temperature: float
+    feedback: Feedback
+
+
+class State(NamedTuple):
+    """Where a batch of worlds stands. A value: nothing changes it or its tensors."""
+
+    frames: tuple[
+        Tensor, ...
+    ]  # float32 [B, 1, 3, H, W] each, the oldest first: the context, then generated ones
+    latents: tuple[Tensor, ...]  # [B, 1, P, L] each, of the generated frames among those
+    actions: tuple[
+        Tensor, ...
+    ]  # int64 [B] each, on the CPU: what led from frame to frame; -1 where nobody chose
+    generated: int  # frames generated since the start, forgotten ones included
+
+    def back_to(self, generated: int) -> "State":
+        """The state after fewer generated frames."""
+        end = len(self.frames) - (self.generated - generated)
+        context = len(self.frames) - len(self.latents)
+        return State(self.frames[:end], self.latents[: end - context], self.actions[: end - 1], generated)
+
+    def last(self, count: int) -> "State":
+        """The same with the last ``count`` frames alone, or all where there are fewer."""
+        count = min(count, len(self.frames))
+        between = len(self.actions) - (count - 1)
+        return State(self.frames[-count:], self.latents[-count:], self.actions[between:], self.generated)
+
+    def expand(self, batch: int) -> "State":
+        """One world's state, for ``batch`` worlds that all stand here."""
+        parts = [
+            tuple(tensor.expand(batch, *tensor.shape[1:]) for tensor in tensors)
+            for tensors in (self.frames, self.latents, self.actions)
+        ]
+        return State(parts[0], parts[1], parts[2], self.generated)
 
 
 class Session:
@@ -34,7 +79,9 @@ class Session:
             a sequence gives each element its own. A step's random numbers follow from the seed and the
             number of frames before it alone, so going back and stepping again repeats a frame bit for bit.
         feedback: ``"pixels"`` tokenises the generated frames again at every step, as the published loop does;
-            ``"tokens"`` keeps the tokens they were made from.
+            ``"tokens"`` feeds their tokens back as they are.
+
+    ``state``, ``steps``, ``temperature``, ``feedback`` and ``seed`` may be set, for the next step on.
 
     Raises:
         ParameterError: A value is out of its range, or the context fits neither the suite nor the window.
@@ -53,13 +100,13 @@ class Session:
     ) -> None:
         check_frames(context, suite.video_tokenizer.config)
         check_numbers(horizon, steps, temperature)
-        if not is_whole(context_window) or not 1 <= context_window <= context.shape[1]:
+        batch, length = context.shape[:2]
+        if not is_whole(context_window) or not 1 <= context_window <= length:
             raise ParameterError(
-                f"context_window is {context_window!r} and the context has {context.shape[1]} frame(s).",
+                f"context_window is {context_window!r} and the context has {length} frame(s).",
                 fix="Use at least 1, and give at least that many frames.",
             )
         _check_feedback(feedback)
-        batch = context.shape[0]
         self._seeds = _seeds(seed, batch)
         self.suite = suite
         self.context_window = context_window
@@ -67,43 +114,52 @@ class Session:
         self.steps = steps
         self.temperature = temperature
         self.feedback = feedback
-        self._frames: list[Tensor] = list(context.to(suite.device, torch.float32, copy=True).split(1, dim=1))
-        self._unknown = torch.full((batch,), _UNKNOWN)
-        self._actions: list[Tensor] = [self._unknown] * (context.shape[1] - 1)
-        self._latents: list[Tensor] = []
-        self._given = context.shape[1]
-        self._forgotten = 0  # frames that a fork left behind, the oldest ones
-        self._step_frames = partial(step_frames, suite)
+        frames = context.to(suite.device, torch.float32, copy=True).split(1, dim=1)
+        self.state = State(tuple(frames), (), (torch.full((batch,), _UNKNOWN),) * (length - 1), 0)
 
     @property
     def frames(self) -> Tensor:
-        """All that is kept, the context first: float ``[B, T, 3, H, W]``, generated frames unclamped."""
-        return torch.cat(self._frames, 1)
-
-    def last_frames(self, count: int) -> Tensor:
-        """The last ``count`` frames, or all there are: float ``[B, <=count, 3, H, W]``, unclamped.
-
-        Costs the same however long the session is, which ``frames`` does not.
-        """
-        if not is_whole(count) or count < 1:
-            raise ParameterError(f"The last {count!r} frames were asked for.", fix="Use at least 1.")
-        return torch.cat(self._frames[-count:], 1)
+        """The context and the generated frames: float ``[B, T, 3, H, W]``, generated ones unclamped."""
+        return torch.cat(self.state.frames, 1)
 
     @property
     def actions(self) -> Tensor:
         """The actions chosen so far, one a step: int64 ``[B, steps]``, -1 where there was none."""
-        first = self._given - 1 - self._forgotten
-        held = self._actions[first if first >= 0 else first % self.horizon :: self.horizon]
-        return torch.stack([self._unknown, *held], 1)[:, 1:]
+        state = self.state
+        context = len(state.frames) - len(state.latents)
+        forgotten = state.generated - len(
+            state.latents
+        )  # generated frames; some only where no context is left
+        first = context - 1 if context else -(forgotten + 1) % self.horizon
+        none = state.frames[0].new_empty(len(self._seeds), 0, dtype=torch.int64, device="cpu")
+        return torch.cat([none, *(held[:, None] for held in state.actions[first :: self.horizon])], 1)
 
     @property
     def tokens(self) -> Tensor:
         """The tokens of every frame generated so far: int64 ``[B, generated frames, P]``."""
         config, quantizer = self.suite.video_tokenizer.config, self.suite.video_tokenizer.quantizer
-        none = self._frames[0].new_empty(len(self._unknown), 0, config.grid**2, config.latent_dim)
-        return quantizer.latents_to_indices(torch.cat([none, *self._latents], 1))
+        none = self.state.frames[0].new_empty(len(self._seeds), 0, config.grid**2, config.latent_dim)
+        return quantizer.latents_to_indices(torch.cat([none, *self.state.latents], 1))
 
-    @torch.inference_mode()
+    @property
+    def generated(self) -> int:
+        """How many frames were generated so far, the context not counted."""
+        return self.state.generated
+
+    @property
+    def seed(self) -> list[int]:
+        """The seed of each batch element; setting it takes what ``Session`` takes."""
+        return list(self._seeds)
+
+    @seed.setter
+    def seed(self, seed: int | Sequence[int]) -> None:
+        self._seeds = _seeds(seed, len(self._seeds))
+
+    @property
+    def decoding(self) -> Decoding:
+        """Decoding steps, temperature and feedback."""
+        return Decoding(self.steps, self.temperature, self.feedback)
+
     def step(self, actions: int | Tensor | None, context: Tensor | None = None) -> Tensor:
         """Generate the next ``horizon`` frames.
 
@@ -120,49 +176,25 @@ class Session:
             ParameterError: ``context`` has another shape or type than the window.
         """
         _check_feedback(self.feedback)
-        window = torch.cat(self._frames[-self.context_window :], 1)  # [B, Tc, 3, H, W]
-        chosen = self._chosen(actions)
+        chosen = _chosen(self.suite, actions, len(self._seeds))
         if context is not None:
-            if context.shape != window.shape or not context.is_floating_point():
+            shape = [len(self._seeds), self.context_window, *self.state.frames[0].shape[2:]]
+            if list(context.shape) != shape or not context.is_floating_point():
                 raise ParameterError(
                     f"The context has shape {list(context.shape)} and type {context.dtype}; "
-                    f"this session sees float frames {list(window.shape)} in [-1, 1]."
+                    f"this session sees float frames {shape} in [-1, 1]."
                 )
-            window = context.to(window)
-        kept = [] if self.feedback == "pixels" or context is not None else self._latents
-        kept = kept[-self.context_window :]
-        unseen = self.context_window - len(kept)  # frames whose tokens nobody kept
-        sampled = self.temperature > 0
-        new, latents = self.suite.graphs.run(
-            self._step_frames,
-            (self.horizon, self.steps),
-            (
-                window[:, :unseen] if unseen else None,
-                torch.cat(kept, 1) if kept else None,
-                None if chosen is None else self._conditioning(window, chosen),
-                self._uniform() if sampled else None,
-                torch.tensor(float(self.temperature)) if sampled else None,
-            ),
-            self.suite.device,
+        self.state, new = advance(
+            self.suite,
+            self.state,
+            chosen,
+            self.context_window,
+            self.horizon,
+            self.decoding,
+            self._seeds,
+            context,
         )
-        self._frames += new.clone().split(1, dim=1)
-        self._latents += latents.split(1, dim=1)
-        self._actions += [self._unknown if chosen is None else chosen] * self.horizon
         return new
-
-    @property
-    def generated(self) -> int:
-        """How many frames were generated so far, the context not counted."""
-        return self._forgotten + len(self._frames) - self._given
-
-    @property
-    def seed(self) -> list[int]:
-        """The seed of each batch element; setting it takes what ``Session`` takes, from the next step on."""
-        return list(self._seeds)
-
-    @seed.setter
-    def seed(self, seed: int | Sequence[int]) -> None:
-        self._seeds = _seeds(seed, len(self._unknown))
 
     def fork(
         self, generated: int | None = None, keep: int | None = None, batch: int | None = None
@@ -183,7 +215,7 @@ class Session:
                 would be kept than a step sees, or the batch is not a single world's.
         """
         there = self.generated if generated is None else generated
-        oldest = max(0, self._forgotten + self.context_window - self._given)
+        oldest = max(0, self.generated - (len(self.state.frames) - self.context_window))
         if not is_whole(there) or not oldest <= there <= self.generated or there % self.horizon:
             raise ParameterError(
                 f"A fork after {there!r} of {self.generated} generated frames was asked for.",
@@ -199,62 +231,109 @@ class Session:
                 f"A fork of {batch!r} worlds was asked for, from {len(self._seeds)}.",
                 fix="Fork a session of one world, into at least 1.",
             )
-        end = self._given + there - self._forgotten
-        begin = 0 if keep is None else max(0, end - keep)
-        first = max(0, self._given - self._forgotten)  # among the frames here, the first generated one
         twin = copy.copy(self)
-        twin._forgotten = self._forgotten + begin
-        twin._frames = self._frames[begin:end]
-        twin._latents = self._latents[max(0, begin - first) : end - first]
-        twin._actions = self._actions[begin : end - 1]
+        twin.state = self.state.back_to(there)
+        if keep is not None:
+            twin.state = twin.state.last(keep)
         if batch is not None:
-            twin._seeds = self._seeds * batch
-            twin._unknown = self._unknown.expand(batch)
-            twin._actions = [held.expand(batch) for held in twin._actions]
-            twin._frames = [frame.expand(batch, -1, -1, -1, -1) for frame in twin._frames]
-            twin._latents = [latents.expand(batch, -1, -1, -1) for latents in twin._latents]
+            twin.state, twin._seeds = twin.state.expand(batch), self._seeds * batch
         return twin
 
-    def _chosen(self, actions: int | Tensor | None) -> Tensor | None:
-        """The actions as ids int64 ``[B]`` on the CPU, checked before any model runs."""
-        if actions is None:
-            return None
-        batch = len(self._unknown)
-        refusal = ActionError(
-            f"{actions!r} is neither one action id nor one for each of {batch} batch elements.",
-            fix=f"Use 0 to {self.suite.n_actions - 1}.",
-        )
-        try:
-            ids = torch.as_tensor(actions)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise refusal from error
-        if ids.dtype not in _INTEGERS or ids.shape not in ((), (batch,)):
-            raise refusal
-        ids = ids.to("cpu", torch.int64, copy=True).expand(batch)
-        self.suite.check_actions(ids)
-        return ids
 
-    def _uniform(self) -> Tensor:
-        """The step's random numbers ``[B, M, N]`` on the CPU, from nothing but seeds and frames before."""
-        positions = self.horizon * self.suite.dynamics.config.grid**2
-        generators = [generator(own, self.generated) for own in self._seeds]
-        steps = len(unmask_counts(positions, self.steps))
-        return draw_uniform(len(generators), steps, positions, generators, torch.device("cpu"))
+@torch.inference_mode()
+def advance(
+    suite: Suite,
+    state: State,
+    action: Tensor | None,
+    window: int,
+    horizon: int,
+    decoding: Decoding,
+    seeds: Sequence[int],
+    context: Tensor | None = None,
+) -> tuple[State, Tensor]:
+    """The state one step on, and the step's frames; a function of its arguments alone, which must be valid.
 
-    def _conditioning(self, window: Tensor, chosen: Tensor) -> Tensor:
-        """Action latents ``[B, Tc+H-1, A]``: those between the window's frames, then the chosen one, held.
+    Args:
+        suite: The models.
+        state: Where the worlds stand; it holds at least ``window`` frames.
+        action: Action ids int64 ``[B]`` on the CPU, or None to go on without conditioning.
+        window: Tc, how many of the last frames the models see.
+        horizon: H, frames to generate.
+        decoding: How.
+        seeds: One a batch element.
+        context: Frames float ``[B, Tc, 3, H, W]`` in [-1, 1] to see instead of the last ones, or None.
 
-        Between frames for which nobody chose an action, it is the one that the latent action model infers.
-        """
-        between = self._actions[len(self._actions) - (self.context_window - 1) :]
-        ids = torch.stack([*between, *[chosen] * self.horizon], 1)  # [B, Tc+H-1]
-        latents = self.suite.action_latents(ids.clamp_min(0))
-        unknown = [index for index, action in enumerate(between) if action[0] == _UNKNOWN]
-        if unknown:
-            last = unknown[-1] + 1
-            inferred = self.suite.latent_actions.encode(window[:, : last + 1])  # [B, last, A]
-            latents[:, unknown] = inferred[:, unknown]
-        return latents
+    Returns:
+        The next state, and its new frames, float32 ``[B, H, 3, H, W]``, unclamped.
+    """
+    seen = torch.cat(state.frames[-window:], 1)  # [B, Tc, 3, H, W]
+    if context is not None:
+        seen = context.to(seen)
+    reused = () if decoding.feedback == "pixels" or context is not None else state.latents[-window:]
+    unseen = window - len(reused)  # frames without latents to reuse: these are tokenised
+    sampled = decoding.temperature > 0
+    new, latents = suite.graphs.run(
+        partial(step_frames, suite),
+        (horizon, decoding.steps),
+        (
+            seen[:, :unseen] if unseen else None,
+            torch.cat(reused, 1) if reused else None,
+            None if action is None else _conditioning(suite, state, seen, action, horizon),
+            _uniform(suite, horizon, decoding.steps, seeds, state.generated) if sampled else None,
+            torch.tensor(float(decoding.temperature)) if sampled else None,
+        ),
+        suite.device,
+    )
+    led = torch.full((len(seeds),), _UNKNOWN) if action is None else action
+    return State(
+        (*state.frames, *new.clone().split(1, dim=1)),  # a copy, as the caller may change the frames it gets
+        (*state.latents, *latents.split(1, dim=1)),
+        (*state.actions, *[led] * horizon),
+        state.generated + horizon,
+    ), new
+
+
+def _conditioning(suite: Suite, state: State, seen: Tensor, action: Tensor, horizon: int) -> Tensor:
+    """Action latents ``[B, Tc+H-1, A]``: those between the frames seen, then the chosen one, held.
+
+    Between frames for which nobody chose an action, it is the one that the latent action model infers.
+    """
+    between = state.actions[len(state.actions) - (seen.shape[1] - 1) :]
+    ids = torch.stack([*between, *[action] * horizon], 1)  # [B, Tc+H-1]
+    latents = suite.action_latents(ids.clamp_min(0))
+    unknown = [index for index, held in enumerate(between) if held[0] == _UNKNOWN]
+    if unknown:
+        last = unknown[-1] + 1
+        inferred = suite.latent_actions.encode(seen[:, : last + 1])  # [B, last, A]
+        latents[:, unknown] = inferred[:, unknown]
+    return latents
+
+
+def _uniform(suite: Suite, horizon: int, steps: int, seeds: Sequence[int], frame: int) -> Tensor:
+    """A step's random numbers ``[B, M, N]`` on the CPU, from nothing but seeds and the frame's number."""
+    positions = horizon * suite.dynamics.config.grid**2
+    generators = [generator(seed, frame) for seed in seeds]
+    count = len(unmask_counts(positions, steps))
+    return draw_uniform(len(seeds), count, positions, generators, torch.device("cpu"))
+
+
+def _chosen(suite: Suite, actions: int | Tensor | None, batch: int) -> Tensor | None:
+    """The actions as ids int64 ``[B]`` on the CPU, checked before any model runs."""
+    if actions is None:
+        return None
+    refusal = ActionError(
+        f"{actions!r} is neither one action id nor one for each of {batch} batch elements.",
+        fix=f"Use 0 to {suite.n_actions - 1}.",
+    )
+    try:
+        ids = torch.as_tensor(actions)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise refusal from error
+    if ids.dtype not in _INTEGERS or ids.shape not in ((), (batch,)):
+        raise refusal
+    ids = ids.to("cpu", torch.int64, copy=True).expand(batch)
+    suite.check_actions(ids)
+    return ids
 
 
 def step_frames(
@@ -267,12 +346,12 @@ def step_frames(
     horizon: int,
     steps: int,
 ) -> tuple[Tensor, Tensor]:
-    """All that one step computes: tokenise, decode, detokenise. Every tensor is on the suite's device.
+    """A step's tensors: tokenise, decode, detokenise. Every tensor is on the suite's device.
 
     Nothing is read back and no shape depends on a value, so a GPU can record and replay it (`graph`); it
-    takes a batch whole, a CPU a few worlds at a time. With pixels feedback nothing can be kept from the step
-    before: every frame has moved to another place of the window, and with it its temporal encoding and all
-    that follows from it.
+    takes a batch whole, a CPU a few worlds at a time. With pixels feedback nothing can be reused from the
+    step before: every frame has moved to another place of the window, and with it its temporal encoding and
+    all that follows from it.
 
     Args:
         suite: The models.
@@ -287,23 +366,17 @@ def step_frames(
     Returns:
         The new frames float32 ``[B, H, 3, H, W]`` and their latents ``[B, H, P, L]``.
     """
-    batch = max(len(each) for each in (frames, latents) if each is not None)
+    tensors = (frames, latents, conditioning, uniform)
+    batch = max(len(tensor) for tensor in tensors if tensor is not None)
     if suite.device.type == "cpu" and batch > _WORLDS:
-        few = [slice(start, start + _WORLDS) for start in range(0, batch, _WORLDS)]
-        made = [
-            step_frames(
-                suite,
-                None if frames is None else frames[part],
-                None if latents is None else latents[part],
-                None if conditioning is None else conditioning[part],
-                None if uniform is None else uniform[part],
-                temperature,
-                horizon,
-                steps,
-            )
-            for part in few
+        split = (repeat(None) if tensor is None else tensor.split(_WORLDS) for tensor in tensors)
+        few = [
+            step_frames(suite, seen, known, acting, numbers, temperature, horizon, steps)
+            for seen, known, acting, numbers in zip(
+                *split, strict=False
+            )  # to the shortest: `repeat` has no end
         ]
-        return torch.cat([new for new, _ in made]), torch.cat([latents for _, latents in made])
+        return torch.cat([new for new, _ in few]), torch.cat([latents for _, latents in few])
     tokenizer = suite.video_tokenizer
     parts = [] if frames is None else [tokenizer.encode(frames)]
     parts += [] if latents is None else [latents]
