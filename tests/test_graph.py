@@ -1,18 +1,18 @@
-"""A step can be recorded by a GPU: it reads nothing back; and where recording fails, it runs as it is.
+"""A step can be recorded by a GPU: it reads nothing back; and where recording is refused, it runs as it is.
 
-No test here has a GPU. What stands in for one is torch's meta device, which has shapes and no values: what
-asks for a value, or mixes in a tensor from the CPU, cannot run there, and could not be recorded either.
+Where there is no GPU, torch's meta device stands in for one; it has shapes and no values: what asks for a
+value, or mixes in a tensor from the CPU, cannot run there, and could not be recorded either.
 """
 
 import copy
 
 import pytest
 import torch
-from golden_cases import SMALL, random_actions, random_suite
+from golden_cases import SMALL, random_actions, random_frames, random_suite
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from helpers.worldmodel import Suite, graph
+from helpers.worldmodel import Session, Suite, graph
 from helpers.worldmodel.session import step_frames
 
 CUDA = torch.device("cuda")
@@ -79,20 +79,80 @@ def test_on_a_cpu_the_function_simply_runs():
     assert result.tolist() == [3, 3] and not graphs.refusal
 
 
-def test_where_recording_fails_the_function_runs_and_recording_is_not_tried_again(monkeypatch):
-    tried = []
+@pytest.fixture
+def refuse(monkeypatch):
+    """Refuses every recording with an error; the list counts the attempts."""
 
-    def refuse(*_arguments):
-        tried.append(1)
-        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+    def with_error(error):
+        tried = []
 
-    monkeypatch.setattr(graph, "_Graph", refuse)
+        def record(*_arguments):
+            tried.append(1)
+            raise error
+
+        monkeypatch.setattr(graph, "_Graph", record)
+        return tried
+
+    return with_error
+
+
+def test_where_recording_is_refused_the_function_runs_says_why_and_recording_is_not_tried_again(refuse):
+    tried = refuse(RuntimeError("operation not permitted when stream is capturing\nand more"))
     graphs = graph.Graphs()
 
     results = [graphs.run(lambda nothing, n: (n,), (n,), (None,), CUDA) for n in (3, 4)]
 
     assert results == [(3,), (4,)] and tried == [1]
-    assert graphs.refusal == "RuntimeError: operation not permitted when stream is capturing"
+    reason = "RuntimeError: operation not permitted when stream is capturing"
+    assert graphs.refusal == f"The CUDA graph of a step was refused ({reason})."
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+        MemoryError(),
+    ],
+    ids=repr,
+)
+def test_a_full_memory_is_no_refusal_and_passes_through(refuse, error):
+    tried = refuse(error)
+    graphs = graph.Graphs()
+    for _ in range(2):
+        with pytest.raises(type(error)) as caught:
+            graphs.run(lambda n: (n,), (1,), (), CUDA)
+        assert caught.value is error
+    assert tried == [1, 1] and not graphs.refusal
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here: no graph was really recorded")
+@pytest.mark.parametrize("feedback", ["pixels", "tokens"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_gpu_records_a_step_and_its_replays_make_the_tokens_of_the_eager_run(temperature, feedback):
+    plain = random_suite(2)
+    models = (plain.video_tokenizer, plain.latent_actions, plain.dynamics)
+    suite = Suite(*(copy.deepcopy(model).to("cuda") for model in models), torch.device("cuda"), {})
+    eager = Suite(*models, torch.device("cuda"), {})
+    for model in models:
+        model.to("cuda")
+    eager.graphs.refusal = "by this test"
+
+    sessions = [
+        Session(each, random_frames(1, 2), steps=4, temperature=temperature, feedback=feedback)
+        for each in (suite, eager)
+    ]
+    for session in sessions:
+        for action in (1, 0, 3, 2, 2):
+            session.step(action)
+
+    assert not suite.graphs.refusal and 1 <= len(suite.graphs._recorded) <= 3
+    assert not eager.graphs._recorded
+    assert torch.equal(sessions[0].tokens, sessions[1].tokens)
+    torch.testing.assert_close(sessions[0].frames, sessions[1].frames, rtol=0, atol=1e-4)
 
 
 def test_what_was_recorded_is_replayed_for_the_same_shapes_and_numbers_and_no_others(monkeypatch):

@@ -3,8 +3,8 @@
 A step of these small models is thousands of kernels of some microseconds each, so a GPU mostly waits for
 Python to launch the next one. What is recorded here must never ask the GPU for a value, and its shapes must
 follow from its inputs' shapes and from numbers known in advance; `helpers.worldmodel.decode` is such code.
-Needs torch alone, no compiler, and so works on Windows. On any other device, and wherever recording fails,
-the same function simply runs.
+Needs torch alone, no compiler, and so works on Windows. On any other device, and where recording is refused,
+the function runs as it is.
 """
 
 from collections.abc import Callable, Hashable
@@ -26,7 +26,9 @@ _WARM_UP_RUNS = 3
 class Graphs:
     """The recorded graphs of one function; empty, and of no use, on a CPU.
 
-    ``refusal`` says why recording failed, if it did; from then on everything runs without graphs.
+    Attributes:
+        refusal: Empty while graphs are recorded and replayed. Once a driver or an operation refuses that, a
+            sentence that says so and why; from then on everything runs without graphs, several times slower.
     """
 
     def __init__(self) -> None:
@@ -46,15 +48,22 @@ class Graphs:
 
         Returns:
             Its results, in memory of their own.
+
+        Raises:
+            RuntimeError: The memory is full (`torch.cuda.OutOfMemoryError` on a GPU), which running without
+                graphs would not help; the recorded graphs are let go of.
         """
         if device.type == "cuda" and not self.refusal:
             key = (numbers, tuple(map(_form, inputs)), device, _precision(device))
             try:
                 return self._graph(key, function, numbers, inputs, device).replay(inputs)
             except RuntimeError as error:  # of a driver, or of an operation that cannot be recorded
-                self.refusal = f"{type(error).__name__}: {str(error).splitlines()[0]}"
                 self._recorded.clear()
-        return function(*(None if each is None else each.to(device) for each in inputs), *numbers)
+                if _is_out_of_memory(error):
+                    raise
+                reason = (str(error).splitlines() or ["no reason given"])[0]
+                self.refusal = f"The CUDA graph of a step was refused ({type(error).__name__}: {reason})."
+        return function(*_on(device, inputs), *numbers)
 
     def _graph(
         self,
@@ -73,13 +82,23 @@ class Graphs:
         return graph
 
 
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU's or the computer's memory is full; libraries say so in words only."""
+    words = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(word in str(error) for word in words)
+
+
+def _on(device: torch.device, inputs: Inputs, copy: bool = False) -> Inputs:
+    return tuple(None if tensor is None else tensor.to(device, copy=copy) for tensor in inputs)
+
+
 class _Graph:
     """A function recorded for inputs of one shape."""
 
     def __init__(
         self, function: Function, numbers: tuple[int, ...], inputs: Inputs, device: torch.device
     ) -> None:
-        self._inputs = tuple(None if each is None else each.to(device, copy=True) for each in inputs)
+        self._inputs = _on(device, inputs, copy=True)
         self._graph = torch.cuda.CUDAGraph()
         kind = "cuda"
         # Autocast keeps converted weights from call to call; a recording must not rely on such a cache.
