@@ -263,6 +263,10 @@ def decode(
 ) -> Tensor:
     """`maskgit_decode` for arguments known to be good, with its random numbers drawn.
 
+    The context passes through the model once, for its keys and values. Then all new patches start masked, and
+    each step guesses every masked one and fixes the surest. The last block computes the masked patches alone,
+    for only they get logits.
+
     Every shape follows from the arguments' shapes and numbers, and no value is ever read back: on a GPU the
     whole of it can be recorded and replayed.
 
