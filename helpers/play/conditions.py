@@ -1,5 +1,6 @@
 """What a run's numbers depend on beside its parameters and files: software, device, code."""
 
+import ast
 import functools
 import hashlib
 import os
@@ -49,11 +50,36 @@ def device_name(device: torch.device) -> str:
 # A process goes on with the code that it imported: what that is should not be looked up again.
 @functools.cache
 def engine_hash(folder: Path = ENGINE) -> str:
-    """sha256 over the engine's sources, whatever line ends a checkout gave them."""
+    """sha256 over what the engine's sources do: comments, docstrings, layout and line ends do not matter."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes().replace(b"\r\n", b"\n") + b"\0")
+        code = repr(_meaning(ast.parse(path.read_bytes())))
+        digest.update(path.name.encode() + b"\0" + code.encode() + b"\0")
     return digest.hexdigest()
+
+
+def _meaning(node: object) -> object:
+    """A syntax tree as nested tuples without docstrings and empty fields, alike in every Python version."""
+    if isinstance(node, list):
+        # A string that stands alone does nothing: it documents a module, class, function or constant.
+        return tuple(
+            _meaning(part)
+            for part in node
+            if not (
+                isinstance(part, ast.Expr)
+                and isinstance(part.value, ast.Constant)
+                and isinstance(part.value.value, str)
+            )
+        )
+    if isinstance(node, ast.AST):
+        fields = ((name, _meaning(value)) for name, value in ast.iter_fields(node))
+        return (type(node).__name__, *(field for field in fields if field[1] not in (None, ())))
+    return node
+
+
+def playing_threads() -> int:
+    """Threads of torch while a world is played: one core is left to the browser and to the machine."""
+    return max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - 1))
 
 
 @functools.cache
