@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from golden_cases import random_frames, random_suite
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from helpers.assets.dataset import to_model_frames
@@ -14,19 +15,20 @@ from helpers.play.metrics import (
     Interval,
     action_histogram,
     delta_psnr,
+    delta_rollouts,
     interval,
     measure,
     motion_ratio,
     psnr,
     run_delta_psnr,
     ssim,
-    student_quantile,
     token_accuracy,
 )
 from helpers.play.rollout import play
 from helpers.play.settings import Settings
 from helpers.play.world import OpenWorld, choose_clip, open_world
 from helpers.worldmodel import Session
+from helpers.worldmodel.session import Decoding
 
 SHORT = Settings(generation_steps=4, steps=2)
 
@@ -77,7 +79,9 @@ def test_frames_smaller_than_its_window_have_no_ssim() -> None:
     [(1, 12.7062), (2, 4.3027), (3, 3.1824), (7, 2.3646), (30, 2.0423), (63, 1.9983)],
 )
 def test_few_values_have_wide_intervals(degrees: int, quantile: float) -> None:
-    assert student_quantile(degrees) == pytest.approx(quantile, rel=2e-3)
+    values = np.random.default_rng(0).normal(size=degrees + 1)
+    standard_error = np.std(values, ddof=1) / (degrees + 1) ** 0.5
+    assert interval(values).half_width == pytest.approx(quantile * standard_error, rel=1e-4)
 
 
 def test_an_interval_is_the_mean_and_students_share_of_the_standard_error() -> None:
@@ -128,6 +132,33 @@ def test_the_delta_of_a_run_compares_the_fourth_frame_of_rollouts_played_the_sam
     assert found is not None
     assert found.mean == pytest.approx(scores[0] - np.mean(scores[1:]), abs=0.05)
     assert run_delta_psnr(session, clip.frames[:, :7]) is None
+
+
+@pytest.mark.parametrize("decoding", [Decoding(2, 0.0, "tokens"), Decoding(3, 1.0, "pixels")])
+def test_a_delta_rollout_is_what_its_clip_gives_alone_however_many_are_played_together(
+    opened: OpenWorld, decoding: Decoding
+) -> None:
+    clip = choose_clip(opened, SHORT).frames[:, :8]
+    clips = torch.cat([clip, clip.flip(1), clip.flip(-1)])
+    followed, random = delta_rollouts(opened.suite, clips, 4, 1, decoding, seed=5, draws=2, batch=4)
+    assert random is not None
+    assert (followed.shape, random.shape) == ((3,), (3, 2))
+    drawn = torch.from_numpy(np.random.default_rng(5).integers(8, size=(3, 2, 4)))
+    for b in range(3):
+        inferred = opened.suite.infer_actions(clips[b : b + 1])[0, 3:]
+        for actions, value in zip((inferred, *drawn[b]), (followed[b], *random[b]), strict=True):
+            steps, temperature, feedback = decoding
+            alone = Session(opened.suite, clips[b : b + 1, :4], 4, 1, steps, temperature, 5 + b, feedback)
+            for action in actions:
+                alone.step(int(action))
+            made, true = alone.frames[0, 7].clamp(-1, 1).numpy(), clips[b, 7].numpy()
+            assert value == pytest.approx(float(psnr(made, true, data_range=2)), abs=1e-3)
+
+
+def test_a_world_without_actions_has_no_random_rollouts() -> None:
+    suite = random_suite(conditioned=False)
+    followed, random = delta_rollouts(suite, random_frames(2, 6), 2, 2, Decoding(2, 0.0, "tokens"))
+    assert followed.shape == (2,) and random is None
 
 
 def test_token_accuracy_is_that_of_one_pass_behind_true_frames(opened: OpenWorld) -> None:
