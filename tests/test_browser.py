@@ -253,10 +253,11 @@ def test_what_is_set_in_the_player_is_what_is_played(console: Console) -> None:
 
 
 MEASURED = """
-from helpers.presets import measure as presets
-way = presets.Way(1, 1.0, "pixels", 25.0, 24.0, 26.0, 20.0, 1.0, (19.5, 20.5))
+from helpers.presets import choose as presets
+from helpers.presets import measure
+way = presets.MeasuredDecoding(1, 1.0, "pixels", 25.0, 24.0, 26.0, 20.0, 1.0, (19.5, 20.5))
 facts = presets.environment_facts(opened.suite.device)
-kept = presets.save(presets.Measurement(presets.conditions(opened, settings), facts, "now", 2, (way,)))
+kept = measure.save(presets.Measurement(presets.conditions(opened, settings), facts, "now", 2, (way,)))
 for kind in ("hello", "bye"):  # another view comes and goes
     console._receive(console, {"type": kind}, [])
 console.loop.wait()

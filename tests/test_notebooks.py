@@ -13,7 +13,8 @@ from helpers.batch.headless import NOTEBOOKS, main, run_notebooks
 from helpers.play.settings import Settings
 from helpers.play.watch import LOOP_ENDS, LOOP_STARTS
 from helpers.play.world import open_world
-from helpers.presets import measure as presets
+from helpers.presets import choose as presets
+from helpers.presets import measure
 
 SHORT: dict[str, Any] = {"generation_steps": 3, "steps": 2}
 
@@ -77,8 +78,8 @@ def played(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
     facts = json.loads((run / "run.json").read_text(encoding="utf-8"))["environment"]
     threads = max(1, min(int(facts["threads"]), (os.cpu_count() or 1) - 1))  # the kernel's, one core spared
     conditions = presets.conditions(open_world(settings), settings) | {"threads": str(threads)}
-    way = presets.Way(1, 0.5, "pixels", 25.0, 24.0, 26.0, 20.0, 1.0, (19.5, 20.5), 1.5, 0.5)
-    kept = presets.save(presets.Measurement(conditions, facts, "now", 2, (way,)))
+    way = presets.MeasuredDecoding(1, 0.5, "pixels", 25.0, 24.0, 26.0, 20.0, 1.0, (19.5, 20.5), 1.5, 0.5)
+    kept = measure.save(presets.Measurement(conditions, facts, "now", 2, (way,)))
     folder = tmp_path_factory.mktemp("played")
     given = {"use_interactive_mode": True, "actions": [2, 6, 0, 1]}
     try:

@@ -27,7 +27,8 @@ from helpers.player.labels import ActionLabel
 from helpers.player.loop import BEHIND, QUEUE, SILENT, Backlog, Loop, Step
 from helpers.player.plain import PlainPlayer
 from helpers.player.widget import Player
-from helpers.presets import measure as presets
+from helpers.presets import choose as presets
+from helpers.presets import measure
 
 SETTINGS = settings(actions=(2, 0))
 
@@ -446,12 +447,12 @@ def test_closing_leaves_no_thread(page: Page) -> None:
 def measured(opened: OpenWorld, tmp_path: Path) -> None:
     """Two ways were measured here: 4 steps at 25 frames a second, and 1 step at 100."""
     ways = (
-        presets.Way(4, 0.0, "tokens", 40.0, 39.0, 41.0, 22.0, 0.5, (22.5, 21.5)),
-        presets.Way(1, 1.0, "pixels", 10.0, 9.0, 11.0, 18.0, 0.5, (18.5, 17.5)),
+        presets.MeasuredDecoding(4, 0.0, "tokens", 40.0, 39.0, 41.0, 22.0, 0.5, (22.5, 21.5)),
+        presets.MeasuredDecoding(1, 1.0, "pixels", 10.0, 9.0, 11.0, 18.0, 0.5, (18.5, 17.5)),
     )
     machine = {"device": "cpu", "device_name": "this one", "threads": "1"}
     found = presets.Measurement(presets.conditions(opened, SETTINGS), machine, "now", 2, ways)
-    presets.save(found, tmp_path / "outputs" / "presets")
+    measure.save(found, tmp_path / "outputs" / "presets")
 
 
 def test_the_presets_on_offer_are_those_that_were_measured_to_be_reached(measured: None, page: Page) -> None:
@@ -494,7 +495,7 @@ def test_what_is_set_by_hand_is_no_preset_any_more(measured: None, page: Page) -
 def test_the_preset_of_the_notebook_is_the_one_that_is_chosen(
     measured: None, opened: OpenWorld, tmp_path: Path
 ) -> None:
-    chosen = presets.apply(opened, replace(SETTINGS, preset="25 fps"), tmp_path / "outputs" / "presets")
+    chosen = measure.apply(opened, replace(SETTINGS, preset="25 fps"), tmp_path / "outputs" / "presets")
     player = Player(Game(opened, clip(opened, chosen), chosen), tmp_path, tmp_path)
     assert player.state["preset"] == "25fps"
     assert "25fps" in dict(player.state["presets"])

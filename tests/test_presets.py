@@ -13,24 +13,30 @@ from matplotlib.text import Text
 from small_world import settings, small_world
 
 from helpers.errors import OutputError, ParameterError
+from helpers.play.metrics import delta_psnr, delta_rollouts
 from helpers.play.settings import Settings
 from helpers.play.world import OpenWorld
-from helpers.presets import measure as presets
-from helpers.presets.measure import Measurement, Way
+from helpers.presets import choose, draw, measure
+from helpers.presets.choose import FEEDBACKS, MeasuredDecoding, Measurement
 from helpers.train.coinrun_evaluate import evaluate_rollouts
+from helpers.worldmodel.session import Decoding
 from helpers.worlds import world
 
 PLAYED = settings(preset="30fps")
 
 
-def way(steps: int, feedback: str, ms: float, *clips: float, temperature: float = 0.0) -> Way:
+def way(steps: int, feedback: str, ms: float, *clips: float, temperature: float = 0.0) -> MeasuredDecoding:
     """A way whose clips came out so, in dB."""
-    return Way(steps, temperature, feedback, ms, ms, ms, float(np.mean(clips)), 1.0, clips, 0.5, 0.2)
+    return MeasuredDecoding(
+        steps, temperature, feedback, ms, ms, ms, float(np.mean(clips)), 1.0, clips, 0.5, 0.2
+    )
 
 
-def measured(*ways: Way, opened: OpenWorld | None = None, chosen: Settings = PLAYED) -> Measurement:
+def measured(
+    *ways: MeasuredDecoding, opened: OpenWorld | None = None, chosen: Settings = PLAYED
+) -> Measurement:
     """What a measurement would have found, of the SONIC world or of ``opened``."""
-    made_from = presets.conditions(opened, chosen) if opened else {"world": "sonic", "device": "cpu"}
+    made_from = choose.conditions(opened, chosen) if opened else {"world": "sonic", "device": "cpu"}
     machine = {"device": "cpu", "device_name": "a processor", "threads": "2"}
     return Measurement(made_from, machine, "2026-11-25 00:00:00", len(ways[0].clips_psnr), ways)
 
@@ -54,7 +60,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def never(*_: object) -> None:
         raise AssertionError("it was measured")
 
-    monkeypatch.setattr(presets, "measure", never)
+    monkeypatch.setattr(measure, "measure", never)
     return never
 
 
@@ -63,22 +69,22 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.mark.parametrize(("preset", "steps"), [("20fps", 10), ("21fps", 4), ("40 FPS", 4), ("100fps", 1)])
 def test_the_best_way_that_is_fast_enough_is_chosen(preset: str, steps: int) -> None:
-    assert presets.choose(preset, FOUND).steps == steps
+    assert choose.choose(preset, FOUND).steps == steps
 
 
 def test_of_ways_that_the_clips_cannot_tell_apart_the_one_nearest_the_worlds_own_steps_is_chosen() -> None:
     assert world("sonic").steps == 10
     lucky = way(1, "tokens", 10.0, 25.0, 17.0, 22.0)
     plain = [way(4, "tokens", 20.0, 20.0, 19.0, 21.0), way(8, "tokens", 40.0, 17.0, 22.0, 18.0)]
-    assert presets.choose("20fps", measured(lucky, *plain)).steps == 8
-    assert presets.choose("30fps", measured(lucky, *plain)).steps == 4
+    assert choose.choose("20fps", measured(lucky, *plain)).steps == 8
+    assert choose.choose("30fps", measured(lucky, *plain)).steps == 4
     sure = way(1, "tokens", 10.0, 23.0, 22.1, 24.0)
-    assert presets.choose("30fps", measured(sure, *plain)).steps == 1
+    assert choose.choose("30fps", measured(sure, *plain)).steps == 1
 
 
 def test_more_than_the_machine_reaches_is_refused_with_what_it_reaches() -> None:
     with pytest.raises(ParameterError, match=r"reaches 100\.0 frames a second, not 101"):
-        presets.choose("101fps", FOUND)
+        choose.choose("101fps", FOUND)
 
 
 @pytest.mark.parametrize("preset", ["fast", "0fps", "-1fps", "30", "1.5fps", "٣fps", "99999fps"])
@@ -93,12 +99,12 @@ def test_reading_settings_measures_nothing_and_sets_nothing() -> None:
 
 
 def test_the_rates_on_offer_are_those_that_are_reached() -> None:
-    assert {name: chosen.steps for name, chosen in presets.offered(FOUND).items()} == {
+    assert {name: chosen.steps for name, chosen in choose.offered(FOUND).items()} == {
         **{"5fps": 10, "10fps": 10, "15fps": 10, "20fps": 10},
         **{"30fps": 4, "60fps": 1},
     }
     slow = measured(way(1, "tokens", 100.0, 18.0, 19.0))
-    assert list(presets.offered(slow)) == ["5fps", "10fps"]
+    assert list(choose.offered(slow)) == ["5fps", "10fps"]
 
 
 # --- measuring and keeping -------------------------------------------------------------------------
@@ -107,14 +113,14 @@ def test_the_rates_on_offer_are_those_that_are_reached() -> None:
 def test_a_world_that_was_not_measured_is_measured_kept_and_not_measured_again(
     opened: OpenWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presets.measure, "__defaults__", (presets.CLIPS, (2, 3)))
-    chosen = presets.apply(opened, replace(PLAYED, preset="1fps"), tmp_path)
-    found = presets.read(opened, PLAYED, tmp_path)
+    monkeypatch.setattr(measure.measure, "__defaults__", (draw.CLIPS, (2, 3)))
+    chosen = measure.apply(opened, replace(PLAYED, preset="1fps"), tmp_path)
+    found = choose.read(opened, PLAYED, tmp_path)
     assert found is not None
-    assert found.clips == presets.FEW_CLIPS
-    tried = [(each.steps, each.temperature, each.feedback) for each in found.ways]
-    assert tried == list(itertools.product((1, 2, 3), presets.TEMPERATURES, presets.FEEDBACKS))
-    assert all(each.ms_low <= each.ms <= each.ms_high for each in found.ways)
+    assert found.clips == measure.FEW_CLIPS
+    tried = [(each.steps, each.temperature, each.feedback) for each in found.decodings]
+    assert tried == list(itertools.product((1, 2, 3), measure.TEMPERATURES, FEEDBACKS))
+    assert all(each.ms_low <= each.ms <= each.ms_high for each in found.decodings)
     assert found.machine["torch"] == torch.__version__ and found.machine["threads"] == "1"
     (picture,) = tmp_path.glob("demo_cpu_*.png")
     assert picture.stat().st_size > 10_000
@@ -124,22 +130,23 @@ def test_a_world_that_was_not_measured_is_measured_kept_and_not_measured_again(
         **{"preset": "1fps", "steps": chosen.steps},
         **{"temperature": chosen.temperature, "feedback": chosen.feedback},
     )
-    monkeypatch.setattr(presets, "measure", None)
-    assert presets.apply(opened, replace(PLAYED, preset="1fps"), tmp_path) == chosen
+    monkeypatch.setattr(measure, "measure", None)
+    assert measure.apply(opened, replace(PLAYED, preset="1fps"), tmp_path) == chosen
     with pytest.raises(ParameterError, match="This machine reaches"):
-        presets.apply(opened, replace(PLAYED, preset="9999fps"), tmp_path)
+        measure.apply(opened, replace(PLAYED, preset="9999fps"), tmp_path)
 
 
 @pytest.mark.parametrize("feedback", ["tokens", "pixels"])
 def test_quality_is_measured_as_the_model_card_measures_it(opened: OpenWorld, feedback: str) -> None:
     chosen = settings(context_window=4)
-    frames = presets.read_clips(opened, chosen, 6)
+    frames = measure.read_clips(opened, chosen, 6)
     assert frames.shape[:2] == (6, 8)
     true = torch.zeros(6, 7, dtype=torch.int64)
     card = evaluate_rollouts(opened.suite, frames, true, 4, feedback, 0.0, 2, generated=4)
-    values, control = presets.quality(opened.suite, frames, chosen, 2, 0.0, feedback)
-    assert values.mean() == pytest.approx(card["psnr_frame_4"].mean)
-    assert control is not None
+    followed, random = delta_rollouts(opened.suite, frames, 4, 1, Decoding(2, 0.0, feedback))
+    assert followed.mean() == pytest.approx(card["psnr_frame_4"].mean)
+    assert random is not None
+    control = delta_psnr(followed, random[:, 0])
     assert (control.mean, control.half_width) == pytest.approx(
         (card["delta_4_psnr"].mean, card["delta_4_psnr"].half_width)
     )
@@ -147,11 +154,13 @@ def test_quality_is_measured_as_the_model_card_measures_it(opened: OpenWorld, fe
 
 def test_a_horizon_of_two_frames_is_measured_at_the_fourth_frame_too(opened: OpenWorld) -> None:
     chosen = settings(prediction_horizon=2)
-    frames = presets.read_clips(opened, chosen, 3)
-    values, control = presets.quality(opened.suite, frames, chosen, 2, 0.0, "tokens")
-    assert values.shape == (3,) and np.isfinite(values).all() and control is not None
-    seconds = presets.step_seconds(opened.suite, frames[:1], chosen, [(1, 0.0, "tokens")], lambda _: None)
-    assert [len(each) for each in seconds] == [presets.TIMED]
+    frames = measure.read_clips(opened, chosen, 3)
+    followed, random = delta_rollouts(opened.suite, frames, 3, 2, Decoding(2, 0.0, "tokens"))
+    assert followed.shape == (3,) and np.isfinite(followed).all() and random is not None
+    seconds = measure.step_seconds(
+        opened.suite, frames[:1], chosen, [Decoding(1, 0.0, "tokens")], lambda _: None
+    )
+    assert [len(each) for each in seconds] == [measure.TIMED]
 
 
 @pytest.mark.parametrize(
@@ -167,20 +176,30 @@ def test_a_horizon_of_two_frames_is_measured_at_the_fourth_frame_too(opened: Ope
 def test_what_was_measured_under_other_conditions_is_not_used(
     opened: OpenWorld, tmp_path: Path, other: Callable[[OpenWorld], tuple[OpenWorld, Settings]]
 ) -> None:
-    found = measured(*FOUND.ways, opened=opened)
-    presets.save(found, tmp_path)
-    assert presets.read(opened, PLAYED, tmp_path) == found
-    assert presets.read(*other(opened), tmp_path) is None
+    found = measured(*FOUND.decodings, opened=opened)
+    measure.save(found, tmp_path)
+    assert choose.read(opened, PLAYED, tmp_path) == found
+    assert choose.read(*other(opened), tmp_path) is None
 
 
 def test_another_device_or_number_of_threads_is_another_measurement(
     opened: OpenWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    presets.save(measured(*FOUND.ways, opened=opened), tmp_path)
-    facts = presets.environment_facts(opened.suite.device)
-    for change in ({"threads": "64"}, {"device": "cuda", "device_name": "a GPU"}, {"engine_sha256": "0"}):
-        monkeypatch.setattr(presets, "environment_facts", lambda _, change=change: facts | change)
-        assert presets.read(opened, PLAYED, tmp_path) is None
+    measure.save(measured(*FOUND.decodings, opened=opened), tmp_path)
+    facts = choose.environment_facts(opened.suite.device)
+    for change in ({"device": "cuda", "device_name": "a GPU"}, {"engine_sha256": "0"}):
+        monkeypatch.setattr(choose, "environment_facts", lambda _, change=change: facts | change)
+        assert choose.read(opened, PLAYED, tmp_path) is None
+    monkeypatch.setattr(choose, "environment_facts", lambda _: facts)
+    assert choose.read(opened, PLAYED, tmp_path) is not None
+    monkeypatch.setattr(choose, "threads_in_play", lambda: 64)
+    assert choose.read(opened, PLAYED, tmp_path) is None
+
+
+def test_the_conditions_count_the_threads_of_play_and_leave_them_as_they_are(opened: OpenWorld) -> None:
+    before = torch.get_num_threads()
+    assert choose.conditions(opened, PLAYED)["threads"] == str(choose.threads_in_play())
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize(
@@ -193,29 +212,29 @@ def test_another_device_or_number_of_threads_is_another_measurement(
         lambda text: text.replace('"ms": 50.0', '"ms": 0'),
         lambda text: text.replace('"psnr": 23.0', '"psnr": NaN'),
         lambda text: text.replace('"psnr": 23.0', '"psnr": "good"'),
-        lambda text: json.dumps(json.loads(text) | {"ways": []}),
+        lambda text: json.dumps(json.loads(text) | {"decodings": []}),
         lambda text: json.dumps(json.loads(text) | {"clips": 99}),
     ],
 )
 def test_a_damaged_file_counts_as_not_measured(
     opened: OpenWorld, tmp_path: Path, defect: Callable[[str], str]
 ) -> None:
-    path = presets.save(measured(*FOUND.ways, opened=opened), tmp_path)
+    path = measure.save(measured(*FOUND.decodings, opened=opened), tmp_path)
     text = path.read_text(encoding="utf-8")
     assert defect(text) != text
     path.write_text(defect(text), encoding="utf-8")
-    assert presets.read(opened, PLAYED, tmp_path) is None
+    assert choose.read(opened, PLAYED, tmp_path) is None
 
 
 def test_what_cannot_be_kept_is_said(opened: OpenWorld, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(OutputError, match="could not be written"):
-        presets.save(measured(*FOUND.ways, opened=opened), tmp_path / "file" / "presets")
+        measure.save(measured(*FOUND.decodings, opened=opened), tmp_path / "file" / "presets")
 
 
 def test_without_a_preset_and_in_a_replay_nothing_is_looked_up(opened: OpenWorld, unmeasured: object) -> None:
     for chosen in (settings(), settings(preset="30fps", replay="session.json")):
-        assert presets.apply(opened, chosen) is chosen
+        assert measure.apply(opened, chosen) is chosen
 
 
 # --- showing ---------------------------------------------------------------------------------------
@@ -223,10 +242,10 @@ def test_without_a_preset_and_in_a_replay_nothing_is_looked_up(opened: OpenWorld
 
 def test_the_line_that_measures_names_what_is_not_as_usual(opened: OpenWorld) -> None:
     usual = replace(Settings(), preset="30fps", steps=3, seed=9)
-    assert presets.command(opened, usual).endswith("runbook.py presets -p dataset=demo")
+    assert choose.command(opened, usual).endswith("runbook.py presets -p dataset=demo")
     other = replace(usual, device="cuda", amp=True, dynamics_path="my models/d.pth")
     assert all(
-        word in presets.command(opened, other)
+        word in choose.command(opened, other)
         for word in ("-p device=cuda", "-p amp=True", "'dynamics_path=my models/d.pth'")
     )
 
@@ -234,10 +253,10 @@ def test_the_line_that_measures_names_what_is_not_as_usual(opened: OpenWorld) ->
 def test_a_world_that_was_not_measured_says_how_and_one_that_was_is_drawn(
     opened: OpenWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    presets.show(opened, PLAYED, tmp_path)
-    assert f"This measures it: {presets.command(opened, PLAYED)}" in capsys.readouterr().out
-    presets.save(measured(*FOUND.ways, opened=opened), tmp_path)
-    presets.show(opened, PLAYED, tmp_path)
+    draw.show(opened, PLAYED, tmp_path)
+    assert f"This measures it: {choose.command(opened, PLAYED)}" in capsys.readouterr().out
+    measure.save(measured(*FOUND.decodings, opened=opened), tmp_path)
+    draw.show(opened, PLAYED, tmp_path)
     said = capsys.readouterr().out
     assert "IPython.core.display.Image object" in said
     assert "a mean over 3 clips. On 16: " in said
@@ -246,7 +265,7 @@ def test_a_world_that_was_not_measured_says_how_and_one_that_was_is_drawn(
 def many() -> Measurement:
     """As crowded as a real one: every way, and values that differ little."""
     ways = []
-    tried = itertools.product((1, 2, 4, 6, 8, 10, 16), presets.TEMPERATURES, presets.FEEDBACKS)
+    tried = itertools.product((1, 2, 4, 6, 8, 10, 16), measure.TEMPERATURES, FEEDBACKS)
     for steps, temperature, feedback in tried:
         ms = 25 + 7 * steps + 9 * (feedback == "pixels") + 0.3 * temperature * steps
         clip = 20 - steps / 9 + 0.1 * temperature
@@ -255,7 +274,7 @@ def many() -> Measurement:
 
 
 def test_every_measured_way_is_a_labelled_point_and_the_one_that_is_played_is_marked() -> None:
-    figure = presets.plot(many(), (6, 0.0, "tokens"))
+    figure = draw.plot(many(), Decoding(6, 0.0, "tokens"))
     quality, control = figure.axes
     for axes in (quality, control):
         lines = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
@@ -263,12 +282,12 @@ def test_every_measured_way_is_a_labelled_point_and_the_one_that_is_played_is_ma
         (at,) = lines["played here"].get_xdata()
         assert at == pytest.approx(1000 / (25 + 7 * 6))
         assert "30 fps" in [text.get_text() for text in axes.texts]
-    (unmarked, _) = presets.plot(many()).axes
+    (unmarked, _) = draw.plot(many()).axes
     assert "played here" not in [line.get_label() for line in unmarked.lines]
 
 
 def test_no_label_lies_on_another_and_the_legend_lies_outside_the_panels() -> None:
-    figure = presets.plot(many(), (6, 0.0, "tokens"))
+    figure = draw.plot(many(), Decoding(6, 0.0, "tokens"))
     figure.draw_without_rendering()
     for axes in figure.axes:
         # Of the text alone: an annotation's own extent has its leader line in it.
@@ -279,9 +298,9 @@ def test_no_label_lies_on_another_and_the_legend_lies_outside_the_panels() -> No
 
 
 def test_a_world_without_actions_has_one_panel() -> None:
-    ways = [replace(each, delta_4_psnr=None, delta_4_psnr_within=None) for each in FOUND.ways]
-    assert len(presets.plot(measured(*ways)).axes) == 1
-    assert "Δ₄PSNR 0.50" in presets.table(FOUND) and "Δ₄PSNR 0" not in presets.table(measured(*ways))
+    ways = [replace(each, delta_4_psnr=None, delta_4_psnr_within=None) for each in FOUND.decodings]
+    assert len(draw.plot(measured(*ways)).axes) == 1
+    assert "Δ₄PSNR 0.50" in draw.table(FOUND) and "Δ₄PSNR 0" not in draw.table(measured(*ways))
 
 
 # --- the command -----------------------------------------------------------------------------------
@@ -300,18 +319,18 @@ def test_a_world_without_actions_has_one_panel() -> None:
 def test_the_command_refuses_what_cannot_be_in_a_sentence(
     arguments: list[str], says: str, unmeasured: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert presets.main(arguments) == 2
+    assert measure.main(arguments) == 2
     assert says in capsys.readouterr().err
 
 
 def test_the_command_prints_a_table_and_what_each_preset_means(
     opened: OpenWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(presets, "open_world", lambda _: opened)
-    monkeypatch.setattr(presets.save, "__defaults__", (tmp_path,))
-    assert presets.main(["-p", "context_window=1", "--clips", "2", "--steps", "6"]) == 0
+    monkeypatch.setattr(measure, "open_world", lambda _: opened)
+    monkeypatch.setattr(measure.save, "__defaults__", (tmp_path,))
+    assert measure.main(["-p", "context_window=1", "--clips", "2", "--steps", "6"]) == 0
     said = capsys.readouterr().out
     assert "mean over 2 clips" in said and "6 steps, sampled, pixels" in said and "5fps" in said
     (path,) = tmp_path.glob("*.json")
-    assert f"Kept in {path}" in said
+    assert f"Saved as {path}" in said
     assert json.loads(path.read_text(encoding="utf-8"))["made_from"]["context_window"] == 1

@@ -77,11 +77,6 @@ def _meaning(node: object) -> object:
     return node
 
 
-def playing_threads() -> int:
-    """Threads of torch while a world is played: one core is left to the browser and to the machine."""
-    return max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - 1))
-
-
 @functools.cache
 def commit(root: Path = ROOT) -> str:
     """The git commit of the code, ``+changes`` where files differ from it; ``"unknown"`` outside git."""

@@ -6,7 +6,7 @@ from typing import Any
 from helpers.errors import ParameterError
 from helpers.play.game import Game
 from helpers.player.loop import FASTEST, Loop
-from helpers.presets import measure as presets
+from helpers.presets import choose as presets
 
 AS_SET = ""  # the choice of no preset: steps, temperature and feedback as player or notebook set them
 

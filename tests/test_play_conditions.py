@@ -1,12 +1,11 @@
-"""A run's conditions: the engine's hash is that of what it does, and no fact changes what it describes."""
+"""The hash of the engine, by which measurements hold: of what it does, not of how it is written."""
 
 from pathlib import Path
 
 import pytest
-import torch
 
 from helpers.play import conditions
-from helpers.play.conditions import engine_hash, playing_threads
+from helpers.play.conditions import engine_hash
 
 SOURCE = """\"\"\"A module.\"\"\"
 
@@ -79,13 +78,3 @@ def test_a_module_by_another_name_changes_the_hash(tmp_path):
 
 def test_the_engines_own_hash_is_that_of_its_folder():
     assert engine_hash() == engine_hash.__wrapped__(conditions.ENGINE) and len(engine_hash()) == 64
-
-
-def test_one_core_is_left_where_there_are_several_and_counting_changes_nothing(monkeypatch):
-    threads = torch.get_num_threads()
-    monkeypatch.setattr(conditions.torch, "get_num_threads", lambda: 8)
-    for cores, expected in ((16, 8), (8, 7), (2, 1), (1, 1), (None, 1)):
-        monkeypatch.setattr(conditions.os, "cpu_count", lambda cores=cores: cores)
-        assert playing_threads() == expected
-    monkeypatch.undo()
-    assert torch.get_num_threads() == threads

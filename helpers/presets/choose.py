@@ -1,0 +1,179 @@
+"""What was measured for a world on a device, and the decoding that a preset such as ``"30fps"`` stands for.
+
+Measurements lie under ``outputs/presets/``; each holds for its world (its files), device, torch and engine.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from helpers.commands import printable, runbook_line
+from helpers.errors import ParameterError
+from helpers.play.compute import threads_in_play
+from helpers.play.conditions import environment_facts
+from helpers.play.settings import Settings, checked, names
+from helpers.play.world import OpenWorld
+from helpers.run_folder import ROOT
+from helpers.worldmodel.session import Decoding, Feedback
+from helpers.worlds import world
+
+FOLDER = ROOT / "outputs" / "presets"
+METHOD = 2
+"""Changes whenever something is measured or written in another way: then it is measured again."""
+
+FEEDBACKS: tuple[Feedback, ...] = ("tokens", "pixels")
+RATES = (5, 10, 15, 20, 30, 60)
+"""Frames a second that a player offers, where they are reached."""
+
+
+@dataclass(frozen=True)
+class MeasuredDecoding:
+    """A decoding with its speed and quality; quality is that of the fourth generated frame, over clips."""
+
+    steps: int
+    temperature: float
+    feedback: Feedback
+    ms: float  # a frame, one world alone: the median
+    ms_low: float  # lower quartile
+    ms_high: float  # upper quartile
+    psnr: float  # dB against the true frame, the mean
+    psnr_within: float  # half-width of its 95% confidence interval
+    clips_psnr: tuple[float, ...]  # one a clip
+    delta_4_psnr: float | None = None  # dB, `metrics.delta_psnr`; None for a world without actions
+    delta_4_psnr_within: float | None = None  # likewise
+
+    @property
+    def decoding(self) -> Decoding:
+        """What was measured."""
+        return Decoding(self.steps, self.temperature, self.feedback)
+
+    @property
+    def rate(self) -> float:
+        """Frames a second."""
+        return 1000 / self.ms
+
+    @property
+    def name(self) -> str:
+        """Such as ``"4 steps, greedy, tokens"``."""
+        count = f"{self.steps} step{'s' if self.steps > 1 else ''}"
+        return f"{count}, {'sampled' if self.temperature else 'greedy'}, {self.feedback}"
+
+    def __str__(self) -> str:
+        delta = "" if self.delta_4_psnr is None else f", Δ₄PSNR {self.delta_4_psnr:.2f} dB"
+        return f"{self.name}: {self.rate:.1f} frames a second, {self.psnr:.2f} dB{delta}"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The decodings that were measured for a world, and the conditions under which that holds."""
+
+    made_from: dict[str, Any]  # what `conditions` gives
+    machine: dict[str, str]  # facts for people to read
+    measured: str  # when
+    clips: int  # how many quality is a mean over
+    decodings: tuple[MeasuredDecoding, ...]
+
+
+# --- choosing --------------------------------------------------------------------------------------
+
+
+def frames_a_second(preset: str) -> int:
+    """The number in a preset: 30 for ``"30fps"``.
+
+    Raises:
+        ParameterError: It is no such preset.
+    """
+    return int(checked("preset", preset).strip().lower().removesuffix("fps"))
+
+
+def choose(preset: str, measurement: Measurement) -> MeasuredDecoding:
+    """The best decoding among those that reach a preset such as ``"30fps"``.
+
+    The best PSNR counts where the clips can tell it from others. Those within one standard error of it are as
+    good; of them it is the one whose number of decoding steps is nearest to the world's own.
+    Source: the one standard error rule of Breiman et al., "Classification and Regression Trees" (1984).
+
+    Raises:
+        ParameterError: It is no such preset, or nothing measured is so fast.
+    """
+    wanted = frames_a_second(preset)
+    fast = [decoding for decoding in measurement.decodings if decoding.ms * wanted <= 1000]
+    if not fast:
+        most = max(decoding.rate for decoding in measurement.decodings)
+        raise ParameterError(
+            f"This machine reaches {most:.1f} frames a second, not {wanted}.", fix="Ask for fewer."
+        )
+    best = max(fast, key=lambda decoding: decoding.psnr)
+    good = []
+    for decoding in fast:
+        lost = np.subtract(best.clips_psnr, decoding.clips_psnr)  # dB, clip by clip
+        if len(lost) < 2 or lost.mean() <= lost.std(ddof=1) / len(lost) ** 0.5:
+            good.append(decoding)
+    own = world(measurement.made_from["world"]).steps
+    return min(good, key=lambda decoding: (abs(math.log(decoding.steps / own)), -decoding.psnr))
+
+
+def offered(measurement: Measurement, rates: Sequence[int] = RATES) -> dict[str, MeasuredDecoding]:
+    """The presets among some rates that are reached, and their decodings: ``{"30fps": decoding, …}``."""
+    fastest = min(decoding.ms for decoding in measurement.decodings)
+    return {f"{rate}fps": choose(f"{rate}fps", measurement) for rate in rates if fastest * rate <= 1000}
+
+
+# --- what was measured -----------------------------------------------------------------------------
+
+
+def machine_facts(opened: OpenWorld) -> dict[str, str]:
+    """The facts about this machine, with the number of threads that play has."""
+    return environment_facts(opened.suite.device) | {"threads": str(threads_in_play())}
+
+
+def conditions(opened: OpenWorld, settings: Settings) -> dict[str, Any]:
+    """Everything that decides speed and quality of a decoding: a measurement holds where this is the same."""
+    facts = machine_facts(opened)
+    machine = ("device", "device_name", "threads", "cpu_instructions", "torch", "cuda", "engine_sha256")
+    return {
+        "method": METHOD,
+        "world": opened.world.name,
+        "files": dict(opened.hashes),
+        **{name: facts[name] for name in machine},
+        **{name: getattr(settings, name) for name in names("speed")},
+        "compile": settings.compile and not opened.notes,
+    }
+
+
+def file_of(made_from: dict[str, Any], folder: Path = FOLDER) -> Path:
+    """The file of a measurement: conditions that differ have files that differ."""
+    digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:8]
+    return folder / f"{made_from['world']}_{made_from['device']}_{digest}.json"
+
+
+def read(opened: OpenWorld, settings: Settings, folder: Path = FOLDER) -> Measurement | None:
+    """The measurement of this world under these conditions; None without one, or if its file is damaged."""
+    made_from = conditions(opened, settings)
+    try:
+        content = json.loads(file_of(made_from, folder).read_text(encoding="utf-8"))
+        rows = [row | {"clips_psnr": tuple(row["clips_psnr"])} for row in content["decodings"]]
+        content["decodings"] = tuple(MeasuredDecoding(**row) for row in rows)
+        measurement = Measurement(**content)
+        numbers = [(row.ms, row.steps, row.psnr, *row.clips_psnr) for row in measurement.decodings]
+        table = np.reshape(numbers, (len(rows), 3 + measurement.clips))  # fails where clips are missing
+        sound = np.isfinite(table).all() and (table[:, 0] > 0).all() and (table[:, 1] >= 1).all()
+        sound = sound and {row.feedback for row in measurement.decodings} <= set(FEEDBACKS)
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return None
+    return measurement if rows and sound and measurement.made_from == made_from else None
+
+
+def command(opened: OpenWorld, settings: Settings) -> str:
+    """The line that measures this world as it is played here."""
+    words = ["-p", f"dataset={opened.world.name}"]
+    for name in names("place", "speed"):
+        if getattr(settings, name) != getattr(Settings, name):
+            words += ["-p", f"{name}={getattr(settings, name)}"]
+    return runbook_line("presets", printable(words))
