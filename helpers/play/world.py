@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from helpers.play.compute import precision
 from helpers.play.settings import Settings, names
 from helpers.run_folder import ROOT
 from helpers.worldmodel import Session, Suite
-from helpers.worldmodel.layers import Transformer
+from helpers.worldmodel.compiled import compile_models
 from helpers.worlds import World, world
 
 log = logging.getLogger("runbook.play")
@@ -131,28 +132,16 @@ def _open(settings: Settings, root: Path) -> OpenWorld:
     load_seconds = time.perf_counter() - began
     for part, path in paths.items():
         log.info("loaded %s %s sha256 %s", part, path, hashes[part])
-    notes = [compile_models(suite, settings)] if settings.compile else []
-    return OpenWorld(chosen, paths, suite, hashes, load_seconds, tuple(note for note in notes if note))
+    note = compile_models(suite, partial(_try_step, suite, settings)) if settings.compile else ""
+    return OpenWorld(chosen, paths, suite, hashes, load_seconds, (note,) if note else ())
 
 
-def compile_models(suite: Suite, settings: Settings) -> str:
-    """Compile the models in place and try them; where that fails, why, and they run as they were."""
-    models = (suite.video_tokenizer, suite.latent_actions, suite.dynamics)
-    transformers = [part for model in models for part in model.modules() if isinstance(part, Transformer)]
-    for transformer in transformers:
-        transformer.compile()
+def _try_step(suite: Suite, settings: Settings) -> None:
     size, window = suite.frame_size, settings.context_window
-    try:
-        with precision(settings, suite.device):
-            session = Session(
-                suite, torch.zeros(1, window, 3, size, size), window, settings.prediction_horizon
-            )
-            session.step(0)
-    except Exception as error:  # torch.compile raises whatever its back ends and compilers raise
-        for transformer in transformers:
-            transformer._compiled_call_impl = None  # what Module.compile set; torch has no call to undo it
-        return f"compile was asked for and failed ({type(error).__name__}); the models run as they are"
-    return ""
+    context = torch.zeros(1, window, 3, size, size)
+    with precision(settings, suite.device):
+        session = Session(suite, context, window, settings.prediction_horizon)
+        session.step(None if suite.dynamics.config.action_dim is None else 0)
 
 
 def choose_clip(opened: OpenWorld, settings: Settings) -> Clip:
