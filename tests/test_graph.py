@@ -4,7 +4,7 @@ Where there is no GPU, torch's meta device stands in for one; it has shapes and 
 value, or mixes in a tensor from the CPU, cannot run there, and could not be recorded either.
 """
 
-import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from golden_cases import SMALL, random_actions, random_frames, random_suite
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from helpers.worldmodel import Session, Suite, graph
+from helpers.worldmodel import Session, graph
 from helpers.worldmodel.session import step_frames
 
 CUDA = torch.device("cuda")
@@ -30,18 +30,12 @@ class OnTheDeviceAlone(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def without_values(suite):
-    """The suite's shapes on the meta device."""
-    models = (suite.video_tokenizer, suite.latent_actions, suite.dynamics)
-    return Suite(*(copy.deepcopy(model).to("meta") for model in models), torch.device("meta"), {})
-
-
 @pytest.mark.parametrize("experts", [0, 4])
 @pytest.mark.parametrize("sampled", [False, True], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("horizon", [1, 2])
 @pytest.mark.parametrize("kept", [0, 1, 2], ids=["pixels", "both", "tokens"])
 def test_a_step_reads_no_value_back_and_takes_nothing_from_the_cpu(kept, horizon, sampled, experts):
-    suite = without_values(random_suite(config=SMALL.__class__(**{**vars(SMALL), "num_experts": experts})))
+    suite = random_suite(config=replace(SMALL, num_experts=experts)).on(torch.device("meta"))
     batch, window, patches = 3, 2, SMALL.grid**2
     inputs = {
         "frames": torch.empty(batch, window - kept, 3, 12, 12, device="meta") if kept < window else None,
@@ -133,17 +127,12 @@ def test_a_full_memory_is_no_refusal_and_passes_through(refuse, error):
 @pytest.mark.parametrize("feedback", ["pixels", "tokens"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_gpu_records_a_step_and_its_replays_make_the_tokens_of_the_eager_run(temperature, feedback):
-    plain = random_suite(2)
-    models = (plain.video_tokenizer, plain.latent_actions, plain.dynamics)
-    suite = Suite(*(copy.deepcopy(model).to("cuda") for model in models), torch.device("cuda"), {})
-    eager = Suite(*models, torch.device("cuda"), {})
-    for model in models:
-        model.to("cuda")
+    suite, eager = random_suite(2).on(CUDA), random_suite(2).on(CUDA)
     eager.graphs.refusal = "by this test"
 
     sessions = [
-        Session(each, random_frames(1, 2), steps=4, temperature=temperature, feedback=feedback)
-        for each in (suite, eager)
+        Session(world, random_frames(1, 2), steps=4, temperature=temperature, feedback=feedback)
+        for world in (suite, eager)
     ]
     for session in sessions:
         for action in (1, 0, 3, 2, 2):

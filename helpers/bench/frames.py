@@ -18,7 +18,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,24 +38,18 @@ from helpers.worldmodel.suite import resolve_device
 CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Medians of interleaved pairs, in seconds; ``ratio`` is the median of straight/engine over the pairs."""
-
-    engine: float
-    straight: float
-    ratio: float
-    same_tokens: bool
-
-
-def sonic_shapes(frame_size: int = 64, device: torch.device = CPU) -> Suite:
-    """A suite of the published SONIC suite's shapes; random weights, which speed does not depend on."""
+def suite_of(config: ModelConfig, device: torch.device = CPU) -> Suite:
+    """A suite of one configuration; random weights, which speed does not depend on."""
     torch.manual_seed(0)
-    config = ModelConfig(frame_size, 4, 128, 8, ffn_width=170, num_blocks=4, action_dim=4)
     models = VideoTokenizer(config), LatentActions(config), Dynamics(config)
     for model in models:
         model.eval().requires_grad_(False).to(device)
     return Suite(*models, device, {})
+
+
+def sonic_shapes(frame_size: int = 64, device: torch.device = CPU) -> Suite:
+    """A suite of the published SONIC suite's shapes."""
+    return suite_of(ModelConfig(frame_size, 4, 128, 8, ffn_width=170, num_blocks=4, action_dim=4), device)
 
 
 def straight_decode(
@@ -62,9 +58,8 @@ def straight_decode(
     """Greedy MaskGIT decoding with nothing saved; arguments and result as in `maskgit_decode`."""
     batch, known, patches, width = context_latents.shape
     positions = horizon * patches
-    latents = torch.cat(
-        (context_latents, suite.dynamics.mask_token.expand(batch, horizon, patches, width)), 1
-    )
+    hidden = suite.dynamics.mask_token.expand(batch, horizon, patches, width)
+    latents = torch.cat((context_latents, hidden), 1)
     masked = torch.ones(batch, positions, dtype=torch.bool, device=latents.device)
     for count in unmask_counts(positions, steps):
         logits = suite.dynamics(latents, conditioning)[:, known:].flatten(1, 2)  # [B, N, K]
@@ -86,41 +81,11 @@ def straight_step(suite: Suite, window: Tensor, actions: Tensor, steps: int) -> 
     return suite.video_tokenizer.detokenize(latents)[:, -1:], latents[:, -1:]
 
 
-def compare(suite: Suite, context_window: int, steps: int, pairs: int) -> Comparison:
-    """Time the engine's step against `straight_step` on the same window, greedily, in turns."""
-    size = suite.frame_size
-    torch.manual_seed(1)
-    window = torch.rand(1, context_window, 3, size, size) * 2 - 1
-    actions = torch.randint(suite.n_actions, (1, context_window))
-
-    def engine() -> Tensor:
-        session = Session(suite, window, context_window, steps=steps)
-        session.state = session.state._replace(actions=actions[:, :-1].unbind(1))
-        session.step(actions[:, -1])
-        return session.tokens
-
-    def straight() -> Tensor:
-        return suite.video_tokenizer.quantizer.latents_to_indices(
-            straight_step(suite, window, actions, steps)[1]
-        )
-
-    same = torch.equal(engine(), straight())
-    timings = [(clock(engine, suite.device), clock(straight, suite.device)) for _ in range(pairs)]
-    return Comparison(
-        statistics.median(ours for ours, _ in timings),
-        statistics.median(theirs for _, theirs in timings),
-        statistics.median(theirs / ours for ours, theirs in timings),
-        same,
-    )
-
-
 def rollout_seconds(
     suite: Suite, context: Tensor, feedback: Feedback, temperature: float, steps: int, frames: int
 ) -> float:
     """Median seconds a frame of a rollout from ``context`` ``[1, Tc, 3, H, W]`` under changing actions."""
-    session = Session(
-        suite, context, context.shape[1], steps=steps, temperature=temperature, feedback=feedback
-    )
+    session = Session(suite, context, context.shape[1], 1, steps, temperature, feedback=feedback)
     session.step(0)
     return statistics.median(
         clock(partial(session.step, index % suite.n_actions), suite.device) for index in range(frames)
@@ -141,17 +106,11 @@ def clock(call: Callable[[], object], device: torch.device = CPU) -> float:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: something timed several times, and how it compares with its neighbour.
-
-    Args:
-        name: What was timed.
-        seconds: A frame's, one a repetition.
-        ratio: In words, against what; empty without.
-    """
+    """One line of the table: something timed several times, and how it compares with its neighbour."""
 
     name: str
-    seconds: tuple[float, ...]
-    ratio: str = ""
+    seconds: tuple[float, ...]  # a frame's, one a repetition
+    ratio: str = ""  # in words, against what
 
     def __str__(self) -> str:
         low, middle, high = (1000 * value for value in spread(self.seconds))
@@ -160,10 +119,8 @@ class Row:
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
     """Lower quartile, median and upper quartile."""
-    if len(values) < 2:
-        return values[0], values[0], values[0]
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, middle, high
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
+    return float(low), float(middle), float(high)
 
 
 def times(over: Sequence[float], under: Sequence[float]) -> str:
@@ -171,17 +128,21 @@ def times(over: Sequence[float], under: Sequence[float]) -> str:
     return f"{statistics.median(a / b for a, b in zip(over, under, strict=True)):.2f} times"
 
 
+def share(tokens: Tensor, others: Tensor) -> str:
+    """How many of the tokens agree."""
+    return f"{(tokens == others).float().mean().item():.1%} of the tokens are the same"
+
+
 def machine_facts() -> dict[str, str | int]:
     """What the numbers depend on."""
+    cuda = torch.cuda.is_available()
     return {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "processors": os.cpu_count() or 0,
         "platform": platform.platform(),
-        "gpu": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else "none: GPU rows are not measured",
+        "gpu": torch.cuda.get_device_name() if cuda else "none: GPU rows are not measured",
     }
 
 
@@ -200,20 +161,31 @@ class Player:
         window = self.window.shape[1]
         session = Session(self.suite, self.window, window, steps=self.steps, temperature=temperature)
         session.state = session.state._replace(actions=self.actions[:, :-1].unbind(1))
-        device = self.suite.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(self.suite.device.type, torch.bfloat16, enabled=bfloat16):
             cpu = time.process_time()
             seconds = clock(partial(session.step, self.actions[:, -1]), self.suite.device)
             cpu = time.process_time() - cpu
         return seconds, cpu, session.tokens.cpu()
 
+    def straight_step(self) -> tuple[float, float, Tensor]:
+        """The same of `straight_step`, but for the CPU seconds: 0."""
+        latents: list[Tensor] = []
+        step = partial(straight_step, self.suite, self.window, self.actions, self.steps)
+        seconds = clock(lambda: latents.append(step()[1]), self.suite.device)
+        return seconds, 0.0, self.suite.video_tokenizer.quantizer.latents_to_indices(latents[0]).cpu()
+
+
+def interleave(repetitions: int, *calls: Callable[[], tuple[float, float, Tensor]]) -> list[Any]:
+    """Make calls in turns, after a round that warms up: the seconds, CPU seconds and tokens of each call."""
+    rounds = [[call() for call in calls] for _ in range(repetitions + 1)]
+    return [tuple(zip(*turns, strict=True)) for turns in zip(*rounds[1:], strict=True)]
+
 
 @torch.inference_mode()
 def matrix_rate(device: torch.device, product: Callable[[Tensor, Tensor], Tensor] = linear) -> float:
     """The most floating-point operations a second in the products these models consist of, best of 30."""
-    shapes = [(256, 128, 4096), (256, 128, 384), (256, 128, 340)]
     operations = seconds = 0.0
-    for rows, inner, columns in shapes:
+    for rows, inner, columns in [(256, 128, 4096), (256, 128, 384), (256, 128, 340)]:
         x, weight = torch.randn(rows, inner, device=device), torch.randn(columns, inner, device=device)
         operations += 2 * rows * inner * columns
         seconds += min(clock(partial(product, x, weight), device) for _ in range(30))
@@ -223,87 +195,21 @@ def matrix_rate(device: torch.device, product: Callable[[Tensor, Tensor], Tensor
 def engine_rows(suite: Suite, label: str, window: int, steps: int, pairs: int) -> list[Row]:
     """Greedy, sampled, bfloat16 and the straight loop, taking turns."""
     player = Player(suite, window, steps)
-    greedy_tokens = player.step()[2]
-    agreement = (player.step(bfloat16=True)[2] == greedy_tokens).float().mean().item()
-    player.step(1.0)
-    found: dict[str, list[float]] = {"greedy": [], "sampled": [], "bfloat16": [], "straight": [], "cpu": []}
-    straight = partial(straight_step, suite, player.window, player.actions, steps)
-    for _ in range(pairs):
-        seconds, cpu, _ = player.step()
-        found["greedy"].append(seconds)
-        found["cpu"].append(cpu)
-        found["sampled"].append(player.step(1.0)[0])
-        found["bfloat16"].append(player.step(bfloat16=True)[0])
-        found["straight"].append(clock(straight, suite.device))
+    calls = player.step, partial(player.step, 1.0), partial(player.step, bfloat16=True), player.straight_step
+    turns = interleave(pairs, *calls)
+    (greedy, cpu, tokens), (sampled, _, _), (half, _, in_half), (straight, _, by_straight) = turns
     flops = step_work(suite, window, steps).flops
     floor = flops / matrix_rate(suite.device)
     torchs = flops / matrix_rate(suite.device, torch.nn.functional.linear)
-    best = min(*found["greedy"], min(found["cpu"]) / torch.get_num_threads())
+    peak = f"{floor / min(*greedy, min(cpu) / torch.get_num_threads()):.0%} of the peak: its arithmetic alone"
+    peak += f" would take {1000 * floor:.0f} ms, by torch's own products {1000 * torchs:.0f} ms"
+    in_half, by_straight = share(in_half[0], tokens[0]), share(by_straight[0], tokens[0])
     return [
-        Row(
-            f"{label}, greedy",
-            tuple(found["greedy"]),
-            f"{floor / best:.0%} of the peak: its arithmetic alone would take {1000 * floor:.0f} ms, "
-            f"by torch's own products {1000 * torchs:.0f} ms",
-        ),
-        Row(f"{label}, greedy, CPU time", tuple(found["cpu"])),
-        Row(
-            f"{label}, sampled",
-            tuple(found["sampled"]),
-            f"{times(found['sampled'], found['greedy'])} greedy",
-        ),
-        Row(
-            f"{label}, greedy, bfloat16",
-            tuple(found["bfloat16"]),
-            f"{times(found['greedy'], found['bfloat16'])} faster; {agreement:.1%} of the tokens are the same",
-        ),
-        Row(
-            f"{label}, straight loop",
-            tuple(found["straight"]),
-            f"engine {times(found['straight'], found['greedy'])} faster",
-        ),
-    ]
-
-
-def batch_rows(suite: Suite, window: int, steps: int, largest: int, limit: float) -> list[Row]:
-    """Seconds a frame for B sessions in one step, B = 1, 2, 4 … until a step takes ``limit`` seconds."""
-    rows: list[Row] = []
-    batch = 1
-    while batch <= largest:
-        player = Player(suite, window, steps, batch)
-        player.step()
-        seconds = [player.step()[0] for _ in range(3)]
-        each = tuple(value / batch for value in seconds)
-        first = rows[0].seconds if rows else each
-        rows.append(Row(f"batch of {batch}, a frame", each, f"{times(first, each)} the frames of batch 1"))
-        if statistics.median(seconds) > limit:
-            break
-        batch *= 2
-    return rows
-
-
-def length_rows(frames: int) -> list[Row]:
-    """One session of a very small world, at its start and ``frames`` frames later."""
-    torch.manual_seed(0)
-    config = ModelConfig(12, 4, 32, 4, ffn_width=20, num_blocks=2, latent_dim=3, action_dim=2)
-    models = VideoTokenizer(config), LatentActions(config), Dynamics(config)
-    for model in models:
-        model.eval().requires_grad_(False)
-    suite = Suite(*models, torch.device("cpu"), {})
-    session = Session(suite, torch.rand(1, 2, 3, 12, 12) * 2 - 1, 2, steps=2)
-    found = [clock(partial(session.step, index % 4)) for index in range(frames)]
-    early, late = tuple(found[10:110]), tuple(found[-100:])
-    state = session.state
-    held = sum(tensor.untyped_storage().nbytes() for tensor in (*state.frames, *state.latents))
-    return [
-        Row("a very small world, frames 10 to 109", early),
-        Row(
-            f"the same session, up to frame {frames}",
-            late,
-            f"{statistics.median(late) / statistics.median(early):.2f} times the start; "
-            f"{held / frames:.0f} bytes kept a frame, of which one frame and its latents are "
-            f"{state.frames[-1].nbytes + state.latents[-1].nbytes}",
-        ),
+        Row(f"{label}, greedy", greedy, peak),
+        Row(f"{label}, greedy, CPU time", cpu),
+        Row(f"{label}, sampled", sampled, f"{times(sampled, greedy)} greedy"),
+        Row(f"{label}, greedy, bfloat16", half, f"{times(greedy, half)} faster; {in_half}"),
+        Row(f"{label}, straight loop", straight, f"engine {times(straight, greedy)} faster; {by_straight}"),
     ]
 
 
@@ -315,63 +221,81 @@ def peer_rows(
     peer = Peer(checkout, python, suite, player.window, player.actions, torch.get_num_threads())
     rows = []
     for temperature, name in ((0.0, "greedy"), (0.5, "sampled")):
-        theirs = peer.step(steps, temperature)[2]
-        agreement = (player.step(temperature)[2] == theirs).float().mean().item()
-        ours, published = [], []
-        for _ in range(pairs):
-            ours.append(player.step(temperature)[:2])
-            published.append(peer.step(steps, temperature)[:2])
-        wall, cpu = (([each[kind] for each in ours], [each[kind] for each in published]) for kind in (0, 1))
-        tokens = f"; {agreement:.1%} of the tokens are the same" if not temperature else ""
-        rows += [
-            Row(f"{label}, {name}, engine", tuple(wall[0])),
-            Row(
-                f"{label}, {name}, published (torch {peer.torch})",
-                tuple(wall[1]),
-                f"engine {times(wall[1], wall[0])} faster, by CPU time {times(cpu[1], cpu[0])}{tokens}",
-            ),
-        ]
+        (ours, our_cpu, tokens), (theirs, their_cpu, their_tokens) = interleave(
+            pairs, partial(player.step, temperature), partial(peer.step, steps, temperature)
+        )
+        ratio = f"engine {times(theirs, ours)} faster, by CPU time {times(their_cpu, our_cpu)}"
+        ratio += "" if temperature else f"; {share(tokens[0], their_tokens[0])}"
+        rows.append(Row(f"{label}, {name}, engine", ours))
+        rows.append(Row(f"{label}, {name}, published (torch {peer.torch})", theirs, ratio))
     peer.close()
     return rows
 
 
-def parser() -> argparse.ArgumentParser:
-    """The options of `python runbook.py bench`."""
-    options = argparse.ArgumentParser(prog="runbook.py bench", description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--pairs", type=int, default=9, help="interleaved repetitions of every comparison")
-    options.add_argument("--steps", type=int, default=10, help="decoding steps a frame")
-    options.add_argument("--sizes", type=int, nargs="+", default=[64], help="frame sizes, multiples of 4")
-    options.add_argument("--threads", type=int, help="of torch; all of the machine's without")
-    options.add_argument("--batch", type=int, default=16, help="the largest batch; 0 for none")
-    options.add_argument("--batch-limit", type=float, default=10, help="seconds a step may take")
-    options.add_argument("--length", type=int, default=1000, help="frames of the long session; 0 for none")
-    options.add_argument("--peer", type=Path, help="a checkout of the published project to time beside ours")
-    options.add_argument("--peer-python", default=sys.executable, help="a Python with its dependencies")
-    options.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or auto")
-    options.add_argument("--save", type=Path, default=ROOT / "outputs" / "bench.json")
-    return options
+def batch_rows(suite: Suite, window: int, steps: int, largest: int, limit: float) -> list[Row]:
+    """Seconds a frame for B sessions in one step, B = 1, 2, 4 … until a step takes ``limit`` seconds."""
+    rows: list[Row] = []
+    batch = 1
+    while batch <= largest:
+        ((seconds, _, _),) = interleave(3, Player(suite, window, steps, batch).step)
+        frame = tuple(value / batch for value in seconds)
+        ratio = f"{times(rows[0].seconds if rows else frame, frame)} the frames of batch 1"
+        rows.append(Row(f"batch of {batch}, a frame", frame, ratio))
+        if statistics.median(seconds) > limit:
+            break
+        batch *= 2
+    return rows
+
+
+def length_rows(frames: int) -> list[Row]:
+    """One session of a very small world, at its start and ``frames`` frames later."""
+    suite = suite_of(ModelConfig(12, 4, 32, 4, ffn_width=20, num_blocks=2, latent_dim=3, action_dim=2))
+    session = Session(suite, torch.rand(1, 2, 3, 12, 12) * 2 - 1, 2, steps=2)
+    seconds = tuple(clock(partial(session.step, index % 4)) for index in range(frames))
+    start, end, state = seconds[10:110], seconds[-100:], session.state
+    held = sum(tensor.untyped_storage().nbytes() for tensor in (*state.frames, *state.latents))
+    ratio = f"{statistics.median(end) / statistics.median(start):.2f} times the start"
+    least = state.frames[-1].nbytes + state.latents[-1].nbytes
+    kept = f"{held / frames:.0f} bytes kept a frame, of which one frame and its latents are {least}"
+    return [
+        Row("a very small world, frames 10 to 109", start),
+        Row(f"the same session, up to frame {frames}", end, f"{ratio}; {kept}"),
+    ]
 
 
 def main() -> None:
     """Measure what the options ask for; print the table and save it."""
-    options = parser().parse_args()
+    parser = argparse.ArgumentParser(prog="runbook.py bench", description=(__doc__ or "").splitlines()[0])
+    option = parser.add_argument
+    option("--pairs", type=int, default=9, help="interleaved repetitions of every comparison")
+    option("--steps", type=int, default=10, help="decoding steps a frame")
+    option("--sizes", type=int, nargs="+", default=[64], help="frame sizes, multiples of 4")
+    option("--threads", type=int, help="of torch; all of the machine's without")
+    option("--batch", type=int, default=16, help="the largest batch; 0 for none")
+    option("--batch-limit", type=float, default=10, help="seconds a step may take")
+    option("--length", type=int, default=1000, help="frames of the long session; 0 for none")
+    option("--peer", type=Path, help="a checkout of the published project to time beside ours")
+    option("--peer-python", default=sys.executable, help="a Python with its dependencies")
+    option("--device", default="cpu", help="cpu, cuda, cuda:1 or auto")
+    option("--save", type=Path, default=ROOT / "outputs" / "bench.json")
+    options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     facts = machine_facts()
     rows: list[Row] = []
     device = resolve_device(options.device)
 
-    def add(found: Sequence[Row]) -> None:
-        rows.extend(found)
-        print(*found, sep="\n", flush=True)
+    def add(more: Sequence[Row]) -> None:
+        rows.extend(more)
+        print(*more, sep="\n", flush=True)
 
     print(*(f"{name}: {value}" for name, value in facts.items()), sep="\n")
     print(f"{options.steps} steps, context 2, pixels feedback, on the {device}; median [quartiles]\n")
     for size in options.sizes:
-        suite, label = sonic_shapes(size, device), f"SONIC shapes, {size}x{size}"
-        add(engine_rows(suite, label, 2, options.steps, options.pairs))
+        compared = sonic_shapes(size, device), f"SONIC shapes, {size}x{size}", 2, options.steps, options.pairs
+        add(engine_rows(*compared))
         if options.peer:
-            add(peer_rows(suite, label, 2, options.steps, options.pairs, options.peer, options.peer_python))
+            add(peer_rows(*compared, options.peer, options.peer_python))
     if options.batch:
         add(batch_rows(sonic_shapes(device=device), 2, options.steps, options.batch, options.batch_limit))
     if options.length:

@@ -5,8 +5,8 @@ arithmetic, the bytes that each operation reads and writes, the kernels to launc
 less than its launches plus the larger of arithmetic and memory traffic at the device's peak.
 """
 
-import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,17 +23,11 @@ from helpers.worldmodel.session import step_frames
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU's published peaks.
-
-    Args:
-        name: Its name.
-        flops: Float32 operations a second, without tensor cores.
-        bandwidth: Bytes a second from and to its memory.
-    """
+    """A GPU's published peaks."""
 
     name: str
-    flops: float
-    bandwidth: float
+    flops: float  # float32 operations a second, without tensor cores
+    bandwidth: float  # bytes a second from and to its memory
 
 
 DEVICES = (Device("RTX 3060 Ti", 16.2e12, 448e9), Device("H100 SXM", 66.9e12, 3352e9))
@@ -76,8 +70,7 @@ class _Traffic(TorchDispatchMode):
     def count(self, of: Any) -> None:
         """One kernel that reads and writes the tensors in ``of``."""
         self.kernels += 1
-        tensors = [each for each in tree_leaves(of) if isinstance(each, Tensor)]
-        self.bytes += sum(each.numel() * each.element_size() for each in tensors)
+        self.bytes += sum(leaf.nbytes for leaf in tree_leaves(of) if isinstance(leaf, Tensor))
 
 
 class _Fused(TorchFunctionMode):
@@ -99,25 +92,17 @@ class _Fused(TorchFunctionMode):
 
 def step_work(suite: Suite, window: int, steps: int, sampled: bool = False, batch: int = 1) -> Work:
     """The work of one step with pixels feedback, horizon 1 and actions."""
-    shapes = Suite(
-        copy.deepcopy(suite.video_tokenizer).to("meta"),
-        copy.deepcopy(suite.latent_actions).to("meta"),
-        copy.deepcopy(suite.dynamics).to("meta"),
-        torch.device("meta"),
-        {},
-    )
-    size, config = suite.frame_size, suite.dynamics.config
-    inputs = (
-        torch.empty(batch, window, 3, size, size, device="meta"),
-        None,
-        torch.empty(batch, window, config.action_dim, device="meta") if config.action_dim else None,
-        torch.empty(batch, steps, config.grid**2, device="meta") if sampled else None,
-        torch.empty((), device="meta") if sampled else None,
-    )
+    shapes, size, config = suite.on(torch.device("meta")), suite.frame_size, suite.dynamics.config
+    with torch.device("meta"):
+        frames = torch.empty(batch, window, 3, size, size)
+        conditioning = torch.empty(batch, window, config.action_dim) if config.action_dim else None
+        uniform = torch.empty(batch, steps, config.grid**2) if sampled else None
+        temperature = torch.empty(()) if sampled else None
+    step = partial(step_frames, shapes, frames, None, conditioning, uniform, temperature, 1, steps)
     with torch.no_grad(), FlopCounterMode(display=False) as flops:
-        step_frames(shapes, *inputs, 1, steps)
+        step()
     with torch.no_grad(), _Traffic() as traffic, _Fused(traffic):
-        step_frames(shapes, *inputs, 1, steps)
+        step()
     return Work(flops.get_total_flops(), traffic.bytes, traffic.kernels)
 
 

@@ -1,8 +1,9 @@
 """A suite: the three models that make one world, loaded together and proved to belong together."""
 
+import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -45,6 +46,11 @@ class Suite:
         for model in (self.video_tokenizer, self.latent_actions, self.dynamics):
             if not any(parameter.requires_grad for parameter in model.parameters()):
                 stack_projections(model)
+
+    def on(self, device: torch.device) -> "Suite":
+        """A copy of the suite on another device."""
+        models: dict[str, Any] = {kind: copy.deepcopy(getattr(self, kind)).to(device) for kind in KINDS}
+        return replace(self, **models, device=device)
 
     @property
     def frame_size(self) -> int:
