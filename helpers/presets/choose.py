@@ -143,7 +143,7 @@ def conditions(opened: OpenWorld, settings: Settings) -> dict[str, Any]:
         "files": dict(opened.hashes),
         **{name: facts[name] for name in machine},
         **{name: getattr(settings, name) for name in names("speed")},
-        "compile": settings.compile and not opened.notes,
+        "compile": settings.compile and not opened.notes,  # a note says that it failed
     }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from helpers.play.metrics import Interval
 from helpers.play.settings import Settings
 from helpers.play.world import OpenWorld
 from helpers.presets.choose import FOLDER, MeasuredDecoding, Measurement, command, offered, read
@@ -58,9 +59,9 @@ def plot(measurement: Measurement, played: Decoding | None = None) -> "Figure":
     from matplotlib.figure import Figure
 
     panels = {
-        "PSNR of the 4th generated frame, dB": [(each, each.psnr) for each in measurement.decodings],
+        "PSNR of the 4th generated frame, dB": [(row, row.psnr) for row in measurement.decodings],
         "Δ₄PSNR, dB: what actions change": [
-            (each, each.delta_4_psnr) for each in measurement.decodings if each.delta_4_psnr is not None
+            (row, row.delta_4_psnr) for row in measurement.decodings if row.delta_4_psnr is not None
         ],
     }
     panels = {label: points for label, points in panels.items() if points}
@@ -87,19 +88,19 @@ def _draw_lines(axes: "Axes", points: Sequence[Point], played: Decoding | None) 
 
     for (feedback, colour), (choice, (style, face)) in itertools.product(_COLOURS.items(), _STYLES.items()):
         line = [
-            (each.rate, value)
-            for each, value in points
-            if (each.feedback, bool(each.temperature)) == (feedback, choice == "sampled")
+            (row.rate, value)
+            for row, value in points
+            if (row.feedback, bool(row.temperature)) == (feedback, choice == "sampled")
         ]
         if line:
             label = f"{feedback} feedback, {choice}"
             axes.plot(
                 *zip(*line, strict=True), style, c=colour, mfc=face or colour, ms=5, lw=1.4, label=label
             )
-    for each, value in points:
-        if each.decoding == played:
-            axes.plot(each.rate, value, "o", ms=13, mfc="none", mec="#8b1e3f", mew=2, label="played here")
-    rates = [each.rate for each, _ in points]
+    for row, value in points:
+        if row.decoding == played:
+            axes.plot(row.rate, value, "o", ms=13, mfc="none", mec="#8b1e3f", mew=2, label="played here")
+    rates = [row.rate for row, _ in points]
     axes.set(xscale="log", xlabel="frames a second (numbers at the points: decoding steps)")
     axes.set_xlim(min(*rates, 30) / 1.35, max(*rates, 30) * 1.35)
     axes.margins(y=0.12)
@@ -122,25 +123,25 @@ def _label_points(axes: "Axes", points: Sequence[Point], played: Decoding | None
     def box(centre: np.ndarray, wide: float, high: float) -> Bbox:
         return Bbox([np.subtract(centre, (wide, high)), np.add(centre, (wide, high))])
 
-    pixels = axes.transData.transform([(each.rate, value) for each, value in points])
+    pixels = axes.transData.transform([(row.rate, value) for row, value in points])
     centres = pixels * 72 / axes.figure.dpi  # as fonts are measured
     taken = [
-        box(centre, *(9, 9) if each.decoding == played else (4, 4))
-        for (each, _), centre in zip(points, centres, strict=True)
+        box(centre, *(9, 9) if row.decoding == played else (4, 4))
+        for (row, _), centre in zip(points, centres, strict=True)
     ]
-    for (each, value), centre in zip(points, centres, strict=True):
-        text = str(each.steps)
+    for (row, value), centre in zip(points, centres, strict=True):
+        text = str(row.steps)
         boxes = [box(centre + offset, 0.31 * _FONT * len(text) + 1, 0.45 * _FONT) for offset in _OFFSETS]
         overlaps = [candidate.count_overlaps(taken) for candidate in boxes]
         best = int(np.argmin(overlaps))  # the nearest of the best
         taken.append(boxes[best])
         axes.annotate(
-            *(text, (each.rate, value), tuple(_OFFSETS[best])),
+            *(text, (row.rate, value), tuple(_OFFSETS[best])),
             textcoords="offset points",
             horizontalalignment="center",
             verticalalignment="center",
             fontsize=_FONT,
-            color=_COLOURS[each.feedback],
+            color=_COLOURS[row.feedback],
             path_effects=[withStroke(linewidth=2, foreground="white")],
             arrowprops={"arrowstyle": "-", "color": "#b0b7c0", "linewidth": 0.6} if best >= _NEAR else None,
         )
@@ -149,13 +150,11 @@ def _label_points(axes: "Axes", points: Sequence[Point], played: Decoding | None
 def table(measurement: Measurement) -> str:
     """A line for each decoding, and for each preset that is reached."""
     lines = [f"{'':<28}{'ms a frame':>12}{'[quartiles]':>18}{'fps':>8}{'PSNR, dB':>16}{'Δ₄PSNR, dB':>16}"]
-    for each in measurement.decodings:
-        quartiles = f"[{each.ms_low:.1f}, {each.ms_high:.1f}]"
-        value = f"{each.psnr:.2f} ± {each.psnr_within:.2f}"
-        control = (
-            f"{each.delta_4_psnr:.2f} ± {each.delta_4_psnr_within:.2f}" if each.delta_4_psnr_within else ""
-        )
-        lines.append(
-            f"{each.name:<28}{each.ms:>12.1f}{quartiles:>18}{each.rate:>8.1f}{value:>16}{control:>16}"
-        )
-    return "\n".join([*lines, "", *(f"{name:<8}{each}" for name, each in offered(measurement).items())])
+    for row in measurement.decodings:
+        quartiles = f"[{row.ms_low:.1f}, {row.ms_high:.1f}]"
+        quality, control = str(Interval(row.psnr, row.psnr_within)), ""
+        if row.delta_4_psnr is not None and row.delta_4_psnr_within is not None:
+            control = str(Interval(row.delta_4_psnr, row.delta_4_psnr_within))
+        speed = f"{row.name:<28}{row.ms:>12.1f}{quartiles:>18}{row.rate:>8.1f}"
+        lines.append(f"{speed}{quality:>16}{control:>16}")
+    return "\n".join([*lines, "", *(f"{name:<8}{row}" for name, row in offered(measurement).items())])

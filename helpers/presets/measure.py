@@ -100,9 +100,8 @@ def measure(
         seconds = step_seconds(suite, frames[:1], settings, decodings, bar.update)
     measured = []
     for decoding, times, (followed, random) in zip(decodings, seconds, scores, strict=True):
-        low, middle, high = (
-            1000 * time / horizon for time in statistics.quantiles(times, method="inclusive")
-        )
+        frame = [1000 * step / horizon for step in times]  # ms
+        low, middle, high = statistics.quantiles(frame, method="inclusive")
         quality, clip_values = interval(followed), tuple(followed.tolist())
         row = MeasuredDecoding(*decoding, middle, low, high, quality.mean, quality.half_width, clip_values)
         if random is not None:
