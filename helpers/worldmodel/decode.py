@@ -99,8 +99,8 @@ def _first_above(cumulative: Tensor, threshold: Tensor) -> Tensor:
     A threshold that rounding has lifted to the end falls on the last entry that weighs anything.
     """
     before_end = cumulative[..., -1:] * (1 - 2**-24)  # the float32 before it; not every device has nextafter
-    found = torch.searchsorted(cumulative, torch.minimum(threshold, before_end), right=True)
-    return found.clamp_max(cumulative.shape[-1] - 1)
+    index = torch.searchsorted(cumulative, torch.minimum(threshold, before_end), right=True)
+    return index.clamp_max(cumulative.shape[-1] - 1)
 
 
 def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,17 +135,17 @@ def guess(
     """
     rows = hidden.flatten(0, 1)  # [B*n, E]
     numbers = None if uniform is None else uniform.flatten()
-    found = []
+    guesses = []
     few = _ROWS if hidden.device.type == "cpu" else len(rows)
     for start in range(0, len(rows), few):
         logits = dynamics.output_mlp(rows[start : start + few]).float()  # [<=few, K]
         if numbers is None:
-            found.append(greedy(logits))
+            guesses.append(greedy(logits))
         else:
             weights = probabilities(logits, temperature)
-            found.append((sample(weights, numbers[start : start + few]), weights.amax(-1)))
+            guesses.append((sample(weights, numbers[start : start + few]), weights.amax(-1)))
     index, confidence = (
-        torch.cat(parts).unflatten(0, hidden.shape[:2]) for parts in zip(*found, strict=True)
+        torch.cat(parts).unflatten(0, hidden.shape[:2]) for parts in zip(*guesses, strict=True)
     )
     return index, confidence
 
@@ -200,8 +200,8 @@ def _check_shapes(
         raise ParameterError(
             f"The conditioning has shape {list(conditioning.shape)} for a batch of {shape[0]}."
         )
-    each = generator if isinstance(generator, Sequence) else [generator] if generator else []
-    if any(own.device.type != "cpu" for own in each):
+    generators = generator if isinstance(generator, Sequence) else [generator] if generator else []
+    if any(own.device.type != "cpu" for own in generators):
         raise ParameterError(
             "The generator is not on the CPU.", fix="Use torch.Generator(): numbers are always drawn there."
         )
@@ -263,10 +263,6 @@ def decode(
 ) -> Tensor:
     """`maskgit_decode` for arguments known to be good, with its random numbers drawn.
 
-    The context passes through the model once, for its keys and values. Then all new patches start masked, and
-    each step guesses every masked one and fixes the surest. The last block computes the masked patches alone,
-    for only they get logits.
-
     Every shape follows from the arguments' shapes and numbers, and no value is ever read back: on a GPU the
     whole of it can be recorded and replayed.
 
@@ -303,6 +299,9 @@ def decoding_steps(
     masked = torch.arange(positions, device=context_latents.device).expand(batch, -1)  # [B, n], ascending
     latents = dynamics.mask_token[0].expand(batch, positions, width).to(context_latents.dtype)
 
+    # The context has passed through the model once, for its keys and values, and all new patches are masked.
+    # Each step guesses all masked patches and fixes the surest. Only masked patches need logits, so the last
+    # block computes these alone, and all blocks before it whole frames.
     for step, count in enumerate(unmask_counts(positions, steps)):
         chosen = masked if step and horizon == 1 else None
         hidden, _ = dynamics.hidden(latents.unflatten(1, (horizon, patches)), films, past, chosen)
