@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from helpers.pictures import to_uint8
 from helpers.play.branch import Rollout
 from helpers.worldmodel import Session, Suite
 from helpers.worldmodel.session import Decoding
@@ -131,7 +130,6 @@ def delta_psnr(followed: np.ndarray, random: np.ndarray) -> Interval:
     return interval(followed - random)
 
 
-@torch.inference_mode()
 def run_delta_psnr(session: Session, truth: Tensor, draws: int = RANDOM_DRAWS) -> Interval | None:
     """Delta_4 PSNR of one clip, over ``draws`` random action sequences, played as ``session`` was.
 
@@ -146,32 +144,13 @@ def run_delta_psnr(session: Session, truth: Tensor, draws: int = RANDOM_DRAWS) -
     Returns:
         The interval in dB; None where fewer than four true frames follow the context.
     """
-    suite, window, horizon = session.suite, session.context_window, session.horizon
-    steps = -(-DELTA_FRAME // horizon)
+    window, horizon = session.context_window, session.horizon
     if truth.shape[1] < window + DELTA_FRAME:
         return None
-    inferred = suite.infer_actions(truth[:, : window + DELTA_FRAME])[0].cpu()  # [window + 3]
-    own = inferred[window - 1 :: horizon][:steps]  # [steps]
-    random = torch.from_numpy(
-        np.random.default_rng(session.seed[0]).integers(suite.n_actions, size=(draws, steps))
+    followed, random = delta_rollouts(
+        session.suite, truth, window, horizon, session.decoding, session.seed[0], draws
     )
-    actions = torch.cat([own[None], random])  # [1 + draws, steps]
-    twin = Session(
-        suite,
-        truth[:, :window].expand(1 + draws, -1, -1, -1, -1),
-        window,
-        horizon,
-        session.steps,
-        session.temperature,
-        [session.seed[0]] * (1 + draws),
-        session.feedback,
-    )
-    for taken in actions.unbind(1):
-        twin.step(taken)
-    last = window + DELTA_FRAME - 1
-    made = to_uint8(twin.frames[:, last].float().cpu())  # [1 + draws, H, W, 3]
-    scores = psnr(made, to_uint8(truth[0, last].cpu()))
-    return delta_psnr(scores[:1], scores[1:])
+    return None if random is None else delta_psnr(followed, random[0])
 
 
 @torch.inference_mode()
