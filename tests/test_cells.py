@@ -13,7 +13,7 @@ from helpers.errors import CellOrderError
 from helpers.run_folder import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-WITHOUT = {"05_infer"}  # its cells do not say yet what they need
+WITHOUT: set[str] = set()
 
 
 def code_cells(notebook: Path) -> list[str]:
