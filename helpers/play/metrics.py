@@ -92,14 +92,8 @@ def motion_ratio(frames: np.ndarray, truth: np.ndarray, given: int) -> float | N
 
     The mean absolute change of a pixel from frame to frame, generated over true; the first change is the one
     from the last given frame to the first generated one.
-
-    Args:
-        frames: uint8 ``[T, H, W, 3]``, the given ones first.
-        truth: uint8 ``[T', H, W, 3]``, T' <= T.
-        given: How many are given.
-
-    Returns:
-        The ratio; None where the truth ends with the context or stands still.
+    Frames are uint8 ``[T, H, W, 3]``, ``given`` of them given; the truth may end earlier. None where it ends
+    with the context or stands still.
     """
 
     def motion(sequence: np.ndarray) -> float:
@@ -131,18 +125,10 @@ def delta_psnr(followed: np.ndarray, random: np.ndarray) -> Interval:
 
 
 def run_delta_psnr(session: Session, truth: Tensor, draws: int = RANDOM_DRAWS) -> Interval | None:
-    """Delta_4 PSNR of one clip, over ``draws`` random action sequences, played as ``session`` was.
+    """Delta_4 PSNR in dB of one clip, float ``[1, T, 3, H, W]`` in [-1, 1], played as ``session`` was.
 
-    The interval is over the random sequences of this one clip; across clips the model card's number and a
-    sweep's table tell more.
-
-    Args:
-        session: Gives the suite, window, horizon, decoding steps, temperature, seed and feedback.
-        truth: The clip, float ``[1, T, 3, H, W]`` in [-1, 1].
-        draws: Random action sequences, taken in one batch with the clip's own actions.
-
-    Returns:
-        The interval in dB; None where fewer than four true frames follow the context.
+    The interval is over ``draws`` random action sequences; across clips the model card's number and a sweep's
+    table tell more. None where fewer than four true frames follow the context.
     """
     window, horizon = session.context_window, session.horizon
     if truth.shape[1] < window + DELTA_FRAME:
@@ -189,8 +175,7 @@ def measure(session: Session, rollout: Rollout, evaluate: bool = True) -> dict[s
     Args:
         session: Of the game that the rollout was taken from.
         rollout: What to measure.
-        evaluate: Also measure what takes further passes of the models: ``delta_4_psnr_db`` and
-            ``token_accuracy``.
+        evaluate: Also measure what takes further passes of the models: Δ₄PSNR and token accuracy.
     """
     began = time.perf_counter()
     suite, given, truth = session.suite, rollout.given, rollout.truth

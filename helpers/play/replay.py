@@ -67,16 +67,13 @@ def play_session(opened: OpenWorld, clip: Clip, settings: Settings) -> Game:
 def replay(path: str | Path, device: str = "auto", replay_other_weights: bool = False) -> Replay:
     """Play a session again, from its file alone, and compare every frame.
 
-    Args:
-        path: As `recording.find` takes it.
-        device: Where; ``"auto"`` takes the recorded device if it is there.
-        replay_other_weights: Go on although the suite or dataset is another one than was played.
+    ``path`` is as `recording.find` takes it, the others are as in `Settings`.
 
     Raises:
         RunbookError: Of the kind that fits; a SessionFileError where the session needs other weights.
     """
-    settings = Settings(device=device, replay=str(path), replay_other_weights=replay_other_weights)
-    settings = recorded_settings(settings)
+    given = Settings(device=device, replay=str(path), replay_other_weights=replay_other_weights)
+    settings = recorded_settings(given)
     opened = open_world(settings)
     game = play_session(opened, choose_clip(opened, settings), settings)
     assert game.replay is not None

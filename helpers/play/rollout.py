@@ -11,12 +11,7 @@ from helpers.play.world import Clip, OpenWorld
 
 
 def play(opened: OpenWorld, clip: Clip, settings: Settings) -> Game:
-    """Play a world as the settings say, with a progress bar; the GPU, if one is used, is watched meanwhile.
-
-    Args:
-        opened: The world.
-        clip: What to start from.
-        settings: What `replay.recorded_settings` gave.
+    """Play a world from a clip as the settings say, with a progress bar and, if one is used, the GPU watched.
 
     Returns:
         The game, standing behind its last step; a player may go on from there.

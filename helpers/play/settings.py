@@ -113,12 +113,9 @@ def names(*groups: Group) -> tuple[str, ...]:
 
 
 def checked(name: str, value: Any, low: float = -math.inf) -> Any:
-    """A parameter's value as plain Python, if the parameter takes it.
+    """A parameter's value as plain Python, if the parameter takes it; numpy's numbers and lists are fine.
 
-    Args:
-        name: The parameter.
-        value: What was given; numpy's numbers and lists are fine.
-        low: The least number to take, where that is more than the parameter's own least.
+    ``low`` is the least number to take, where that is more than the parameter's own least.
 
     Raises:
         ParameterError: The value has another type or is out of range; the message says what is taken.
@@ -176,12 +173,7 @@ def shown(value: Any) -> str:
 
 
 def ignored(settings: Settings, device: str) -> list[str]:
-    """The parameters that were set and have no effect, in a sentence each.
-
-    Args:
-        settings: Of the run.
-        device: Type of the device that computes: ``"cpu"``, ``"cuda"`` or ``"mps"``.
-    """
+    """The parameters that were set and have no effect on a type of device (``"cpu"``…), a sentence each."""
     sentences = []
     if settings.tf32 and device != "cuda":
         sentences.append(f"tf32 has no effect on {device}: only NVIDIA GPUs have TF32.")

@@ -54,9 +54,7 @@ def what_the_models_see(game: Game) -> Image.Image:
 def decoding(game: Game, steps: int = 8) -> Image.Image:
     """The first frame after the context, decoded in ``steps`` steps: mauve patches are still masked.
 
-    Args:
-        game: Its clip, first action and temperature are taken.
-        steps: Decoding steps to show, also for a world that takes fewer when it is played.
+    So many steps are shown, greedily, also for a world that takes fewer or samples when it is played.
     """
     suite, settings, frames = game.opened.suite, game.settings, _context(game)
     tokenizer, grid = suite.video_tokenizer, suite.video_tokenizer.config.grid

@@ -19,13 +19,9 @@ Item = TypeVar("Item")
 
 @contextlib.contextmanager
 def watched(game: Game, items: Sequence[Item], doing: str, unit: str) -> Iterator[Iterable[Item]]:
-    """Watch what a game does with ``items`` within the block; ``game.trace`` is then what the GPU did.
+    """Watch what a game does with ``items``, its steps or events; ``game.trace`` is then what the GPU did.
 
-    Args:
-        game: The game that is played.
-        items: What is gone through, one step or event after the other.
-        doing: What the progress bar is called.
-        unit: What an item is.
+    ``doing`` is what the progress bar is called, ``unit`` what an item is.
     """
     from tqdm.auto import tqdm
 

@@ -55,9 +55,7 @@ class Clip:
     """The piece of play a rollout starts from."""
 
     start: int  # row of the dataset
-    frames: (
-        Tensor  # float32 [1, T, 3, H, W] in [-1, 1]: the context and, as far as the dataset goes, the rest
-    )
+    frames: Tensor  # float32 [1, T, 3, H, W] in [-1, 1]: the context, then as far as the dataset goes
     true_actions: np.ndarray | None  # int64 [T-1] where the dataset holds them
 
 
@@ -170,8 +168,7 @@ def choose_clip(opened: OpenWorld, settings: Settings) -> Clip:
 def longest_clip(data: FrameDataset, start: int, shortest: int, wanted: int) -> int:
     """The most frames, up to ``wanted``, of a clip from ``start`` (-1: from anywhere); at least ``shortest``.
 
-    Raises:
-        DatasetError: Not even ``shortest`` frames fit.
+    Raises a `DatasetError` where not even those fit.
     """
 
     def fits(length: int) -> bool:
