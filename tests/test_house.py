@@ -238,6 +238,14 @@ def test_no_modules_import_each_other_in_a_circle():
     assert not left, f"a circle among {sorted(left)}"
 
 
+def test_no_module_is_longer_than_500_lines():
+    lines = {
+        module_name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in modules("helpers")
+    }
+
+    assert {name: count for name, count in lines.items() if count > 500} == {}
+
+
 @pytest.mark.parametrize("room", sorted(ROOMS))
 def test_a_room_says_what_it_is_for_what_it_must_not_know_and_where_to_start(room):
     text = ast.get_docstring(ast.parse((ROOT / "helpers" / room / "__init__.py").read_text(encoding="utf-8")))
