@@ -32,60 +32,39 @@ _VC_FILES = ("vcruntime140.dll", "vcruntime140_1.dll", "msvcp140.dll")
 
 @dataclass(frozen=True)
 class Place:
-    """A folder that something is written to; see `places` for the names. It need not exist yet.
-
-    Args:
-        free: Bytes free there; None where the system does not say.
-        problem: Why a file could not be written, renamed over another and deleted there; empty if it could.
-    """
+    """A folder that something is written to; see `places` for the names. It need not exist yet."""
 
     name: str
     path: str
-    free: int | None
-    problem: str = ""
+    free: int | None  # bytes; None where the system does not say
+    problem: str = ""  # why a file could not be written, renamed over another and deleted there
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A computer, the Python that looks at it, and the repository's folder on it.
-
-    Args:
-        processor: Such as ``"AMD64"``, ``"x86_64"`` or ``"arm64"``.
-        version: Of this Python, as ``bits`` (its word size) and ``executable``.
-        base: The installation that this Python, or the environment it is of, belongs to.
-        virtual: Whether this Python is one of a virtual environment.
-        python_command: Where ``python`` leads on PATH; None where nowhere.
-        python_command_size: Bytes of that file: the Store's aliases have none.
-        py_launcher: Whether Windows' ``py`` is there.
-        drive: The kind of disk that ``root`` is on: ``"local"``, ``"network"`` or ``"windows_from_wsl"``.
-        long_paths: Whether paths over 260 characters are allowed; None where there is no such limit.
-        memory: Bytes in all; None where the system does not say.
-        vc_missing: Files of the Microsoft Visual C++ runtime that cannot be loaded.
-        console: Encoding of the terminal; ``code_page`` is its code page under Windows.
-        locale: Encoding of text files that name none.
-    """
+    """A computer, the Python that looks at it, and the repository's folder on it."""
 
     system: System
     release: str
-    processor: str
-    version: tuple[int, ...]
+    processor: str  # such as "AMD64", "x86_64" or "arm64"
+    version: tuple[int, ...]  # of this Python, as are its word size and its program
     bits: int
     executable: str
-    base: str
-    virtual: bool
-    root: str
+    base: str  # the installation that this Python, or its virtual environment, belongs to
+    virtual: bool  # whether this Python is one of a virtual environment
+    root: str  # the repository's folder
     environ: Mapping[str, str] = field(default_factory=dict)
     terminal: Shell = "bash"
-    python_command: str | None = None
-    python_command_size: int | None = None
-    py_launcher: bool = False
-    drive: str = "local"
-    long_paths: bool | None = None
-    memory: int | None = None
-    vc_missing: tuple[str, ...] = ()
-    console: str = "utf-8"
-    locale: str = "utf-8"
-    code_page: int | None = None
+    python_command: str | None = None  # where `python` leads on PATH; None where nowhere
+    python_command_size: int | None = None  # bytes of that file: the Store's aliases have none
+    py_launcher: bool = False  # whether Windows' `py` is there
+    drive: str = "local"  # the disk of root: "local", "network" or "windows_from_wsl"
+    long_paths: bool | None = None  # whether paths over 260 characters are allowed; None: no such limit
+    memory: int | None = None  # bytes in all; None where the system does not say
+    vc_missing: tuple[str, ...] = ()  # files of the Microsoft Visual C++ runtime that cannot be loaded
+    console: str = "utf-8"  # encoding of the terminal
+    locale: str = "utf-8"  # encoding of text files that name none
+    code_page: int | None = None  # of the terminal under Windows
     places: tuple[Place, ...] = ()
 
     @property
@@ -111,6 +90,10 @@ class Machine:
             start = "python3"
         return " ".join([start, "runbook.py", *arguments])
 
+    def run(self, *arguments: str) -> str:
+        """What to do, where that is to run ``runbook.py`` with arguments."""
+        return f"Run: {self.runbook(*arguments)}"
+
     @property
     def venv_python(self) -> str:
         """The environment's Python as a word to paste, seen from the repository's folder."""
@@ -123,9 +106,6 @@ def read_machine(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> 
     """Read this machine; ``root`` is the repository's folder, ``environ`` the environment variables."""
     command = shutil.which("python", path=environ.get("PATH"))
     systems: dict[str, System] = {"win32": "windows", "darwin": "macos"}
-    windows: dict[str, Any] = {}
-    if sys.platform == "win32":
-        windows = _windows_facts()
     return Machine(
         system=systems.get(sys.platform, "linux"),
         release=platform.release(),
@@ -150,31 +130,29 @@ def read_machine(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> 
             Place(name, str(path), free_bytes(path), write_problem(path))
             for name, path in places(root, environ).items()
         ),
-        **windows,
+        **_windows_facts(),
     )
 
 
 def places(root: Path, environ: Mapping[str, str]) -> dict[str, Path]:
     """The folders that a setup, a download or a run writes to, by what is written there."""
     home = Path("~").expanduser()
+    cache = Path(environ.get("XDG_CACHE_HOME", home / ".cache"))
+    pip_cache = cache / "pip"
     if sys.platform == "win32":
-        cache = Path(environ.get("LOCALAPPDATA", home / "AppData" / "Local"))
-        pip_cache = cache / "pip" / "Cache"
+        pip_cache = Path(environ.get("LOCALAPPDATA", home / "AppData" / "Local")) / "pip" / "Cache"
     elif sys.platform == "darwin":
         pip_cache = home / "Library" / "Caches" / "pip"
-    else:
-        pip_cache = Path(environ.get("XDG_CACHE_HOME", home / ".cache")) / "pip"
-    hub = environ.get("HF_HOME") or Path(environ.get("XDG_CACHE_HOME", home / ".cache")) / "huggingface"
     return {
         "project": root,
         "outputs": root / "outputs",
         "temporary": Path(tempfile.gettempdir()),
         "pip_cache": Path(environ.get("PIP_CACHE_DIR") or pip_cache),
-        "hub_cache": Path(hub),
+        "hub_cache": Path(environ.get("HF_HOME") or cache / "huggingface"),
     }
 
 
-def existing(path: Path) -> Path:
+def _existing(path: Path) -> Path:
     """``path``, or the nearest folder above it that exists."""
     return next((folder for folder in (path, *path.parents) if folder.is_dir()), path)
 
@@ -182,33 +160,32 @@ def existing(path: Path) -> Path:
 def free_bytes(path: Path) -> int | None:
     """Bytes free where ``path`` lies or would lie; None where the system does not say."""
     try:
-        return shutil.disk_usage(existing(path)).free
+        return shutil.disk_usage(_existing(path)).free
     except OSError:
         return None
 
 
 def write_problem(path: Path) -> str:
     """Why a file cannot be written, renamed over another and deleted in a folder; empty if it can."""
-    folder = existing(path)
-    names = [f".doctor_写_{os.getpid()}_{number}" for number in range(2)]
+    files = [_existing(path) / f".doctor_写_{os.getpid()}_{number}" for number in range(2)]
     try:
-        for name in names:
-            (folder / name).write_text(name, encoding="utf-8")
-        (folder / names[0]).replace(folder / names[1])
-        if (folder / names[1]).read_text(encoding="utf-8") != names[0]:
+        for file in files:
+            file.write_text(file.name, encoding="utf-8")
+        files[0].replace(files[1])
+        if files[1].read_text(encoding="utf-8") != files[0].name:
             return "a file does not hold what was written to it"
-        (folder / names[1]).unlink()
+        files[1].unlink()
     except (OSError, UnicodeError) as error:
         return str(getattr(error, "strerror", "") or error)
     finally:
-        for name in names:
+        for file in files:
             with contextlib.suppress(OSError):
-                (folder / name).unlink(missing_ok=True)
+                file.unlink(missing_ok=True)
     return ""
 
 
 def drive_of(root: Path) -> str:
-    """The kind of disk that a folder is on: see `Machine.drive`."""
+    """The kind of disk that a folder is on, as in `Machine.drive`."""
     if sys.platform == "win32":
         remote = ctypes.windll.kernel32.GetDriveTypeW(root.anchor) == 4  # DRIVE_REMOTE
         return "network" if remote or str(root).startswith("\\\\") else "local"
@@ -221,12 +198,8 @@ def drive_of(root: Path) -> str:
 def drive_in(mounts: str, root: str) -> str:
     """The same from the text of ``/proc/mounts``: the longest mount point above ``root`` counts."""
     rows = [row for line in mounts.splitlines() if len(row := line.split()) >= 3]
-    above = [
-        (len(point), kind)
-        for _, point, kind, *_ in rows
-        if root == point or root.startswith(point.rstrip("/") + "/")
-    ]
-    kind = max(above, default=(0, ""))[1]
+    above = [row[1:3] for row in rows if f"{root}/".startswith(row[1].rstrip("/") + "/")]
+    _, kind = max(above, key=lambda row: (len(row[0]), row[1]), default=("", ""))
     if kind in ("9p", "drvfs"):
         return "windows_from_wsl"
     return "network" if _NETWORK_FILES.search(kind) else "local"
@@ -235,8 +208,9 @@ def drive_in(mounts: str, root: str) -> str:
 def total_memory() -> int | None:
     """This machine's memory in bytes; None where the system does not say."""
     if sys.platform == "win32":
-        status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
-        return status.total if ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)) else None
+        # MEMORYSTATUSEX: its size in bytes and a percentage share the first number, all memory is the second.
+        status = (ctypes.c_ulonglong * 8)(64)
+        return status[1] if ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)) else None
     if sys.platform == "darwin":
         size = capture(["sysctl", "-n", "hw.memsize"]).stdout.strip()
         return int(size) if size.isdigit() else None
@@ -253,32 +227,22 @@ def _size(path: str | None) -> int | None:
         return None
 
 
-if sys.platform == "win32":
+def _windows_facts() -> dict[str, Any]:
+    """The facts of `Machine` that only Windows has."""
+    if sys.platform != "win32":
+        return {}
+    import winreg
 
-    class _MemoryStatus(ctypes.Structure):
-        """MEMORYSTATUSEX of the Windows API."""
-
-        _fields_ = (
-            ("length", ctypes.c_ulong),
-            ("load", ctypes.c_ulong),
-            *((name, ctypes.c_ulonglong) for name in ("total", "free", "page", "page_free", "virtual")),
-            *((name, ctypes.c_ulonglong) for name in ("virtual_free", "extended_free")),
-        )
-
-    def _windows_facts() -> dict[str, Any]:
-        """The facts of `Machine` that only Windows has."""
-        import winreg
-
-        control = r"SYSTEM\CurrentControlSet\Control\FileSystem"
-        system32 = Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32"
-        long_paths, missing = False, []
-        with contextlib.suppress(OSError), winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, control) as key:
-            long_paths = winreg.QueryValueEx(key, "LongPathsEnabled")[0] == 1
-        for name in _VC_FILES:
-            try:
-                # Python brings some of them along; the system's own are what torch finds.
-                ctypes.WinDLL(str(system32 / name))
-            except OSError:
-                missing.append(name)
-        page = int(ctypes.windll.kernel32.GetConsoleOutputCP()) or None
-        return {"long_paths": long_paths, "vc_missing": tuple(missing), "code_page": page}
+    control = r"SYSTEM\CurrentControlSet\Control\FileSystem"
+    system32 = Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32"
+    long_paths, missing = False, []
+    with contextlib.suppress(OSError), winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, control) as key:
+        long_paths = winreg.QueryValueEx(key, "LongPathsEnabled")[0] == 1
+    for name in _VC_FILES:
+        try:
+            # Python brings some of them along; the system's own are what torch finds.
+            ctypes.WinDLL(str(system32 / name))
+        except OSError:
+            missing.append(name)
+    page = int(ctypes.windll.kernel32.GetConsoleOutputCP()) or None
+    return {"long_paths": long_paths, "vc_missing": tuple(missing), "code_page": page}

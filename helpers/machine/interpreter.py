@@ -19,24 +19,15 @@ MEMORY = Subject("memory_settings")
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python and where it looks for packages.
-
-    Args:
-        executable: The program, which belongs to the environment ``prefix``.
-        base_prefix: The installation that the environment was made from; ``prefix`` itself outside one.
-        conda: The active conda environment's folder; empty where there is none.
-        helpers: Where ``import helpers`` leads; None where it leads nowhere.
-        no_user_site: Whether packages in the user's home are left alone.
-        memory: What `helpers.commands.memory_settings` says of it.
-    """
+    """A Python and where it looks for packages."""
 
     executable: str
-    prefix: str
-    base_prefix: str
-    conda: str
-    helpers: str | None
-    no_user_site: bool
-    memory: str = ""
+    prefix: str  # the environment that the program belongs to
+    base_prefix: str  # the installation that the environment was made from; prefix itself outside one
+    conda: str  # the active conda environment's folder; empty where there is none
+    helpers: str | None  # where `import helpers` leads; None where nowhere
+    no_user_site: bool  # whether packages in the user's home are left alone
+    memory: str = ""  # what `helpers.commands.memory_settings` says of it
 
 
 def this_interpreter() -> Interpreter:
@@ -59,20 +50,14 @@ def venv_python(root: Path = ROOT) -> Path:
 
 
 def check_environment(root: Path = ROOT) -> list[Check]:
-    """Look at the Python that runs this and judge it; see :func:`judge`."""
+    """Judge the Python that runs this; see :func:`judge`."""
     return judge(this_interpreter(), root)
 
 
 def judge(python: Interpreter, root: Path) -> list[Check]:
-    """Judge an interpreter.
+    """The checks ``kernel``, ``environment``, ``helpers``, ``user_packages`` and ``memory_settings``.
 
-    Args:
-        python: What :func:`this_interpreter` read.
-        root: The repository's root.
-
-    Returns:
-        The checks ``kernel``, ``environment``, ``helpers``, ``user_packages`` and ``memory_settings``. Any
-        environment that works is accepted; ``runbook.py`` keeps the project's own ``.venv`` in order.
+    Any environment that works is accepted; ``runbook.py`` keeps the one of ``root``, ``.venv``, in order.
     """
     lab = f"`{runbook_line('lab')}` (in {root})"
     user_packages = USER_PACKAGES.ok("packages in the user's home are left alone")

@@ -49,15 +49,10 @@ _USER_FOLDERS = (
 
 @dataclass(frozen=True)
 class Private:
-    """What is private on one machine.
+    """What is private on one machine."""
 
-    Args:
-        home: The user's home folder.
-        names: The user's and the computer's names.
-    """
-
-    home: str
-    names: tuple[str, ...]
+    home: str  # the user's home folder
+    names: tuple[str, ...]  # the user's and the computer's
 
     @classmethod
     def here(cls) -> "Private":
