@@ -16,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from helpers.machine import doctor_checks, judge
+from helpers.machine import doctor_checks as checks
+from helpers.machine import judge
 from helpers.machine.doctor_facts import find_checkpoints, find_environment, slow_facts
 from helpers.machine.facts import read_machine
 from helpers.machine.redact import Private, redact
@@ -33,10 +34,7 @@ QUICK, PATIENT, DEEP = 2.0, 8.0, 180.0
 def diagnose(root: Path = ROOT, dataset: str = "demo", seconds: float = QUICK) -> list[Check]:
     """Examine everything; the checks come in the order of the steps they belong to, not yet redacted.
 
-    Args:
-        root: The repository's folder.
-        dataset: The world whose files are looked at.
-        seconds: How long to wait for what takes time; what comes later is skipped.
+    A fact that takes longer than ``seconds`` is skipped; ``dataset`` names the world whose files count.
 
     Raises:
         ParameterError: There is no such world.
@@ -46,24 +44,24 @@ def diagnose(root: Path = ROOT, dataset: str = "demo", seconds: float = QUICK) -
     gpus = facts["gpu"][0] if isinstance(facts["gpu"], tuple) else []
 
     def about(subject: Subject, judge_it: Callable[..., Check | list[Check]]) -> list[Check]:
-        return doctor_checks.judge_fact(facts.get(subject.id), machine, judge_it, subject)
+        return checks.judge_fact(facts.get(subject.id), machine, judge_it, subject)
 
     return [
         *judge.judge_machine(machine),
         *about(judge.GPU, lambda seen: judge.judge_gpus(machine, *seen)),
         *about(judge.NVML, lambda seen: judge.judge_nvml(seen[0], seen[1], gpus)),
-        doctor_checks.judge_environment(environment, machine),
-        doctor_checks.judge_pip(environment, machine),
-        *doctor_checks.judge_torch(facts, environment, machine),
-        *about(doctor_checks.PIP_CHECK, lambda done: doctor_checks.judge_pip_check(done, machine)),
-        *about(doctor_checks.INDEX, lambda answer: doctor_checks.judge_index(answer, environment, machine)),
-        *about(doctor_checks.TORCH_INDEX, lambda answer: doctor_checks.judge_torch_index(answer, machine)),
-        *about(doctor_checks.HUB, lambda answer: doctor_checks.judge_hub(answer, chosen, machine)),
-        doctor_checks.judge_dataset(chosen, root, machine),
-        *doctor_checks.judge_checkpoints(find_checkpoints(chosen, root), chosen, machine),
-        *about(doctor_checks.CHECKSUMS, lambda rows: doctor_checks.judge_checksums(rows, chosen, machine)),
-        *about(doctor_checks.ENCODER, lambda done: doctor_checks.judge_encoder(done, machine)),
-        doctor_checks.judge_outputs(machine),
+        checks.judge_environment(environment, machine),
+        checks.judge_pip(environment, machine),
+        *checks.judge_torch(facts, environment, machine),
+        *about(checks.PIP_CHECK, lambda done: checks.judge_pip_check(done, machine)),
+        *about(checks.INDEX, lambda answer: checks.judge_index(answer, environment, machine)),
+        *about(checks.TORCH_INDEX, lambda answer: checks.judge_torch_index(answer, machine)),
+        *about(checks.HUB, lambda answer: checks.judge_hub(answer, chosen, machine)),
+        checks.judge_dataset(chosen, root, machine),
+        *checks.judge_checkpoints(find_checkpoints(chosen, root), chosen, machine),
+        *about(checks.CHECKSUMS, lambda rows: checks.judge_checksums(rows, chosen, machine)),
+        *about(checks.ENCODER, lambda done: checks.judge_encoder(done, machine)),
+        checks.judge_outputs(machine),
     ]
 
 
@@ -72,11 +70,9 @@ def check_everything(root: Path = ROOT, dataset: str = "demo") -> list[Check]:
     here = {"python", "store_python", "conda", "processor", "files", "vc_runtime", "memory", "disk_project"}
     here |= {"disk_outputs", "disk_temporary", "outputs"}
     private = Private.here()
-    checks = (redacted(check, private) for check in diagnose(root, dataset, PATIENT))
-    return [
-        replace(check, status="warn") if check.status == "fail" and check.id not in here else check
-        for check in checks
-    ]
+    checks = [redacted(check, private) for check in diagnose(root, dataset, PATIENT)]
+    later = {check for check in checks if check.status == "fail" and check.id not in here}
+    return [replace(check, status="warn") if check in later else check for check in checks]
 
 
 def redacted(check: Check, private: Private) -> Check:
@@ -102,14 +98,10 @@ def as_dict(checks: Iterable[Check], seconds: float, private: Private) -> dict[s
 def bundle(report: Mapping[str, Any], text: str, root: Path, private: Private) -> Path:
     """Pack what somebody who helps needs into one zip under ``outputs``, redacted, and return its path.
 
-    Args:
-        report: As :func:`as_dict` gives it.
-        text: The same for people.
-        root: The repository's folder.
-        private: What must not be in it.
+    ``report`` is what :func:`as_dict` gives, ``text`` the same for people.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The zip cannot be written.
     """
     outputs = root / "outputs"
     packages = installed(find_environment(root).packages)
@@ -123,8 +115,8 @@ def bundle(report: Mapping[str, Any], text: str, root: Path, private: Private) -
     files = [outputs / "setup.log", root / ".venv" / "torch-constraint.txt"]
     # A run of a few notebooks leaves no run.json: then the newest there is.
     files += sorted(outputs.glob("*/run.json"), key=_age)[-1:]
-    if runs := sorted((path for path in outputs.glob("*/") if any(path.glob("*.json"))), key=_age):
-        files += [runs[-1] / "run.log", runs[-1] / "pip.log", *sorted(runs[-1].glob("*.json"))]
+    for run in sorted({path.parent for path in outputs.glob("*/*.json")}, key=_age)[-1:]:
+        files += [run / "run.log", run / "pip.log", *sorted(run.glob("*.json"))]
     for path in files:
         if path.is_file():
             # The end of a log tells what went wrong.

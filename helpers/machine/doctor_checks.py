@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from helpers.commands import set_line
 from helpers.errors import ParameterError, TorchBuildError
@@ -26,34 +27,22 @@ ENVIRONMENT = Subject(
     "environment", ".venv, made by runbook.py and complete", "everything runs in it, apart from other Pythons"
 )
 PIP = Subject(
-    "pip", "pip 25.2 or newer", "older ones start a broken download anew; before 25.0.1 they misread UTF-8"
+    "pip", "pip 25.2 or newer", "older ones restart broken downloads; under 25.0.1 they misread UTF-8"
 )
-PIP_CHECK = Subject(
-    "pip_check", "no package lacks what it needs", "a broken package fails later, and with a stranger message"
-)
+PIP_CHECK = Subject("pip_check", "no package lacks what it needs", "broken packages fail later, less clearly")
 INDEX = Subject("index", "the package index answers", "setup fetches packages from it")
-TORCH_INDEX = Subject(
-    "torch_index", "PyTorch's index answers", "the builds of torch for a GPU are only there"
-)
-HUB = Subject(
-    "hub", "the hub or its mirror answers", "worlds other than the embedded one are fetched from it"
-)
-CHECKPOINTS = Subject(
-    "checkpoints",
-    "one checkpoint of each kind",
-    "video_tokenizer, latent_actions and dynamics make the world",
-)
+TORCH_INDEX = Subject("torch_index", "PyTorch's index answers", "only it has the builds of torch for a GPU")
+HUB = Subject("hub", "the hub or its mirror answers", "worlds other than the embedded one come from it")
+CHECKPOINTS = Subject("checkpoints", "one checkpoint of each kind", f"{', '.join(KINDS)} make the world")
 CHECKPOINT_FORM = Subject(
     "checkpoint_form",
     "a .pth file, or a folder with model_state_dict.pt and state.pt: both load",
     "the published loader expects folders and the hub has files: NotADirectoryError means this",
 )
 CHECKSUMS = Subject(
-    "checksums", "files are as they were when fetched", "a damaged file plays nonsense, or not at all"
+    "checksums", "files as they were when fetched", "a damaged file plays nonsense or nothing"
 )
-ENCODER = Subject(
-    "encoder", "H.264 is written and read back", "05_infer saves an MP4; without it, a GIF and PNG files"
-)
+ENCODER = Subject("encoder", "H.264 is written and read back", "else 05_infer saves no MP4, but GIF and PNG")
 OUTPUTS = Subject("outputs", "outputs can be written to", "every run leaves its pictures and records there")
 
 
@@ -61,15 +50,14 @@ def judge_fact(
     fact: Any, machine: Machine, judge: Callable[[Any], Check | list[Check]], *subjects: Subject
 ) -> list[Check]:
     """The checks of a fact; if it is an error, or None as nothing is set up, every subject is skipped."""
-    setup = f"Run: {machine.runbook('setup')}"
+    setup = machine.run("setup")
     if fact is None:
         text, fix = "nothing is set up yet that could be looked at", setup
     elif isinstance(fact, (TimeoutError, subprocess.TimeoutExpired)):
-        text, fix = "no answer in time", f"Run: {machine.runbook('doctor', '--deep')}"
+        text, fix = "no answer in time", machine.run("doctor", "--deep")
     elif isinstance(fact, Exception):
-        bundle = machine.runbook("doctor", "--bundle")
         text = f"could not be looked at ({type(fact).__name__}: {fact})"
-        fix = f"{setup}    and if that does not help: {bundle}    and report this"
+        fix = f"{setup}    if that does not help: {machine.runbook('doctor', '--bundle')}    and report this"
     else:
         checks = judge(fact)
         return [checks] if isinstance(checks, Check) else checks
@@ -78,19 +66,16 @@ def judge_fact(
 
 def judge_environment(environment: Environment, machine: Machine) -> Check:
     """The project's environment: is it there, whole, and is its Python still there?"""
-    setup = f"Run: {machine.runbook('setup')}"
+    setup = machine.run("setup")
     if not environment.own:
         return ENVIRONMENT.ok("another environment, the one that this Python is of")
     if environment.python is None and not environment.home:
         return ENVIRONMENT.skip("there is no .venv yet", setup)
     if environment.python is None or not environment.home_exists:
-        remove = {
-            "powershell": "Remove-Item -Recurse -Force .venv;",
-            "cmd": "rmdir /s /q .venv &",
-            "bash": "rm -r .venv;",
-        }[machine.terminal]
+        remove = {"powershell": "Remove-Item -Recurse -Force .venv;", "cmd": "rmdir /s /q .venv &"}
+        line = f"{remove.get(machine.terminal, 'rm -r .venv;')} {machine.runbook('setup')}"
         text = f"the Python it was made from is gone: {environment.home or 'unknown'}"
-        return ENVIRONMENT.fail(text, f"Run: {remove} {machine.runbook('setup')}")
+        return ENVIRONMENT.fail(text, f"Run: {line}")
     if re.search("conda|windowsapps", environment.home.lower()):
         return ENVIRONMENT.warn(f"made from {environment.home}", f"{NEW_PYTHON} Then delete .venv. {setup}")
     if not environment.complete:
@@ -102,8 +87,7 @@ def judge_pip(environment: Environment, machine: Machine) -> Check:
     """How old the environment's pip is."""
     version = installed_version(environment.packages, "pip")
     if version is None:
-        fix = f"Run: {machine.runbook('setup')}"
-        return PIP.skip("no environment yet; setup upgrades its pip first", fix)
+        return PIP.skip("no environment yet; setup upgrades its pip first", machine.run("setup"))
     if tuple(map(int, re.findall(r"\d+", version)[:2])) < (25, 2):
         return PIP.warn(f"pip {version}", f"Run: {machine.venv_python} -m pip install --upgrade pip")
     return PIP.ok(f"pip {version}")
@@ -111,7 +95,7 @@ def judge_pip(environment: Environment, machine: Machine) -> Check:
 
 def judge_torch(facts: Mapping[str, Any], environment: Environment, machine: Machine) -> list[Check]:
     """The right build for the GPUs, the installed one against it, and a kernel."""
-    fix = f"Run: {machine.runbook('setup')}"
+    fix = machine.run("setup")
     version = installed_version(environment.packages)
     gpus, report = facts.get("gpu"), facts.get("torch_kernel")
     if not isinstance(gpus, tuple):
@@ -140,7 +124,7 @@ def judge_pip_check(done: "subprocess.CompletedProcess[str]", machine: Machine) 
     if done.returncode == 0:
         return PIP_CHECK.ok("no broken requirements")
     text = "; ".join((done.stdout or done.stderr).strip().splitlines()[:3])
-    return PIP_CHECK.warn(text, f"Run: {machine.runbook('setup')}")
+    return PIP_CHECK.warn(text, machine.run("setup"))
 
 
 def judge_index(answer: Answer, environment: Environment, machine: Machine) -> Check:
@@ -154,9 +138,8 @@ def judge_index(answer: Answer, environment: Environment, machine: Machine) -> C
 def judge_torch_index(answer: Answer, machine: Machine) -> Check:
     """Whether PyTorch's own index answers."""
     cpu = machine.runbook("setup", "--torch-lock", "cpu")
-    return _judge_answer(
-        TORCH_INDEX, answer, machine, f"or take the CPU build, which pip's own index has: {cpu}"
-    )
+    otherwise = f"or take the CPU build, which pip's own index has: {cpu}"
+    return _judge_answer(TORCH_INDEX, answer, machine, otherwise)
 
 
 def judge_hub(answer: Answer, world: World, machine: Machine) -> Check:
@@ -170,14 +153,12 @@ def _judge_answer(
     subject: Subject, answer: Answer, machine: Machine, otherwise: str, needed: str = ""
 ) -> Check:
     """Whether an address answers as it should; ``otherwise`` and ``needed`` end and begin what to do."""
-    asked, landed = _host(answer.url), _host(answer.landed)
     if answer.status is None:
         text = f"{answer.url} does not answer ({answer.problem})"
     elif answer.status in (401, 403, 407, 451, 511) or answer.status >= 500:
         text = f"{answer.url} answers with status {answer.status}"
-    # The last two parts of a host's name are an organisation's, whatever stands before them.
-    elif landed and asked.split(".")[-2:] != landed.split(".")[-2:]:
-        text = f"{answer.url} leads to {landed}: a sign-in page of this network?"
+    elif answer.landed and _organisation(answer.landed) != _organisation(answer.url):
+        text = f"{answer.url} leads to {urlsplit(answer.landed).hostname}: a sign-in page of this network?"
     else:
         return subject.ok(f"{answer.url} answers")
     proxy = set_line("HTTPS_PROXY", "http://HOST:PORT", machine.terminal)
@@ -188,9 +169,9 @@ def _judge_answer(
     return subject.warn(text, needed + fix)
 
 
-def _host(address: str) -> str:
-    host = re.match(r"\w+://(?:[^/]*@)?([^/:]+)", address)
-    return host[1] if host else ""
+def _organisation(address: str) -> list[str]:
+    """The last two parts of a host's name are an organisation's, whatever stands before them."""
+    return (urlsplit(address).hostname or "").split(".")[-2:]
 
 
 def judge_dataset(world: World, root: Path, machine: Machine) -> Check:
@@ -199,20 +180,16 @@ def judge_dataset(world: World, root: Path, machine: Machine) -> Check:
     dataset = Subject(
         "dataset_h5", f"{path.name} in {path.parent.name}", "a rollout begins with frames from it"
     )
-    problem = f"{path.name} is not in {path.parent}"
-    if path.is_file():
-        problem = _form_problem(path, b"\x89HDF\r\n\x1a\n", "no HDF5 file")
-    if not problem:
+    if not path.is_file():
+        problem = f"{path.name} is not in {path.parent}"
+    elif not (problem := _form_problem(path, b"\x89HDF\r\n\x1a\n", "no HDF5 file")):
         return dataset.ok(f"{path.name}, {path.stat().st_size / 1e6:,.1f} MB")
     fix = _how_to_get(world, machine)
     return dataset.fail(problem, fix) if path.exists() or world.embedded else dataset.warn(problem, fix)
 
 
 def judge_checkpoints(paths: Mapping[str, Path], world: World, machine: Machine) -> list[Check]:
-    """Whether a world's three checkpoints are there and in a form that loads, by their first bytes.
-
-    ``paths`` holds those that are there, as `helpers.machine.doctor_facts.find_checkpoints` gives them.
-    """
+    """Whether a world's three checkpoints are there (``paths``, by kind) and, by their first bytes, load."""
     fix = _how_to_get(world, machine)
     there = CHECKPOINTS.ok("all three are there")
     if absent := ", ".join(kind for kind in KINDS if kind not in paths):
@@ -231,7 +208,7 @@ def judge_checkpoints(paths: Mapping[str, Path], world: World, machine: Machine)
 def _how_to_get(world: World, machine: Machine) -> str:
     if world.embedded:
         return "Run: git checkout -- helpers/demo"
-    return f"Run: {machine.runbook('run', '--only', '04_assets', '--dataset', world.name)}"
+    return machine.run("run", "--only", "04_assets", "--dataset", world.name)
 
 
 def _checkpoint_problem(path: Path) -> str:
@@ -255,9 +232,8 @@ def judge_checksums(rows: Sequence[Sequence[str]], world: World, machine: Machin
     bad = [f"{id}: {text}" for id, status, text in rows if status != "ok"]
     if not bad:
         return CHECKSUMS.ok("; ".join(text for _, _, text in rows))
-    get = f"Run: {machine.runbook('run', '--only', '04_assets', '--dataset', world.name)}"
-    missing = rows[0][0] == "suite"
-    return CHECKSUMS.skip("; ".join(bad), get) if missing else CHECKSUMS.fail("; ".join(bad), get)
+    result = CHECKSUMS.skip if rows[0][0] == "suite" else CHECKSUMS.fail  # no suite, no checksums
+    return result("; ".join(bad), machine.run("run", "--only", "04_assets", "--dataset", world.name))
 
 
 def judge_encoder(done: "subprocess.CompletedProcess[str]", machine: Machine) -> Check:
@@ -267,8 +243,9 @@ def judge_encoder(done: "subprocess.CompletedProcess[str]", machine: Machine) ->
         return ENCODER.ok("an MP4 was written and its frames were counted")
     text = note or (done.stderr.strip().splitlines() or ["no output"])[-1]
     again = f"{machine.venv_python} -m pip install --force-reinstall --no-deps av"
-    fix = f"Look at frames/*.png or rollout.gif in the run's folder; to fix it run: {again}"
-    return ENCODER.warn(text, fix)
+    return ENCODER.warn(
+        text, f"Look at frames/*.png or rollout.gif in the run's folder; to fix it run: {again}"
+    )
 
 
 def judge_outputs(machine: Machine) -> Check:

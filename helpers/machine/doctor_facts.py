@@ -28,7 +28,7 @@ from helpers.machine.facts import Machine
 from helpers.machine.interpreter import venv_python
 from helpers.torch_build.builds import INDEX
 from helpers.torch_build.probe import installed_version, site_packages, this_packages, verify
-from helpers.worlds import KINDS, World
+from helpers.worlds import HUB, KINDS, World
 
 # Writes a real video and reads it back, as 05_infer does.
 _ENCODE = """
@@ -57,44 +57,35 @@ except RunbookError as error:
 
 @dataclass(frozen=True)
 class Environment:
-    """The Python that the notebooks run in, seen from outside.
+    """The Python that the notebooks run in, seen from outside."""
 
-    Args:
-        python: Its program; None where nothing is set up.
-        packages: Its site-packages folder.
-        own: Whether it is the project's own ``.venv``.
-        version: Its Python version, as ``pyvenv.cfg`` says.
-        home: The installation it was made from; ``home_exists``: whether that is still there.
-        complete: Whether the last setup went through.
-    """
-
-    python: str | None
-    packages: Path | None
-    own: bool = True
-    version: str = ""
-    home: str = ""
-    home_exists: bool = True
-    complete: bool = False
+    python: str | None  # its program; None where nothing is set up
+    packages: Path | None  # its site-packages folder
+    own: bool = True  # whether it is the project's own .venv
+    version: str = ""  # of Python, as pyvenv.cfg says
+    home: str = ""  # the installation it was made from
+    home_exists: bool = True  # whether that installation is still there
+    complete: bool = False  # whether the last setup went through
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What an address answered: the HTTP status (None with a ``problem``), from where it ``landed``."""
+    """What an address answered."""
 
     url: str
-    status: int | None = None
-    landed: str = ""
+    status: int | None = None  # of HTTP; None where there was a problem instead
+    landed: str = ""  # the address that answered in the end
     problem: str = ""
 
 
 def slow_facts(
     environment: Environment, machine: Machine, world: World, root: Path, seconds: float
 ) -> dict[str, Any]:
-    """What takes time to read, each fact by the id of its check; see `gather`.
+    """The facts that take time, by the ids of their checks; see `gather`.
 
     What has to run inside the environment is left out where there is none.
     """
-    hub = machine.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    hub = machine.environ.get("HF_ENDPOINT") or HUB
     tasks: dict[str, Callable[[], Any]] = {
         "gpu": lambda: read_nvidia_smi(seconds),
         "nvml": read_nvml,
@@ -122,23 +113,16 @@ def slow_facts(
 
 def find_checkpoints(world: World, root: Path) -> dict[str, Path]:
     """The checkpoints of a world that are there, by kind, as 04_assets finds them."""
-    folder = root / "helpers" / "demo"
-    paths = {
-        kind: folder / f"{world.name}_{kind}.pth"
-        if world.embedded
-        else latest_checkpoint(kind, root, world.name)
-        for kind in KINDS
-    }
+    paths: dict[str, Path | None]
+    if world.embedded:
+        paths = {kind: root / "helpers" / "demo" / f"{world.name}_{kind}.pth" for kind in KINDS}
+    else:
+        paths = {kind: latest_checkpoint(kind, root, world.name) for kind in KINDS}
     return {kind: path for kind, path in paths.items() if path and path.exists()}
 
 
 def gather(tasks: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, Any]:
-    """Read facts side by side: each by its name, or the error raised instead; TimeoutError if it is late.
-
-    Args:
-        tasks: A function for each fact.
-        seconds: How long to wait for all of them.
-    """
+    """Read facts side by side for ``seconds``: by name, the fact, the error raised, or a TimeoutError."""
     facts: dict[str, Any] = {}
 
     def read(name: str, task: Callable[[], Any]) -> None:
@@ -171,14 +155,9 @@ def find_environment(root: Path) -> Environment:
         complete = bool(json.loads((venv / "runbook.json").read_text(encoding="utf-8")).get("key"))
     except (OSError, ValueError, AttributeError):
         complete = False
-    return Environment(
-        python=str(python) if python.exists() else None,
-        packages=site_packages(venv),
-        version=values.get("version") or values.get("version_info") or "",
-        home=values.get("home", ""),
-        home_exists=Path(values.get("home", "")).is_dir(),
-        complete=complete,
-    )
+    version = values.get("version") or values.get("version_info") or ""
+    home, program = values.get("home", ""), str(python) if python.exists() else None
+    return Environment(program, site_packages(venv), True, version, home, Path(home).is_dir(), complete)
 
 
 def index_address(machine: Machine) -> str:

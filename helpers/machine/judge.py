@@ -1,8 +1,7 @@
 """00: is this machine fit for the rest?
 
-Pure judgements: facts go in (`facts`, `helpers.gpu`), checks come out, each with what was expected, why
-it matters, and what to do on this system and in this shell. `doctor` reads the facts and calls this.
-Standard library only: it runs before anything is installed.
+Pure judgements: facts go in (`facts`, `helpers.gpu`), checks come out, each with what to do on this system
+and in this shell. `doctor` reads the facts and calls this. Standard library only: nothing is installed yet.
 """
 
 import re
@@ -15,19 +14,16 @@ from helpers.machine.facts import Machine, Place
 from helpers.report import Check, Subject
 
 _GIB = 2**30
-# For each place: the bytes that must and that should be free, and what takes them. An environment with a CPU
-# torch takes 2 GiB, one with CUDA 7; a suite and its dataset take 1.
+# For each place: the GiB that must and that should be free, and what takes them.
 _ROOM = {
-    "project": (
-        3 * _GIB,
-        10 * _GIB,
-        "the environment is installed here: 2 GiB with torch for the CPU, 7 with CUDA",
-    ),
-    "outputs": (_GIB // 4, _GIB, "every run leaves its pictures and records here"),
-    "temporary": (_GIB // 2, 4 * _GIB, "pip unpacks what it fetches here"),
-    "pip_cache": (_GIB // 2, 4 * _GIB, "pip keeps what it fetched here"),
-    "hub_cache": (0, _GIB, "the hub's client keeps its files here"),
+    "project": (3, 10, "the environment is installed here: 2 GiB with torch for the CPU, 7 with CUDA"),
+    "outputs": (0.25, 1, "every run leaves its pictures and records here"),
+    "temporary": (0.5, 4, "pip unpacks what it fetches here"),
+    "pip_cache": (0.5, 4, "pip keeps what it fetched here"),
+    "hub_cache": (0, 1, "the hub's client keeps its files here: 1 GiB for a suite and its dataset"),
 }
+_NEEDED = ("project", "outputs", "temporary")
+"""The places without which nothing runs."""
 # Windows' limit is 260 characters, and the deepest file that torch installs adds 171 to this folder's path
 # and ".venv\\Lib\\site-packages".
 _LONGEST_ROOT = 260 - 171 - len(r"\.venv\Lib\site-packages" + "\\")
@@ -43,29 +39,21 @@ NEW_PYTHON = f"Install 64-bit Python 3.11 from python.org (any of {PYTHON_RANGE}
 """What to do about a Python that does not fit."""
 
 PYTHON = Subject(
-    "python", f"Python {PYTHON_RANGE}, 64 bits", "torch and the other packages are built for these only"
+    "python", f"Python {PYTHON_RANGE}, 64 bits", "torch and most packages are built for these only"
 )
 STORE_PYTHON = Subject(
-    "store_python",
-    "a Python from python.org",
-    "the Store's alias starts no Python, or one with redirected files",
+    "store_python", "a Python from python.org", "the Store's starts no Python, or one with redirected files"
 )
-CONDA = Subject(
-    "conda", "no conda environment active", "conda puts its own libraries in front of those of torch"
-)
+CONDA = Subject("conda", "no conda environment active", "conda puts its own libraries in front of torch's")
 PROCESSOR = Subject(
-    "processor",
-    "x86-64, or Apple silicon on a Mac",
-    "torch is built for these, and for CUDA here on x86-64 only",
+    "processor", "x86-64, or Apple silicon on a Mac", "torch is built for these; with CUDA for x86-64 only"
 )
 FOLDER = Subject(
     "folder",
     "a folder on this computer's own disk that nothing synchronises",
     "an environment has 30,000 files: synchronising locks them while they are installed",
 )
-LONG_PATHS = Subject(
-    "long_paths", "on", "with it off, files whose path has more than 260 characters cannot be installed"
-)
+LONG_PATHS = Subject("long_paths", "on", "with it off, paths over 260 characters cannot be installed")
 MEMORY = Subject("memory", "8 GiB, at least 2", "torch, a suite and JupyterLab are held in it")
 FILES = Subject(
     "files",
@@ -78,17 +66,13 @@ VC_RUNTIME = Subject(
     'without it `import torch` ends in "DLL load failed" or "WinError 126"',
 )
 CONSOLE = Subject(
-    "console", "UTF-8", "other encodings show ??? for what they lack; files are always written as UTF-8 here"
+    "console", "UTF-8", "other encodings show ??? for what they lack; files are always UTF-8 here"
 )
 CUDA_VARIABLES = Subject(
     "variables_cuda", "CUDA_VISIBLE_DEVICES not set", "it hides GPUs from torch: is_available() is then False"
 )
-PROXIES = Subject(
-    "variables_proxy", "none, or the one that your network demands", "every download goes through it"
-)
-GPU = Subject(
-    "gpu", "an NVIDIA GPU with 4 GiB or more", "it is many times faster than the CPU, which works as well"
-)
+PROXIES = Subject("variables_proxy", "none, or your network's own", "every download goes through it")
+GPU = Subject("gpu", "an NVIDIA GPU with 4 GiB or more", "the CPU works as well, many times slower")
 GPU_MODE = Subject(
     "gpu_mode", "not split by MIG", "TCC and WDDM both work; a GPU split by MIG shows torch one instance only"
 )
@@ -110,7 +94,9 @@ def judge_machine(machine: Machine) -> list[Check]:
         _judge_files(machine.places, machine),
         _judge_vc_runtime(machine),
         _judge_console(machine),
-        *_judge_variables(machine),
+        *(_judge_variables(group, machine) for group in _GROUPS),
+        _judge_cuda_variable(machine),
+        _judge_proxies(machine),
     ]
 
 
@@ -124,10 +110,7 @@ def _judge_python(machine: Machine) -> Check:
 def _judge_store_python(machine: Machine) -> Check:
     if not machine.windows:
         return STORE_PYTHON.ok("only Windows has the Store's Python")
-    aliases = (
-        "Click: Settings > Apps > Advanced app settings > App execution aliases, switch python.exe and "
-        "python3.exe off; "
-    )
+    aliases = "Click: Settings > Apps > Advanced app settings > App execution aliases, switch Python off; "
     if "windowsapps" in f"{machine.executable} {machine.base}".lower():
         fix = f"{NEW_PYTHON} {aliases}open a new terminal and run: {machine.runbook()}"
         return STORE_PYTHON.warn("this is the Store's Python", fix)
@@ -160,10 +143,9 @@ def _judge_processor(machine: Machine) -> Check:
 
 def _judge_path(machine: Machine) -> Check:
     root, limited = machine.root, machine.windows and not machine.long_paths
+    expected = f"at most {_LONGEST_ROOT} characters" if limited else "any length, here"
     path = Subject(
-        "path",
-        f"at most {_LONGEST_ROOT} characters" if limited else "any length, here",
-        "Windows stops at 260 characters, and the deepest file of torch adds 200 to this path",
+        "path", expected, "Windows stops at 260 characters, and files of torch add 200 to this path"
     )
     notes = [f"{len(root)} characters", *(["with spaces"] if " " in root else [])]
     notes += [] if root.isascii() else ["with letters outside ASCII"]
@@ -203,36 +185,28 @@ def _judge_long_paths(machine: Machine) -> Check:
 
 def _judge_disk(place: Place, machine: Machine) -> Check:
     needed, wanted, why = _ROOM[place.name]
-    expected = f"{wanted / _GIB:.0f} GiB free, at least {needed / _GIB:.2g}"
-    disk = Subject(f"disk_{place.name}", expected, why)
+    disk = Subject(f"disk_{place.name}", f"{wanted} GiB free, at least {needed}", why)
     if place.free is None:
         return disk.skip(f"{place.path} does not say how much is free", "Look for yourself.")
-    text = f"{place.free / _GIB:.1f} GiB free at {place.path}"
-    if place.free >= wanted:
+    free = place.free / _GIB
+    text = f"{free:.1f} GiB free at {place.path}"
+    if free >= wanted:
         return disk.ok(text)
-    clean = "Click: Settings > System > Storage > Temporary files. " if machine.windows else ""
-    variables = {"temporary": "TMP" if machine.windows else "TMPDIR"}
-    variables |= {"pip_cache": "PIP_CACHE_DIR", "hub_cache": "HF_HOME"}
-    folder = r"D:\tmp" if machine.windows else "/path/with/room"
-    other = (
-        f"use another disk: {set_line(variables[place.name], folder, machine.terminal)}"
-        if place.name in variables
-        else "move this folder to another disk."
-    )
-    fix = f"{clean}Free {(wanted - place.free) / _GIB:.1f} GiB there, or {other}"
+    clean, temporary, folder = "", "TMPDIR", "/path/with/room"
+    if machine.windows:
+        clean, temporary, folder = "Click: Settings > System > Storage > Temporary files. ", "TMP", r"D:\tmp"
+    variables = {"temporary": temporary, "pip_cache": "PIP_CACHE_DIR", "hub_cache": "HF_HOME"}
+    other = "move this folder to another disk."
+    if variable := variables.get(place.name):
+        other = f"use another disk: {set_line(variable, folder, machine.terminal)}"
+    fix = f"{clean}Free {wanted - free:.1f} GiB there, or {other}"
     # Only what would stop a run here fails: caches can be done without.
-    short = place.free < needed and place.name in _NEEDED
-    return disk.fail(text, fix) if short else disk.warn(text, fix)
-
-
-_NEEDED = ("project", "outputs", "temporary")
-"""The places without which nothing runs."""
+    return disk.fail(text, fix) if free < needed and place.name in _NEEDED else disk.warn(text, fix)
 
 
 def _judge_memory(total: int | None) -> Check:
     if total is None:
-        text = "this system does not say how much there is"
-        return MEMORY.skip(text, "At least 8 GiB are best: look for yourself.")
+        return MEMORY.skip("this system does not say", "At least 8 GiB are best: look for yourself.")
     text = f"{total / _GIB:.1f} GiB"
     if total < 2 * _GIB:
         return MEMORY.fail(text, "Use another machine, or give this one more.")
@@ -246,12 +220,12 @@ def _judge_files(places: Sequence[Place], machine: Machine) -> Check:
     if not bad:
         return FILES.ok("write, rename and delete work in every folder")
     text = "; ".join(f"{place.path}: {place.problem}" for place in bad)
-    fix = (
-        "Click: Windows Security > Virus & threat protection > Manage ransomware protection > Allow an app "
-        "(choose Python), or move this folder out of Documents and Desktop."
-        if machine.windows
-        else f"Run: chmod u+rwx '{bad[0].path}'    or move this folder to where you may write."
-    )
+    fix = f"Run: chmod u+rwx '{bad[0].path}'    or move this folder to where you may write."
+    if machine.windows:
+        fix = (
+            "Click: Windows Security > Virus & threat protection > Manage ransomware protection > Allow an "
+            "app (choose Python), or move this folder out of Documents and Desktop."
+        )
     serious = any(place.name in _NEEDED for place in bad)
     return FILES.fail(text, fix) if serious else FILES.warn(text, fix)
 
@@ -278,8 +252,6 @@ def _judge_console(machine: Machine) -> Check:
     return CONSOLE.warn(text, f"Run: {steps}{set_line('PYTHONUTF8', '1', machine.terminal)}")
 
 
-# --- environment variables -------------------------------------------------------------------------
-
 # Variables that change what is installed or fetched here, and how.
 _HARMFUL = {
     "PYTHONPATH": "leads to packages of another place",
@@ -297,28 +269,18 @@ _HARMFUL = {
     "HF_HUB_OFFLINE": "lets the hub's client fetch nothing",
     "TRANSFORMERS_OFFLINE": "lets the hub's client fetch nothing",
 }
+# Variables by how their names begin, and what they do.
 _GROUPS = {
-    "python": (
-        ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP"),
-        "they lead Python to another place's packages; runbook.py clears them for what it starts",
-    ),
-    "pip": (("PIP_",), "they decide where pip fetches from and installs to"),
-    "hub": (("HF_", "HUGGING", "TRANSFORMERS_"), "they decide where worlds are fetched from, and whether"),
+    "python": ("PYTHON(PATH|HOME|STARTUP)", "they lead to another place's packages; runbook.py clears them"),
+    "pip": ("PIP_", "they decide where pip fetches from and installs to"),
+    "hub": ("HF_|HUGGING|TRANSFORMERS_", "they decide where worlds are fetched from, and whether"),
 }
 
 
-def _judge_variables(machine: Machine) -> list[Check]:
-    return [
-        *(_judge_group(name, machine) for name in _GROUPS),
-        _judge_cuda_variable(machine),
-        _judge_proxies(machine),
-    ]
-
-
-def _judge_group(group: str, machine: Machine) -> Check:
-    environ, (starts, why) = machine.variables, _GROUPS[group]
+def _judge_variables(group: str, machine: Machine) -> Check:
+    environ, (begins, why) = machine.variables, _GROUPS[group]
     subject = Subject(f"variables_{group}", "none that leads astray", why)
-    names = sorted(name for name, value in environ.items() if value and name.startswith(starts))
+    names = sorted(name for name, value in environ.items() if value and re.match(begins, name))
     off = ("0", "false", "no", "off")
     harmful = [name for name in names if name in _HARMFUL and environ[name].lower() not in off]
     if harmful:
@@ -355,10 +317,7 @@ def _judge_proxies(machine: Machine) -> Check:
 def judge_gpus(machine: Machine, gpus: Sequence[Gpu], problem: str) -> list[Check]:
     """What ``nvidia-smi`` reported: the checks ``gpu`` and ``gpu_mode``. No GPU is a warning."""
     if not gpus:
-        fix = (
-            "Nothing, if there is no NVIDIA GPU; else install its driver: open "
-            "https://www.nvidia.com/drivers and restart."
-        )
+        fix = "Nothing without an NVIDIA GPU; else open https://www.nvidia.com/drivers, install and restart."
         text = f"no NVIDIA GPU: {problem}. Everything runs on the CPU"
         return [GPU.warn(text, fix), GPU_MODE.ok("no GPU, no mode")]
     text = "; ".join(
@@ -366,18 +325,17 @@ def judge_gpus(machine: Machine, gpus: Sequence[Gpu], problem: str) -> list[Chec
         f"{gpu.memory_mib or 'unknown'} MiB"
         for gpu in gpus
     )
-    small = len(gpus) == 1 and (gpus[0].memory_mib or 3500) < 3500
-    fix = 'Nothing for 64×64 worlds; if memory runs out, set device = "cpu" in 05_infer.'
     modes = "; ".join(
         f"{gpu.name}: {gpu.driver_model or machine.system}{', MIG' if gpu.mig else ''}" for gpu in gpus
     )
-    instance = set_line("CUDA_VISIBLE_DEVICES", "MIG-…", machine.terminal)
-    choose = f"Run: nvidia-smi -L    and choose an instance: {instance}"
-    split = any(gpu.mig for gpu in gpus)
-    return [
-        GPU.warn(text, fix) if small else GPU.ok(text),
-        GPU_MODE.warn(modes, choose) if split else GPU_MODE.ok(modes),
-    ]
+    size, mode = GPU.ok(text), GPU_MODE.ok(modes)
+    if len(gpus) == 1 and (gpus[0].memory_mib or 3500) < 3500:
+        fix = 'Nothing for 64×64 worlds; if memory runs out, set device = "cpu" in 05_infer.'
+        size = GPU.warn(text, fix)
+    if any(gpu.mig for gpu in gpus):
+        instance = set_line("CUDA_VISIBLE_DEVICES", "MIG-…", machine.terminal)
+        mode = GPU_MODE.warn(modes, f"Run: nvidia-smi -L    and choose an instance: {instance}")
+    return [size, mode]
 
 
 def judge_nvml(names: Sequence[str], problem: str, gpus: Sequence[Gpu]) -> Check:
