@@ -46,6 +46,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "runbook.json"
 LOG = ROOT / "outputs" / "setup.log"
+REQUIREMENTS = ROOT / "requirements-notorch.txt"
 THIS = f"{sys.version_info[0]}.{sys.version_info[1]}"
 # What runs inside the environment: the arguments that follow its Python.
 INSIDE = {
@@ -212,7 +213,6 @@ def set_up(lock: str | None, again: bool) -> Path:
         TorchBuildError: No torch build fits this machine.
     """
     from helpers.machine.interpreter import venv_python
-    from helpers.torch_build import deps
     from helpers.torch_build.probe import CONSTRAINT_NAME
 
     stamp = read_stamp()
@@ -233,7 +233,7 @@ def set_up(lock: str | None, again: bool) -> Path:
 
     install_torch(python, version, lock)
 
-    step("Installing the rest", deps.rest_command(VENV / CONSTRAINT_NAME, str(python)))
+    step("Installing the rest", [*pip, "-r", str(REQUIREMENTS), "-c", str(VENV / CONSTRAINT_NAME)])
     install_helpers(pip)
     write_stamp(fingerprint(version, lock), lock)
     print("Everything is in place.", flush=True)
@@ -339,7 +339,7 @@ def write_stamp(key: str, lock: str) -> None:
 
 def fingerprint(version: str, lock: str) -> str:
     """A hash of what an environment is set up from: if any of it changes, setup runs again."""
-    files = [(ROOT / name).read_bytes() for name in ("requirements-notorch.txt", "pyproject.toml")]
+    files = [file.read_bytes() for file in (REQUIREMENTS, ROOT / "pyproject.toml")]
     parts = [*files, str(ROOT).encode("utf-8", "surrogateescape"), version.encode(), lock.encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 

@@ -11,13 +11,12 @@ import sys
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from helpers.machine import doctor_checks as checks
-from helpers.machine import judge
+from helpers.machine import doctor_checks, judge
 from helpers.machine.doctor_facts import find_checkpoints, find_environment, slow_facts
 from helpers.machine.facts import read_machine
 from helpers.machine.redact import Private, redact
@@ -44,24 +43,24 @@ def diagnose(root: Path = ROOT, dataset: str = "demo", seconds: float = QUICK) -
     gpus = facts["gpu"][0] if isinstance(facts["gpu"], tuple) else []
 
     def about(subject: Subject, judge_it: Callable[..., Check | list[Check]]) -> list[Check]:
-        return checks.judge_fact(facts.get(subject.id), machine, judge_it, subject)
+        return doctor_checks.judge_fact(facts.get(subject.id), machine, judge_it, subject)
 
     return [
         *judge.judge_machine(machine),
         *about(judge.GPU, lambda seen: judge.judge_gpus(machine, *seen)),
         *about(judge.NVML, lambda seen: judge.judge_nvml(seen[0], seen[1], gpus)),
-        checks.judge_environment(environment, machine),
-        checks.judge_pip(environment, machine),
-        *checks.judge_torch(facts, environment, machine),
-        *about(checks.PIP_CHECK, lambda done: checks.judge_pip_check(done, machine)),
-        *about(checks.INDEX, lambda answer: checks.judge_index(answer, environment, machine)),
-        *about(checks.TORCH_INDEX, lambda answer: checks.judge_torch_index(answer, machine)),
-        *about(checks.HUB, lambda answer: checks.judge_hub(answer, chosen, machine)),
-        checks.judge_dataset(chosen, root, machine),
-        *checks.judge_checkpoints(find_checkpoints(chosen, root), chosen, machine),
-        *about(checks.CHECKSUMS, lambda rows: checks.judge_checksums(rows, chosen, machine)),
-        *about(checks.ENCODER, lambda done: checks.judge_encoder(done, machine)),
-        checks.judge_outputs(machine),
+        doctor_checks.judge_environment(environment, machine),
+        doctor_checks.judge_pip(environment, machine),
+        *doctor_checks.judge_torch(facts, environment, machine),
+        *about(doctor_checks.PIP_CHECK, lambda done: doctor_checks.judge_pip_check(done, machine)),
+        *about(doctor_checks.INDEX, lambda answer: doctor_checks.judge_index(answer, environment, machine)),
+        *about(doctor_checks.TORCH_INDEX, lambda answer: doctor_checks.judge_torch_index(answer, machine)),
+        *about(doctor_checks.HUB, lambda answer: doctor_checks.judge_hub(answer, chosen, machine)),
+        doctor_checks.judge_dataset(chosen, root, machine),
+        *doctor_checks.judge_checkpoints(find_checkpoints(chosen, root), chosen, machine),
+        *about(doctor_checks.CHECKSUMS, lambda rows: doctor_checks.judge_checksums(rows, chosen, machine)),
+        *about(doctor_checks.ENCODER, lambda done: doctor_checks.judge_encoder(done, machine)),
+        doctor_checks.judge_outputs(machine),
     ]
 
 
@@ -81,17 +80,16 @@ def redacted(check: Check, private: Private) -> Check:
     return Check(check.id, check.status, *texts)
 
 
-def as_dict(checks: Iterable[Check], seconds: float, private: Private) -> dict[str, Any]:
-    """The report as plain JSON values, redacted."""
-    verdict = Verdict("doctor", tuple(redacted(check, private) for check in checks)).to_dict()
+def as_dict(verdict: Verdict, seconds: float) -> dict[str, Any]:
+    """The report as plain JSON values."""
     return {
         "schema": SCHEMA,
-        "status": verdict["status"],
+        "status": verdict.status,
         "seconds": round(seconds, 2),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
-        "checks": verdict["checks"],
+        "checks": verdict.to_dict()["checks"],
     }
 
 
@@ -134,16 +132,6 @@ def _age(path: Path) -> float:
     return path.stat().st_mtime
 
 
-def parser() -> argparse.ArgumentParser:
-    """The arguments of ``python runbook.py doctor``."""
-    arguments = argparse.ArgumentParser(prog="runbook.py doctor", description=(__doc__ or "").split("\n")[0])
-    arguments.add_argument("--json", action="store_true", help="print JSON instead of text")
-    arguments.add_argument("--deep", action="store_true", help="wait for what takes longer than two seconds")
-    arguments.add_argument("--bundle", action="store_true", help="pack a zip to send to somebody who helps")
-    arguments.add_argument("--dataset", default="demo", help=f"whose files to look at: {', '.join(WORLDS)}")
-    return arguments
-
-
 def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
     """Examine, report, and pack if asked; the exit status is 1 if a check failed.
 
@@ -151,11 +139,16 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
         ParameterError: There is no such world.
         OutputError: The zip cannot be written.
     """
-    arguments = parser().parse_args(argv)
+    parser = argparse.ArgumentParser(prog="runbook.py doctor", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    parser.add_argument("--deep", action="store_true", help="wait for what takes longer than two seconds")
+    parser.add_argument("--bundle", action="store_true", help="pack a zip to send to somebody who helps")
+    parser.add_argument("--dataset", default="demo", help=f"whose files to look at: {', '.join(WORLDS)}")
+    arguments = parser.parse_args(argv)
     started, private = time.monotonic(), Private.here()
     checks = diagnose(root, arguments.dataset, DEEP if arguments.deep else QUICK)
-    report = as_dict(checks, time.monotonic() - started, private)
-    verdict = Verdict("doctor", tuple(Check(**check) for check in report["checks"]))
+    verdict = Verdict("doctor", tuple(redacted(check, private) for check in checks))
+    report = as_dict(verdict, time.monotonic() - started)
     counts = Counter(check.status for check in checks)
     summary = ", ".join(f"{counts[status]} {status}" for status in get_args(Status) if counts[status])
     text = f"{verdict}\n{summary} ({report['seconds']:.1f} s)"

@@ -23,9 +23,7 @@ from helpers.torch_build.builds import Choice, weigh
 from helpers.torch_build.probe import TorchReport, cuda_of, installed_version
 from helpers.worlds import KINDS, World
 
-ENVIRONMENT = Subject(
-    "environment", ".venv, made by runbook.py and complete", "everything runs in it, apart from other Pythons"
-)
+ENVIRONMENT = Subject("environment", ".venv, complete, of runbook.py", "it keeps other Pythons' packages out")
 PIP = Subject(
     "pip", "pip 25.2 or newer", "older ones restart broken downloads; under 25.0.1 they misread UTF-8"
 )

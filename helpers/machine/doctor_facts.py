@@ -5,6 +5,7 @@ there is no environment yet, what needs one is left out.
 """
 
 import configparser
+import contextlib
 import json
 import os
 import re
@@ -164,20 +165,16 @@ def index_address(machine: Machine) -> str:
     """Where pip looks for packages: by its variables, its configuration files, or PyPI."""
     environ, home = machine.variables, Path("~").expanduser()
     files = [
-        Path(environ.get("PROGRAMDATA", r"C:\ProgramData")) / "pip" / "pip.ini",
-        Path("/etc/pip.conf"),
-        Path("/etc/xdg/pip/pip.conf"),
-        Path(environ.get("APPDATA", str(home / "AppData" / "Roaming"))) / "pip" / "pip.ini",
-        home / ".pip" / "pip.conf",
-        home / ".config" / "pip" / "pip.conf",
+        Path(environ.get("PROGRAMDATA", r"C:\ProgramData"), "pip", "pip.ini"),
+        *(Path(folder, "pip.conf") for folder in ("/etc", "/etc/xdg/pip")),
+        Path(environ.get("APPDATA", home / "AppData" / "Roaming"), "pip", "pip.ini"),
+        *(Path(home, folder, "pip.conf") for folder in (".pip", ".config/pip")),
         Path(environ.get("PIP_CONFIG_FILE") or os.devnull),
     ]
     parser = configparser.RawConfigParser(strict=False)
     for file in files:
-        try:
+        with contextlib.suppress(configparser.Error, UnicodeError):  # pip itself says what is wrong with it
             parser.read(file, encoding="utf-8")
-        except (configparser.Error, UnicodeError):
-            continue  # pip itself says what is wrong with it
     configured = parser.get("install", "index-url", fallback=parser.get("global", "index-url", fallback=""))
     return (environ.get("PIP_INDEX_URL") or configured or "https://pypi.org/simple").strip().rstrip("/")
 

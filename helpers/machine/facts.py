@@ -84,10 +84,8 @@ class Machine:
     def runbook(self, *arguments: str) -> str:
         """``runbook.py`` with arguments, as it is started there."""
         version = ".".join(map(str, self.version[:2]))
-        if self.windows:
-            start = f"py -{version if version in PYTHONS else '3.11'}" if self.py_launcher else "python"
-        else:
-            start = "python3"
+        windows = f"py -{version if version in PYTHONS else '3.11'}" if self.py_launcher else "python"
+        start = windows if self.windows else "python3"
         return " ".join([start, "runbook.py", *arguments])
 
     def run(self, *arguments: str) -> str:

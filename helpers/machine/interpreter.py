@@ -33,15 +33,9 @@ class Interpreter:
 def this_interpreter() -> Interpreter:
     """The Python that runs this code."""
     helpers = importlib.util.find_spec("helpers")
-    return Interpreter(
-        executable=sys.executable,
-        prefix=sys.prefix,
-        base_prefix=sys.base_prefix,
-        conda=os.environ.get("CONDA_PREFIX", ""),
-        helpers=helpers.origin if helpers else None,
-        no_user_site=not (site.ENABLE_USER_SITE and site.getusersitepackages() in sys.path),
-        memory=memory_settings(),
-    )
+    origin, conda = helpers.origin if helpers else None, os.environ.get("CONDA_PREFIX", "")
+    alone = not (site.ENABLE_USER_SITE and site.getusersitepackages() in sys.path)
+    return Interpreter(sys.executable, sys.prefix, sys.base_prefix, conda, origin, alone, memory_settings())
 
 
 def venv_python(root: Path = ROOT) -> Path:

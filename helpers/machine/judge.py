@@ -38,16 +38,12 @@ _LONG_PATHS_ON = (
 NEW_PYTHON = f"Install 64-bit Python 3.11 from python.org (any of {PYTHON_RANGE} works)."
 """What to do about a Python that does not fit."""
 
-PYTHON = Subject(
-    "python", f"Python {PYTHON_RANGE}, 64 bits", "torch and most packages are built for these only"
-)
+PYTHON = Subject("python", f"Python {PYTHON_RANGE}, 64 bits", "torch and others are built for these only")
 STORE_PYTHON = Subject(
-    "store_python", "a Python from python.org", "the Store's starts no Python, or one with redirected files"
+    "store_python", "a Python from python.org", "the Store's starts none or redirects files"
 )
 CONDA = Subject("conda", "no conda environment active", "conda puts its own libraries in front of torch's")
-PROCESSOR = Subject(
-    "processor", "x86-64, or Apple silicon on a Mac", "torch is built for these; with CUDA for x86-64 only"
-)
+PROCESSOR = Subject("processor", "x86-64, or Apple silicon on a Mac", "torch has builds for no other here")
 FOLDER = Subject(
     "folder",
     "a folder on this computer's own disk that nothing synchronises",
@@ -65,16 +61,14 @@ VC_RUNTIME = Subject(
     "the Microsoft Visual C++ runtime 2015–2022, x64",
     'without it `import torch` ends in "DLL load failed" or "WinError 126"',
 )
-CONSOLE = Subject(
-    "console", "UTF-8", "other encodings show ??? for what they lack; files are always UTF-8 here"
-)
-CUDA_VARIABLES = Subject(
-    "variables_cuda", "CUDA_VISIBLE_DEVICES not set", "it hides GPUs from torch: is_available() is then False"
+CONSOLE = Subject("console", "UTF-8", "others show ??? for what they lack; files are always UTF-8 here")
+CUDA = Subject(
+    "variables_cuda", "CUDA_VISIBLE_DEVICES not set", "it hides GPUs: is_available() is then False"
 )
 PROXIES = Subject("variables_proxy", "none, or your network's own", "every download goes through it")
 GPU = Subject("gpu", "an NVIDIA GPU with 4 GiB or more", "the CPU works as well, many times slower")
 GPU_MODE = Subject(
-    "gpu_mode", "not split by MIG", "TCC and WDDM both work; a GPU split by MIG shows torch one instance only"
+    "gpu_mode", "no MIG", "of a split GPU torch sees one instance only; TCC and WDDM both work"
 )
 NVML = Subject("nvml", "NVML answers where there is a GPU", "it records what the GPU does during a run")
 
@@ -144,9 +138,7 @@ def _judge_processor(machine: Machine) -> Check:
 def _judge_path(machine: Machine) -> Check:
     root, limited = machine.root, machine.windows and not machine.long_paths
     expected = f"at most {_LONGEST_ROOT} characters" if limited else "any length, here"
-    path = Subject(
-        "path", expected, "Windows stops at 260 characters, and files of torch add 200 to this path"
-    )
+    path = Subject("path", expected, "Windows stops at 260 characters; files of torch add 200 to this path")
     notes = [f"{len(root)} characters", *(["with spaces"] if " " in root else [])]
     notes += [] if root.isascii() else ["with letters outside ASCII"]
     text = f"{root} ({', '.join(notes)})"
@@ -231,10 +223,8 @@ def _judge_files(places: Sequence[Place], machine: Machine) -> Check:
 
 
 def _judge_vc_runtime(machine: Machine) -> Check:
-    if not machine.windows:
-        return VC_RUNTIME.ok("only Windows needs it")
     if not machine.vc_missing:
-        return VC_RUNTIME.ok("it is there")
+        return VC_RUNTIME.ok("it is there" if machine.windows else "only Windows needs it")
     fix = "Run: winget install --exact --id Microsoft.VCRedist.2015+.x64    or open https://aka.ms/vs/17/release/vc_redist.x64.exe"
     return VC_RUNTIME.fail(f"missing: {', '.join(machine.vc_missing)}", fix)
 
@@ -292,11 +282,11 @@ def _judge_variables(group: str, machine: Machine) -> Check:
 def _judge_cuda_variable(machine: Machine) -> Check:
     value = machine.variables.get("CUDA_VISIBLE_DEVICES")
     if value is None:
-        return CUDA_VARIABLES.ok("CUDA_VISIBLE_DEVICES is not set")
+        return CUDA.ok("CUDA_VISIBLE_DEVICES is not set")
     if value.strip() in ("", "-1", "none", "None", "NoDevFiles"):
         text = f"CUDA_VISIBLE_DEVICES is {value!r}, which hides every GPU"
-        return CUDA_VARIABLES.warn(text, f"Run: {unset_line(['CUDA_VISIBLE_DEVICES'], machine.terminal)}")
-    return CUDA_VARIABLES.ok(f"CUDA_VISIBLE_DEVICES lets torch see {value}")
+        return CUDA.warn(text, f"Run: {unset_line(['CUDA_VISIBLE_DEVICES'], machine.terminal)}")
+    return CUDA.ok(f"CUDA_VISIBLE_DEVICES lets torch see {value}")
 
 
 def _judge_proxies(machine: Machine) -> Check:

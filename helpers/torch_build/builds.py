@@ -1,8 +1,7 @@
 """Which build of torch fits a machine: a sourced table, and the choice from it.
 
 The choice is made by driver *and* compute capability: a driver alone says nothing about whether a build
-holds code for the GPU, and ``torch.cuda.is_available()`` is True on a GPU it has no code for. Standard
-library only: it works before anything is installed.
+holds code for the GPU, and ``torch.cuda.is_available()`` is True on a GPU it has no code for.
 """
 
 import html
@@ -10,7 +9,7 @@ import platform
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from helpers.commands import printable
 from helpers.errors import ParameterError, TorchBuildError
@@ -22,7 +21,6 @@ TESTED = "2.13.0"
 
 INDEX = "https://download.pytorch.org/whl"
 
-# ---------------------------------------------------------------------------------------------------
 # The table, for x86-64 Linux and Windows, as gathered on 2026-11-23. Sources:
 #   capabilities   the release compatibility matrix, github.com/pytorch/pytorch/blob/main/RELEASE.md, and the
 #                  release notes: what the official wheels are built for
@@ -33,37 +31,19 @@ _FROM_VOLTA = ("7.0", "7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
 _FROM_TURING = ("7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
 
 
-@dataclass(frozen=True)
-class _Release:
-    """What a torch version is built for: oldest and newest Python, and each tag's capabilities."""
-
-    pythons: tuple[str, str]
-    tags: dict[str, tuple[str, ...]]
-
-    def has_python(self, python: str) -> bool:
-        oldest, newest = map(_version, self.pythons)
-        return oldest <= _version(python)[:2] <= newest
-
-
-# By version, oldest first.
-_RELEASES = {
-    "2.8.0": _Release(("3.9", "3.13"), {"cu126": _CU126, "cu128": _FROM_VOLTA, "cu129": _FROM_VOLTA}),
-    **dict.fromkeys(
-        ("2.9.0", "2.9.1", "2.10.0"),
-        _Release(("3.10", "3.14"), {"cu126": _CU126, "cu128": _FROM_VOLTA, "cu130": _FROM_TURING}),
-    ),
-    "2.11.0": _Release(("3.10", "3.14"), {"cu126": _CU126, "cu128": _FROM_TURING, "cu130": _FROM_TURING}),
-    **dict.fromkeys(
-        ("2.12.0", "2.12.1", TESTED, "2.14.0", "2.14.1"),
-        _Release(("3.10", "3.14"), {"cu126": _CU126, "cu130": _FROM_TURING}),
-    ),
+# Each torch version's builds by their tags, with the capabilities they have code for; oldest first.
+_2_9 = {"cu126": _CU126, "cu128": _FROM_VOLTA, "cu130": _FROM_TURING}
+_2_12 = {"cu126": _CU126, "cu130": _FROM_TURING}
+_RELEASES: dict[str, dict[str, tuple[str, ...]]] = {
+    "2.8.0": {"cu126": _CU126, "cu128": _FROM_VOLTA, "cu129": _FROM_VOLTA},
+    **dict.fromkeys(("2.9.0", "2.9.1", "2.10.0"), _2_9),
+    "2.11.0": {"cu126": _CU126, "cu128": _FROM_TURING, "cu130": _FROM_TURING},
+    **dict.fromkeys(("2.12.0", "2.12.1", TESTED, "2.14.0", "2.14.1"), _2_12),
 }
-_DRIVER_FLOORS = {
-    ("linux", "12"): "525.60.13",
-    ("windows", "12"): "528.33",
-    ("linux", "13"): "580",
-    ("windows", "13"): "580",
-}
+# The oldest and the newest Python: of 2.8.0, and of every version since.
+_PYTHONS_OF_2_8, _PYTHONS = ("3.9", "3.13"), ("3.10", "3.14")
+# The oldest driver by CUDA's major version.
+_DRIVER_FLOORS = {"12": {"linux": "525.60.13", "windows": "528.33"}, "13": {"linux": "580", "windows": "580"}}
 # What "auto" tries, best first. The tested version leads, cu126 before cu130 because it asks less of the
 # driver; cu128 ended with 2.11, and is what RTX 50 cards with drivers under 580 need. 2.10 still has Volta's
 # code beside Blackwell's, for machines with both. Nothing under 2.10 is tried: see _CVE.
@@ -72,26 +52,19 @@ _CVE = (
     "torch {0} has CVE-2026-24747 (a crafted checkpoint can corrupt memory even under weights_only=True; "
     "fixed in 2.10.0). Here it means: open no checkpoint of unknown origin with it, only the suites' own."
 )
-# ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class TorchBuild:
-    """One build of torch: what to install and why.
+    """One build of torch: what to install and why."""
 
-    Args:
-        torch: Version without its local part, such as ``"2.13.0"``.
-        tag: ``"cpu"``, ``"cu126"``, ``"cu128"``, ``"cu129"`` or ``"cu130"``.
-        reason: Why this one, in words.
-        local: Whether the index marks the version with its tag (``2.13.0+cpu``); macOS wheels have none.
-        index: Where the indexes of all tags are; empty for wherever pip is configured to look.
-    """
-
-    torch: str
-    tag: str
+    torch: str  # version without its local part, such as "2.13.0"
+    tag: str  # "cpu", "cu126", "cu128", "cu129" or "cu130"
     reason: str
-    local: bool = True
-    index: str = INDEX
+    local: bool = (
+        True  # whether the index marks the version with its tag (2.13.0+cpu); macOS wheels have none
+    )
+    index: str = INDEX  # where the indexes of all tags are; empty for wherever pip is configured to look
 
     @property
     def index_url(self) -> str:
@@ -124,14 +97,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Target:
-    """What a build has to fit: the arguments of :func:`choose`, checked; see :meth:`of`.
-
-    ``capabilities`` are those of the GPUs that torch can use, highest first and none twice.
-    """
+    """What a build has to fit: the arguments of :func:`choose`, checked; see :meth:`of`."""
 
     os: str
     driver: str | None
-    capabilities: tuple[str, ...]
+    capabilities: tuple[str, ...]  # of the GPUs that torch can use, highest first and none twice
     python: str
 
     @classmethod
@@ -146,10 +116,8 @@ class Target:
         version = re.match(r"\d+\.\d+(\.\d+)*", python.strip())
         if version is None:
             raise ParameterError(f"{python!r} is not a version of Python.", fix='Write it like "3.11".')
-        known_driver = _driver(driver)
-        if system == "macos":
-            return cls(system, None, (), version[0])
-        return cls(system, known_driver, tuple(ordered), version[0])
+        target = cls(system, _driver(driver), tuple(ordered), version[0])
+        return replace(target, driver=None, capabilities=()) if system == "macos" else target
 
     @property
     def has_gpu(self) -> bool:
@@ -169,11 +137,11 @@ def choose(
 
     Args:
         os: ``"windows"``, ``"linux"`` or ``"macos"`` (x86-64 for the CUDA builds).
-        driver: NVIDIA driver version, ``"560.94"`` or, as Windows counts, ``"32.0.15.6094"``; None: no GPU.
+        driver: NVIDIA's version, ``"560.94"`` or, as Windows counts, ``"32.0.15.6094"``; None without a GPU.
         capability: Compute capability such as ``"8.6"``, of several GPUs a sequence or ``"8.6,12.0"``; None
             without a GPU. A build that serves every GPU is preferred; where there is none, the strongest GPU
             that any build serves counts, and the reason names the others.
-        python: Python version such as ``"3.11"`` or ``"3.11.7"``.
+        python: Version such as ``"3.11"`` or ``"3.11.7"``.
         lock: ``"auto"`` prefers the tested version and cu126; ``"cpu"`` asks for the CPU build; ``"2.8.0"``
             for one of that version (cu126, cu128, cu129 or cu130, in this order); ``"2.8.0+cu128"`` for it.
 
@@ -189,15 +157,18 @@ def fitting(target: Target, lock: str = "auto") -> list[TorchBuild]:
     order = _order(lock, target.has_gpu)
     builds = []
     for torch, tag in order:
-        served = [one for one in target.capabilities if _weigh(target, torch, tag, [one]).fits]
+        unused = [one for one in target.capabilities if not _weigh(target, torch, tag, [one]).fits]
+        served = [one for one in target.capabilities if one not in unused]
         row = _weigh(target, torch, tag, served or target.capabilities)
         if row.fits:
-            reason = f"{row.why}{_unused_gpus(target, served, tag)} {has_defect(torch)}".rstrip()
-            builds.append((served, TorchBuild(torch, tag, reason, local=target.os != "macos")))
+            rest = f"those of capability {', '.join(reversed(unused))} stay unused"
+            hide = f" No single build serves all GPUs here; {rest}: hide them with CUDA_VISIBLE_DEVICES."
+            reason = f"{row.why}{hide if unused else ''} {has_defect(torch)}".rstrip()
+            builds.append((unused, TorchBuild(torch, tag, reason, local=target.os != "macos")))
     if not builds:
         raise _refusal(target, order, lock)
     # The strongest GPU counts first, then the next; among equals the order stands, because sorting is stable.
-    builds.sort(key=lambda pair: [capability not in pair[0] for capability in target.capabilities])
+    builds.sort(key=lambda pair: [capability in pair[0] for capability in target.capabilities])
     return [build for _, build in builds]
 
 
@@ -214,15 +185,11 @@ def has_defect(version: str) -> str:
 
 
 def serves(version: str, cuda: str | None, capability: str) -> bool | None:
-    """Whether an installed build has code for a GPU; None where the table does not know the build.
+    """Whether an installed build, ``"2.13.0+cu126"`` of CUDA ``"12.6"``, has code for a compute capability.
 
-    Args:
-        version: Such as ``"2.13.0+cu126"``.
-        cuda: Its CUDA version, such as ``"12.6"``; None for a CPU build.
-        capability: The GPU's compute capability.
+    None for a CPU build (``cuda`` is None) and a build that the table does not know.
     """
-    release = _RELEASES.get(version.partition("+")[0])
-    built = release.tags.get("cu" + (cuda or "").replace(".", "")[:3]) if release else None
+    built = _RELEASES.get(version.partition("+")[0], {}).get("cu" + (cuda or "").replace(".", "")[:3])
     return None if built is None else _code_for(capability, built) is not None
 
 
@@ -264,7 +231,7 @@ def _order(lock: str, gpu: bool) -> list[tuple[str, str]]:
     if torch not in _RELEASES:
         fix = f'Use "auto", "cpu" or one of {", ".join(_RELEASES)}.'
         raise ParameterError(f"torch_lock is {lock!r}, which is no known version.", fix=fix)
-    tags = _RELEASES[torch].tags
+    tags = _RELEASES[torch]
     if tag and tag not in ("cpu", *tags):
         fix = f"Its builds are cpu, {', '.join(tags)}."
         raise ParameterError(f"torch {torch} has no build {tag}.", fix=fix)
@@ -275,18 +242,18 @@ def _order(lock: str, gpu: bool) -> list[tuple[str, str]]:
 
 def _weigh(target: Target, torch: str, tag: str, capabilities: Sequence[str]) -> Candidate:
     """Whether one build fits a machine with GPUs of these capabilities, and why or why not."""
-    release, problems = _RELEASES[torch], []
-    if not release.has_python(target.python):
-        oldest, newest = release.pythons
-        problems.append(f"torch {torch} is built for Python {oldest} to {newest}, not {target.python}")
+    problems = []
+    if problem := _python_problem(torch, target.python):
+        problems.append(problem)
     if tag == "cpu":
         why = "asked for" if target.has_gpu else "no NVIDIA GPU"
         return Candidate(torch, tag, not problems, "; ".join(problems) or f"The CPU build: {why}.")
-    codes = {capability: _code_for(capability, release.tags[tag]) for capability in capabilities}
+    built = _RELEASES[torch][tag]
+    codes = {capability: _code_for(capability, built) for capability in capabilities}
     missing = [capability for capability, code in codes.items() if code is None]
     if missing or not codes:
-        has = f"it has {', '.join(release.tags[tag])}"
-        problems.append(f"no code for capability {', '.join(missing) or 'unknown'} ({has})")
+        lacking = ", ".join(missing) or "unknown"
+        problems.append(f"no code for capability {lacking} (it has {', '.join(built)})")
     floor = _floor(target, tag)
     if target.driver is None or _version(target.driver) < _version(floor):
         problems.append(f"needs driver {floor} or newer, not {target.driver or 'none'}")
@@ -296,51 +263,41 @@ def _weigh(target: Target, torch: str, tag: str, capabilities: Sequence[str]) ->
     return Candidate(torch, tag, True, f"It has {runs}, and driver {target.driver} is at least {floor}.")
 
 
-def _unused_gpus(target: Target, served: Sequence[str], tag: str) -> str:
-    """The sentence that names GPUs which a build does not serve."""
-    rest = sorted(set(target.capabilities) - set(served), key=_version)
-    if tag == "cpu" or not rest:
-        return ""
-    return (
-        f" No single build serves all GPUs here; those of capability {', '.join(rest)} stay unused: "
-        "hide them with CUDA_VISIBLE_DEVICES."
-    )
-
-
 def _refusal(target: Target, order: Sequence[tuple[str, str]], lock: str) -> TorchBuildError:
     """The error for a machine that no build fits: the one thing to change comes first."""
     instead = 'or take the CPU build: torch_lock="cpu" (python runbook.py setup --torch-lock cpu).'
-    if not any(_RELEASES[torch].has_python(target.python) for torch, _ in order):
-        oldest, newest = _RELEASES[order[0][0]].pythons
-        return TorchBuildError(
-            f"torch {order[0][0]} has no build for Python {target.python}.",
-            fix=f"Use a Python from {oldest} to {newest}; 3.11 is the safe choice.",
-        )
+    install = "Install {} from nvidia.com/drivers and restart, " + instead
+    if all(problems := [_python_problem(torch, target.python) for torch, _ in order]):
+        return TorchBuildError(f"{problems[0]}.", fix="Use one of those; 3.11 is the safe choice.")
     if not target.capabilities:
         floor = _floor(target, "cu126")
         newer = target.driver is not None and _version(target.driver) >= _version(floor)
-        what = "the newest driver" if newer else f"driver {floor} or newer"
+        what = f"Driver {target.driver} does not say what compute capability the GPU has."
         return TorchBuildError(
-            f"Driver {target.driver} does not say what compute capability the GPU has.",
-            fix=f"Install {what} from nvidia.com/drivers and restart, {instead}",
+            what, fix=install.format("the newest driver" if newer else f"driver {floor} or newer")
         )
     able = {
-        capability: [tag for torch, tag in order if _code_for(capability, _RELEASES[torch].tags.get(tag, ()))]
+        capability: [tag for torch, tag in order if _code_for(capability, _RELEASES[torch].get(tag, ()))]
         for capability in target.capabilities
     }
     best = next((capability for capability in able if able[capability]), target.capabilities[0])
     if not able[best]:
-        other = any(_code_for(best, _RELEASES[torch].tags[tag]) for torch, tag in _AUTO)
+        other = any(_code_for(best, _RELEASES[torch][tag]) for torch, tag in _AUTO)
         first = 'Choose torch_lock="auto", which knows a build for it,' if other else "Use another GPU,"
-        return TorchBuildError(
-            f"No build of torch ({lock}) has code for a GPU of compute capability {best}.",
-            fix=f"{first} {instead}",
-        )
+        what = f"No build of torch ({lock}) has code for a GPU of compute capability {best}."
+        return TorchBuildError(what, fix=f"{first} {instead}")
     floor = min((_floor(target, tag) for tag in able[best]), key=_version)
-    return TorchBuildError(
-        f"The GPU (capability {best}) needs driver {floor} or newer; "
-        + (f"{target.driver} is installed." if target.driver else "none is installed."),
-        fix=f"Install driver {floor} or newer from nvidia.com/drivers and restart, {instead}",
+    there = f"{target.driver or 'none'} is installed."
+    what = f"The GPU (capability {best}) needs driver {floor} or newer; {there}"
+    return TorchBuildError(what, fix=install.format(f"driver {floor} or newer"))
+
+
+def _python_problem(torch: str, python: str) -> str:
+    """Why a torch version does not go with a Python; empty if it does."""
+    oldest, newest = _PYTHONS_OF_2_8 if torch == "2.8.0" else _PYTHONS
+    fits = _version(oldest) <= _version(python)[:2] <= _version(newest)
+    return (
+        "" if fits else f"torch {torch} has builds for Python {oldest} to {newest}, none for Python {python}"
     )
 
 
@@ -353,7 +310,7 @@ def _code_for(capability: str, built: Iterable[str]) -> str | None:
 
 def _floor(target: Target, tag: str) -> str:
     """The oldest driver that a tag's builds run with."""
-    return _DRIVER_FLOORS[target.os, tag[2:4]]
+    return _DRIVER_FLOORS[tag[2:4]][target.os]
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -367,19 +324,12 @@ def _version(text: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Choice:
-    """The builds weighed for this machine, shown as a table in a notebook.
-
-    Args:
-        gpus: The machine's GPUs.
-        rows: The builds that were weighed, best first.
-        outcome: The build that fits best, or the error that says why none does.
-        fitting: Every build that fits, best first: what an installation tries.
-    """
+    """The builds weighed for this machine, shown as a table in a notebook."""
 
     gpus: tuple[Gpu, ...]
-    rows: tuple[Candidate, ...]
-    outcome: TorchBuild | TorchBuildError
-    fitting: tuple[TorchBuild, ...] = ()
+    rows: tuple[Candidate, ...]  # what was weighed, best first
+    outcome: TorchBuild | TorchBuildError  # the build that fits best, or why none does
+    fitting: tuple[TorchBuild, ...] = ()  # every build that fits, best first: what an installation tries
 
     @property
     def install_line(self) -> str:
@@ -391,9 +341,8 @@ class Choice:
         return self.outcome.reason if isinstance(self.outcome, TorchBuild) else str(self.outcome)
 
     def __str__(self) -> str:
-        rows = [
-            f"torch {row.torch} {row.tag}: {'fits' if row.fits else 'no'}. {row.why}" for row in self.rows
-        ]
+        mark = {True: "fits", False: "no"}
+        rows = [f"torch {row.torch} {row.tag}: {mark[row.fits]}. {row.why}" for row in self.rows]
         return "\n".join([*rows, self._reason, self.install_line])
 
     def _repr_html_(self) -> str:
@@ -403,12 +352,9 @@ class Choice:
 
 
 def weigh(lock: str = "auto", gpus: Sequence[Gpu] | None = None, python: str | None = None) -> Choice:
-    """Weigh the builds for this machine; one that none fits is reported in the choice, not raised.
+    """Weigh the builds for this machine; that none fits is reported in the choice, not raised.
 
-    Args:
-        lock: As :func:`choose` takes it.
-        gpus: The machine's GPUs; None asks `detect_gpus`.
-        python: The Python version that torch is for; None for this one's.
+    ``lock`` is as in :func:`choose`; ``gpus`` and ``python`` (its version) are this machine's unless given.
 
     Raises:
         ParameterError: The lock is of no known form.

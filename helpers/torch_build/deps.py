@@ -23,22 +23,20 @@ PACKAGES, TORCH_KEPT = Subject("requirements"), Subject("torch_kept")
 
 @dataclass(frozen=True)
 class Difference:
-    """A package whose installed version (None: missing) is not the one that the lock file pins."""
+    """A package whose installed version is not the one that the lock file pins."""
 
     name: str
     wanted: str
-    installed: str | None
+    installed: str | None  # None where it is missing
 
     def __str__(self) -> str:
         return f"{self.name} {self.installed or 'missing'} (pinned: {self.wanted})"
 
 
 def pinned_here(requirements: str, environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Version by name of the pinned packages that apply to an environment, in the file's order.
+    """Versions by name of the packages pinned in ``requirements``, a file's text, that apply here.
 
-    Args:
-        requirements: The text of ``requirements-notorch.txt``.
-        environment: Values of the environment markers that differ from this Python's.
+    ``environment`` holds values of environment markers that differ from this Python's.
     """
     from packaging.requirements import Requirement
 
@@ -52,7 +50,7 @@ def pinned_here(requirements: str, environment: Mapping[str, str] | None = None)
 
 
 def differences(pinned: Mapping[str, str], installed: Mapping[str, str]) -> list[Difference]:
-    """Where the installed packages differ from the pinned ones; both map names to versions."""
+    """Where installed packages differ from the pinned ones; both are versions by name."""
     from packaging.utils import canonicalize_name
     from packaging.version import Version
 
@@ -65,12 +63,11 @@ def differences(pinned: Mapping[str, str], installed: Mapping[str, str]) -> list
 
 
 def installed_packages() -> dict[str, str]:
-    """Version by name of everything installed beside this Python, read afresh."""
+    """Versions by name of everything installed beside this Python, read afresh."""
     importlib.invalidate_caches()
     installed: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
-        # An interrupted pip leaves folders without metadata: they have no name, or, to the importers of newer
-        # versions, which a package may have put in place, not even that.
+        # An interrupted pip leaves folders without metadata: they have no name, or not even a place for one.
         with contextlib.suppress(FileNotFoundError):
             if name := distribution.metadata["Name"]:
                 installed[name] = distribution.version
@@ -89,43 +86,28 @@ def keep_torch(folder: Path, python: str = sys.executable) -> Path:
     Raises:
         SetupError: There is no torch to keep.
     """
-    version = torch_version(python)
-    if version is None:
+    if (version := torch_version(python)) is None:
         raise SetupError("torch is not installed, so there is no version to keep.", fix="Run 02_torch first.")
     path = folder / CONSTRAINT_NAME
     path.write_text(f"torch=={version}\n", encoding="utf-8")
     return path
 
 
-def rest_command(constraint: Path, python: str, requirements: Path = REQUIREMENTS) -> list[str]:
-    """The command that installs everything but torch under the constraint."""
-    return [python, "-m", "pip", "install", "-r", str(requirements), "-c", str(constraint)]
-
-
 def install_rest(log: Path, python: str = sys.executable, requirements: Path = REQUIREMENTS) -> None:
-    """Install everything but torch, its progress printed; torch is kept as it is.
-
-    Args:
-        log: File that pip's output is added to; the constraints file is written beside it.
-        python: The Python whose environment it goes into.
-        requirements: What to install.
+    """Install ``requirements`` and print the progress; torch is kept by a constraints file beside ``log``.
 
     Raises:
         SetupError: There is no torch to keep, or pip failed.
     """
     constraint = keep_torch(log.parent, python)
-    run_step("Installing the rest", rest_command(constraint, python, requirements), log, show=print)
+    command = [python, "-m", "pip", "install", "-r", str(requirements), "-c", str(constraint)]
+    run_step("Installing the rest", command, log, show=print)
 
 
 def check_dependencies(install_missing: bool, run_dir: Path) -> list[Check]:
-    """Compare what is installed with what is pinned, fix it if asked, and prove that torch stayed.
+    """The checks ``requirements``, ``torch_kept`` and ``constraint``, after an installation if asked for.
 
-    Args:
-        install_missing: Whether to install what is missing or of another version.
-        run_dir: Folder for pip's log and the constraints file.
-
-    Returns:
-        The checks ``requirements``, ``torch_kept`` and ``constraint``.
+    pip's log and the constraints file go into ``run_dir``.
 
     Raises:
         SetupError: An installation was needed and failed.

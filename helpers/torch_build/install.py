@@ -1,4 +1,4 @@
-"""Installs the first build of torch that works, for 02 and for setup. Standard library only."""
+"""Installs the first build of torch that works, for 02 and for setup."""
 
 import contextlib
 import re
@@ -13,7 +13,6 @@ from helpers.errors import SetupError, TorchBuildError
 from helpers.torch_build.builds import Choice, TorchBuild
 from helpers.torch_build.probe import (
     CONSTRAINT_NAME,
-    TorchReport,
     installed_version,
     libraries,
     libraries_of,
@@ -30,7 +29,7 @@ _NEWER_DRIVER = (
 )
 
 
-def install_if(wanted: bool, choice: Choice, log: Path, say: Callable[[str], None] = print) -> None:
+def install_if(wanted: bool, choice: Choice, log: Path) -> None:
     """Install the best build that works into this Python's environment, if ``wanted``; see :func:`install`.
 
     Raises:
@@ -42,7 +41,7 @@ def install_if(wanted: bool, choice: Choice, log: Path, say: Callable[[str], Non
     if isinstance(choice.outcome, TorchBuildError):
         raise choice.outcome
     constraint = log.parent / CONSTRAINT_NAME
-    install(with_fallback(choice.fitting), sys.executable, this_packages(), log, constraint, say)
+    install(with_fallback(choice.fitting), sys.executable, this_packages(), log, constraint, print)
 
 
 def install(
@@ -53,7 +52,7 @@ def install(
     constraint: Path,
     say: Callable[[str], None],
 ) -> TorchBuild:
-    """Install the first build that pip can install and that computes; the next where one does not.
+    """Install and return the first build that pip can install and that computes.
 
     At no time are there two builds or half of one: before a build is tried, what an interrupted pip left is
     removed, and a build that does not compute is removed before the next is tried. A torch that is there
@@ -67,11 +66,8 @@ def install(
         constraint: File to write for pip's ``-c``, which keeps later installations from replacing torch.
         say: Called with every line of progress.
 
-    Returns:
-        The build that is installed now.
-
     Raises:
-        TorchBuildError: None could be installed and works; the message says what was wrong with each.
+        TorchBuildError: No build could be installed and works; the message says what was wrong with each.
         SetupError: A file of another torch cannot be removed.
     """
     failures: list[str] = []
@@ -89,7 +85,12 @@ def install(
                 command = build.install_command(python, *numbers)
                 run_step(f"Installing {build.requirement}", command, log, show=say)
             report = verify(python)
-            problem = _problem(build, report)
+            # A kernel on the CPU is enough even for a CUDA build: that it sees no GPU at all (a driver that
+            # does not answer, CUDA_VISIBLE_DEVICES) is no build's fault, and another one would see none
+            # either. What is asked for as a CPU build may come from an index that has CUDA builds only,
+            # whose GPU code is then no matter.
+            works = report.kernel or (build.tag == "cpu" and report.available and report.version)
+            problem = "" if works else report.error or "it does not compute"
         except SetupError as error:
             lines = [line.strip() for line in error.what.splitlines() if line.strip()]
             problem = " ".join(dict.fromkeys((lines[0], lines[-1])))  # the sentence and pip's last line
@@ -122,16 +123,6 @@ def _is_there(build: TorchBuild, installed: str | None) -> bool:
         return f"torch=={installed}" == build.requirement
     version, _, local = installed.partition("+")
     return version == build.torch and local in ("", "cpu")
-
-
-def _problem(build: TorchBuild, report: TorchReport) -> str:
-    """Why an installed build will not do; empty if it does."""
-    # A kernel on the CPU is enough even for a CUDA build: that it sees no GPU at all (a driver that does not
-    # answer, CUDA_VISIBLE_DEVICES) is no build's fault, and another one would see none either. What is asked
-    # for as a CPU build may come from an index that has CUDA builds only, whose GPU code is then no matter.
-    if report.kernel or (build.tag == "cpu" and report.available and report.version):
-        return ""
-    return report.error or "it does not compute"
 
 
 def reachable(url: str) -> bool:

@@ -17,11 +17,7 @@ BUILD = Subject(
     "pip replaces a CUDA build by a CPU build without a word, and says nothing where a build lacks code",
 )
 INSTALLED = Subject("torch_installed", "a torch that imports", "everything after step 2 computes with torch")
-GPU_USE = Subject(
-    "torch_gpu",
-    "is_available()=True where there is an NVIDIA GPU",
-    "on the CPU everything is many times slower",
-)
+GPU_USE = Subject("torch_gpu", "is_available()=True with an NVIDIA GPU", "the CPU is many times slower")
 KERNEL = Subject(
     "torch_kernel",
     "a matrix product in a fresh process, exact",
@@ -35,28 +31,15 @@ def check_torch(choice: Choice) -> list[Check]:
 
 
 def judge(choice: Choice, report: TorchReport) -> list[Check]:
-    """Judge an installed torch against the machine.
-
-    Args:
-        choice: The machine's GPUs and the build that fits it.
-        report: What `helpers.torch_build.probe.verify` reported.
-
-    Returns:
-        The checks ``torch_choice`` and ``torch_installed``; of a torch that imports also ``torch_gpu`` and
-        ``torch_kernel``.
-    """
+    """The checks ``torch_choice``, ``torch_installed``, and of a torch ``torch_gpu`` and ``torch_kernel``."""
     fix = f"Close every notebook's kernel and run: {choice.install_line}"
     if isinstance(choice.outcome, TorchBuildError):
         fix = choice.outcome.fix
     if report.version is None:
         return [judge_choice(choice), INSTALLED.fail(report.error or "torch is not installed", fix)]
     kind = f"CUDA {report.cuda}" if report.cuda else "CPU build"
-    return [
-        judge_choice(choice),
-        INSTALLED.ok(f"torch {report.version} ({kind})"),
-        judge_gpu_use(choice, report, fix),
-        judge_kernel(report, fix),
-    ]
+    installed = INSTALLED.ok(f"torch {report.version} ({kind})")
+    return [judge_choice(choice), installed, judge_gpu_use(choice, report, fix), judge_kernel(report, fix)]
 
 
 def judge_choice(choice: Choice) -> Check:
@@ -67,13 +50,9 @@ def judge_choice(choice: Choice) -> Check:
 
 
 def judge_build(choice: Choice, version: str | None, cuda: str | None, fix: str) -> Check:
-    """An installed build against driver and capability, without starting it: the check ``torch_build``.
+    """An installed build against the machine, without starting it: the check ``torch_build``.
 
-    Args:
-        choice: The machine's GPUs and the build that fits it.
-        version: The installed version, such as ``"2.13.0+cu126"``; None where torch is not installed.
-        cuda: The CUDA version it was built with; None for a CPU build.
-        fix: What to do about a wrong build.
+    ``version`` is such as ``"2.13.0+cu126"``, None without torch; ``cuda`` is None for a CPU build.
     """
     if version is None:
         return BUILD.skip("torch is not installed", fix)
@@ -81,15 +60,10 @@ def judge_build(choice: Choice, version: str | None, cuda: str | None, fix: str)
     right = "" if isinstance(choice.outcome, TorchBuildError) else choice.outcome.requirement
     if choice.gpus and cuda is None and right and not right.endswith("+cpu"):
         return BUILD.warn(f"{text}, although {choice.gpus[0].name} could run {right}", fix)
-    lacking = [
-        gpu
-        for gpu in choice.gpus
-        if gpu.capability and cuda and serves(version, cuda, gpu.capability) is False
-    ]
-    if lacking and len(lacking) == len(choice.gpus):
-        return BUILD.fail(
-            f"{text} has no code for capability {lacking[0].capability} ({lacking[0].name})", fix
-        )
+    served = [gpu.capability is None or serves(version, cuda, gpu.capability) for gpu in choice.gpus]
+    if cuda and served and all(answer is False for answer in served):
+        first = choice.gpus[0]
+        return BUILD.fail(f"{text} has no code for capability {first.capability} ({first.name})", fix)
     if defect := has_defect(version):
         return BUILD.warn(f"{text}. {defect}", fix)
     return BUILD.ok(text)
@@ -102,8 +76,7 @@ def judge_gpu_use(choice: Choice, report: TorchReport, fix: str) -> Check:
     if report.available:
         return GPU_USE.ok(f"is_available=True: {report.device}, {report.capability}")
     cause = "this is a CPU build" if report.cuda is None else "torch cannot use the driver"
-    name = choice.gpus[0].name
-    text = f"is_available=False although there is {name}: {cause}; everything runs on the CPU"
+    text = f"is_available=False although there is {choice.gpus[0].name}: {cause}; everything runs on the CPU"
     return GPU_USE.warn(text, fix)
 
 

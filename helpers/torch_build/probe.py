@@ -2,7 +2,6 @@
 
 Looks at another Python's environment from outside, by its files and in fresh processes: a torch that was
 imported once cannot be looked at afresh, nor replaced under Windows. Knows nothing of which build would fit.
-Standard library only.
 """
 
 import contextlib
@@ -24,30 +23,18 @@ CONSTRAINT_NAME = "torch-constraint.txt"
 
 @dataclass(frozen=True)
 class TorchReport:
-    """The installed torch, as a fresh process saw it.
+    """The installed torch, as a fresh process saw it."""
 
-    Args:
-        version: Such as ``"2.13.0+cu126"``; None where torch cannot be imported.
-        cuda: CUDA version of the build; None for a CPU build.
-        available: What ``torch.cuda.is_available()`` says.
-        device: Name of the GPU that torch uses first, and ``capability``, its compute capability.
-        architectures: What the build holds code for, such as ``("sm_80", "sm_86")``.
-        kernel: ``"cpu"`` or ``"cuda"``: where a matrix product came out right; empty where none did.
-        error: The last line of what went wrong; empty where nothing did.
-        failing: The further GPUs that torch sees and cannot compute on, each with its error.
-        timed_out: Whether the process had no time to answer.
-    """
-
-    version: str | None = None
-    cuda: str | None = None
-    available: bool = False
-    device: str | None = None
-    capability: str | None = None
-    architectures: tuple[str, ...] = ()
-    kernel: str = ""
-    error: str = ""
-    failing: tuple[str, ...] = ()
-    timed_out: bool = field(default=False, compare=False)
+    version: str | None = None  # such as "2.13.0+cu126"; None where torch cannot be imported
+    cuda: str | None = None  # CUDA version of the build; None for a CPU build
+    available: bool = False  # what torch.cuda.is_available() says
+    device: str | None = None  # name of the GPU that torch uses first
+    capability: str | None = None  # of that GPU
+    architectures: tuple[str, ...] = ()  # what the build holds code for, such as ("sm_80", "sm_86")
+    kernel: str = ""  # "cpu" or "cuda": where a matrix product came out right; empty where none did
+    error: str = ""  # the last line of what went wrong; empty where nothing did
+    failing: tuple[str, ...] = ()  # further GPUs that torch sees and cannot compute on, with their errors
+    timed_out: bool = field(default=False, compare=False)  # whether the process had no time to answer
 
 
 # Integers this small multiply exactly in any floating point format, TF32 included, so equal means equal.
@@ -89,9 +76,9 @@ print(json.dumps(report))
 
 
 def verify(python: str = sys.executable, timeout: float = 300) -> TorchReport:
-    """Let the torch of a Python's environment compute in a fresh process, on every GPU that it sees.
+    """Let a Python's torch compute in a fresh process, on every GPU that it sees, within ``timeout`` seconds.
 
-    Waits ``timeout`` seconds. A torch that is missing or broken is reported in ``error``, not raised.
+    A torch that is missing or broken is reported in ``error``, not raised.
     """
     # A file named torch.py in the current folder must not be taken for torch.
     environment = child_environment() | {"PYTHONSAFEPATH": "1"}
@@ -121,10 +108,7 @@ def this_packages() -> Path:
 
 
 def installed(packages: Path | None) -> dict[str, str]:
-    """Version of each package in a site-packages folder, by its folders' names, without starting a Python.
-
-    Names are in lower case and with hyphens; a folder that is None or not there holds nothing.
-    """
+    """Versions by package name, lower case with hyphens, in a site-packages folder, which may be missing."""
     names = [path.name for path in packages.iterdir()] if packages and packages.is_dir() else []
     folders = (re.fullmatch(r"([^-]+)-([^-]+)\.dist-info", name, re.IGNORECASE) for name in names)
     return {match[1].lower().replace("_", "-"): match[2] for match in folders if match}
@@ -136,10 +120,7 @@ def installed_version(packages: Path | None, name: str = "torch") -> str | None:
 
 
 def cuda_of(packages: Path | None, version: str) -> str | None:
-    """The CUDA version that an installed torch was built with; None for a CPU build.
-
-    Its ``version.py`` says so; where it does not, the local part of ``version`` counts.
-    """
+    """The CUDA version of an installed torch, by ``version.py`` or else ``version``; None for a CPU build."""
     with contextlib.suppress(OSError, TypeError):
         text = (Path(str(packages)) / "torch" / "version.py").read_text(encoding="utf-8", errors="replace")
         if line := re.search(r"^cuda\b[^=]*=\s*(?:'([\d.]+)'|\"([\d.]+)\"|None)", text, re.MULTILINE):
@@ -154,11 +135,7 @@ _STASHED = re.compile(r"[-~.=%0-9]*~[-~.=%0-9]*(orch|rch|orchgen|unctorch)(-.+\.
 
 
 def remove_torch(python: str, packages: Path | None, log: Path) -> None:
-    """Take torch out of an environment, whole or half-installed, with what an interrupted pip left of it.
-
-    Raises:
-        SetupError: A file cannot be removed: another program holds it.
-    """
+    """Take torch out of an environment, whole or half-installed; see :func:`remove_remains`."""
     if version := installed_version(packages):
         # Its libraries too: they are of the same CUDA, and take gigabytes.
         remove_packages(python, {"torch"} | libraries_of(packages, version), log)
@@ -166,10 +143,10 @@ def remove_torch(python: str, packages: Path | None, log: Path) -> None:
 
 
 def remove_remains(packages: Path | None) -> None:
-    """Remove what belongs to no installed torch: folders such as ``~orch``, and a torch without metadata.
+    """Remove what an interrupted pip left: folders such as ``~orch``, and a torch without metadata.
 
     Raises:
-        SetupError: A file cannot be removed.
+        SetupError: A file cannot be removed: another program holds it.
     """
     if packages is None or not packages.is_dir():
         return
@@ -179,10 +156,9 @@ def remove_remains(packages: Path | None) -> None:
             try:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             except OSError as error:
-                raise SetupError(
-                    f"{path}, left over from another torch, cannot be removed ({error.strerror or error}).",
-                    fix="Close JupyterLab and every Python, and run the same command again.",
-                ) from error
+                what = f"{path}, left over from another torch, cannot be removed ({error.strerror or error})."
+                fix = "Close JupyterLab and every Python, and run the same command again."
+                raise SetupError(what, fix=fix) from error
 
 
 def libraries(packages: Path | None) -> set[str]:
@@ -193,12 +169,11 @@ def libraries(packages: Path | None) -> set[str]:
 
 def libraries_of(packages: Path | None, version: str | None) -> set[str]:
     """The installed packages that torch of this version needs: NVIDIA's CUDA libraries and Triton."""
-    try:
-        metadata = Path(str(packages)) / f"torch-{version}.dist-info" / "METADATA"
+    metadata = Path(str(packages)) / f"torch-{version}.dist-info" / "METADATA"
+    wanted: list[str] = []
+    with contextlib.suppress(OSError):
         text = metadata.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return set()
-    wanted = re.findall(r"^Requires-Dist:\s*([\w.-]+)", text, re.MULTILINE)
+        wanted = re.findall(r"^Requires-Dist:\s*([\w.-]+)", text, re.MULTILINE)
     return libraries(packages) & {name.lower().replace("_", "-") for name in wanted}
 
 
