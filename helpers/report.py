@@ -3,11 +3,13 @@
 Standard library only, so that it works before anything is installed.
 """
 
+import contextlib
 import html
 import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partialmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,31 +26,21 @@ _MARK = {"ok": "✅ ok", "warn": "⚠️ warn", "fail": "❌ fail", "skip": "➖
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """One thing that was looked at."""
 
-    Args:
-        id: Short, stable name in snake_case, such as ``"driver"``.
-        status: ``"ok"``; ``"warn"`` if the run can go on; ``"fail"`` if it cannot; ``"skip"`` if it was not
-            looked at, and then ``observed`` says why.
-        observed: What there is, in words and numbers.
-        fix: What to do, as a command or a click; required unless the status is ok.
-        expected: What there should be.
-        why: Why it matters.
-    """
-
-    id: str
-    status: Status
-    observed: str
-    fix: str = ""
-    expected: str = ""
-    why: str = ""
+    id: str  # short, stable name in snake_case, such as "driver"
+    status: Status  # "warn": the run can go on; "fail": it cannot; "skip": not looked at, observed says why
+    observed: str  # what there is, in words and numbers
+    fix: str = ""  # what to do, as a command or a click; required unless the status is ok
+    expected: str = ""  # what there should be
+    why: str = ""  # why it matters
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a check looks at, declared once; each outcome then says only what was observed.
+    """What a check looks at, declared once; an outcome then says only what was observed and what to do.
 
-    Its fields are those of `Check`.
+    The fields and the outcomes (``ok``, ``warn``, ``fail``, ``skip``) are those of `Check`.
     """
 
     id: str
@@ -57,19 +49,14 @@ class Subject:
 
     def ok(self, observed: str) -> Check:
         """It is as it should be."""
-        return Check(self.id, "ok", observed, "", self.expected, self.why)
+        return self._outcome("ok", observed, "")
 
-    def warn(self, observed: str, fix: str) -> Check:
-        """It is not as it should be, and the run can go on."""
-        return Check(self.id, "warn", observed, fix, self.expected, self.why)
+    def _outcome(self, status: Status, observed: str, fix: str) -> Check:
+        return Check(self.id, status, observed, fix, self.expected, self.why)
 
-    def fail(self, observed: str, fix: str) -> Check:
-        """It is not as it should be, and the run cannot go on."""
-        return Check(self.id, "fail", observed, fix, self.expected, self.why)
-
-    def skip(self, observed: str, fix: str) -> Check:
-        """It was not looked at; ``observed`` says why."""
-        return Check(self.id, "skip", observed, fix, self.expected, self.why)
+    warn = partialmethod(_outcome, "warn")
+    fail = partialmethod(_outcome, "fail")
+    skip = partialmethod(_outcome, "skip")
 
 
 @dataclass(frozen=True)
@@ -104,10 +91,9 @@ class Verdict:
         return title + (self._table(rest) if rest else "") + folded
 
     def _table(self, checks: Sequence[Check]) -> str:
-        optional = [
-            name for name in ("expected", "why") if any(getattr(check, name) for check in self.checks)
-        ]
-        columns = ["id", "status", "observed", *optional, "fix"]
+        filled = {name for check in self.checks for name in ("expected", "why") if getattr(check, name)}
+        names = ("id", "status", "observed", "expected", "why", "fix")
+        columns = [name for name in names if name in filled or name not in ("expected", "why")]
         rows = [
             [_MARK[check.status] if name == "status" else getattr(check, name) for name in columns]
             for check in checks
@@ -117,14 +103,12 @@ class Verdict:
 
 def html_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of texts, which are escaped, for a notebook."""
-    lines = [("th", titles), *(("td", row) for row in rows)]
-    cells = (
-        "".join(
-            f'<{tag} style="text-align:left;white-space:normal">{html.escape(cell)}</{tag}>' for cell in line
-        )
-        for tag, line in lines
-    )
-    return f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        begin = f'<{tag} style="text-align:left;white-space:normal">'
+        return f"<tr>{''.join(f'{begin}{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+    return f"<table>{line('th', titles)}{''.join(line('td', row) for row in rows)}</table>"
 
 
 _SHORT = 15
@@ -142,49 +126,36 @@ def _lines(check: Check, width: int) -> str:
 
 
 def conclude(step: str, checks: Iterable[Check], run_dir: Path) -> None:
-    """End a step: show its verdict, write ``<run_dir>/<step>.json``, stop on a failed check.
-
-    Args:
-        step: The notebook's name, such as ``"00_check"``.
-        checks: What the step looked at.
-        run_dir: The run's folder; it must exist.
+    """End a step such as ``"00_check"``: show its verdict, write ``<run_dir>/<step>.json``, stop if it fails.
 
     Raises:
-        VerdictError: A check failed; the message names each one and its fix. The table is shown and
-            the file written before this is raised.
+        VerdictError: A check failed; the message names every failed check and its fix. The table is shown and
+            the file written, into a folder that must exist, before this is raised.
     """
     verdict = Verdict(step, tuple(checks))
     write_json(run_dir / f"{step}.json", verdict.to_dict())
     show(verdict)
-    failed = [check for check in verdict.checks if check.status == "fail"]
-    if failed:
+    if failed := [check for check in verdict.checks if check.status == "fail"]:
+        what = "; ".join(f"{check.id}: {check.observed}" for check in failed)
         raise VerdictError(
-            f"{step} failed: " + "; ".join(f"{check.id}: {check.observed}" for check in failed),
-            fix=" ".join(dict.fromkeys(check.fix for check in failed)),
+            f"{step} failed: {what}", fix=" ".join(dict.fromkeys(check.fix for check in failed))
         )
 
 
 def show(verdict: Verdict) -> None:
     """Show a verdict: as a table where there is a notebook, as text elsewhere."""
-    try:
+    with contextlib.suppress(ImportError):
         from IPython import get_ipython
         from IPython.display import display
-    except ImportError:
-        print(verdict)
-        return
-    if get_ipython() is None:
-        print(verdict)
-    else:
-        display(verdict)
+
+        if get_ipython() is not None:
+            display(verdict)
+            return
+    print(verdict)
 
 
 def picture(figure: "Figure", alt: str = "") -> "Image":
-    """A figure as something that a notebook draws: by itself it does so only once pyplot is imported.
-
-    Args:
-        figure: Of matplotlib.
-        alt: What it shows, in words.
-    """
+    """A figure of matplotlib as a notebook draws it without pyplot; ``alt`` says in words what it shows."""
     from IPython.display import Image
 
     drawn = io.BytesIO()
