@@ -6,17 +6,11 @@ shown as that sentence; the traceback is for errors nobody foresaw.
 
 
 class RunbookError(Exception):
-    """Base of the family.
-
-    Args:
-        what: What happened, naming the file, key or value.
-        fix: What the reader can do about it; appended to the message.
-    """
+    """Base of the family: ``what`` happened, naming the file, key or value, and ``fix``, what to do then."""
 
     def __init__(self, what: str, *, fix: str = "") -> None:
         super().__init__(f"{what} {fix}".strip())
-        self.what = what
-        self.fix = fix
+        self.what, self.fix = what, fix
 
     def _render_traceback_(self) -> list[str]:
         """IPython asks for this instead of printing a traceback."""
