@@ -1,9 +1,9 @@
-"""The NVIDIA GPUs of this machine, as ``nvidia-smi`` reports them.
+"""The NVIDIA GPUs of this machine, as ``nvidia-smi``, which comes with the driver, and NVML report them.
 
-It comes with the driver, so it can be asked before anything is installed. Standard library only, apart from
-NVML where it is installed.
+Standard library only, apart from NVML where it is installed.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -26,25 +26,15 @@ _QUERIES = (
 
 @dataclass(frozen=True)
 class Gpu:
-    """One NVIDIA GPU as ``nvidia-smi`` reports it; None where it reports nothing usable.
+    """One NVIDIA GPU as ``nvidia-smi`` reports it; None where it reports nothing usable."""
 
-    Args:
-        name: Such as ``"NVIDIA GeForce RTX 3060 Ti"``.
-        driver: Driver version, such as ``"560.94"``.
-        capability: Compute capability, such as ``"8.6"``.
-        memory_mib: Total memory in MiB.
-        uuid: Such as ``"GPU-2f1c…"``.
-        driver_model: ``"WDDM"``, ``"TCC"`` or ``"MCDM"`` under Windows.
-        mig: Whether the GPU is split into instances (Multi-Instance GPU).
-    """
-
-    name: str
-    driver: str | None
-    capability: str | None
-    memory_mib: int | None
-    uuid: str | None
-    driver_model: str | None = None
-    mig: bool = False
+    name: str  # such as "NVIDIA GeForce RTX 3060 Ti"
+    driver: str | None  # its version, such as "560.94"
+    capability: str | None  # of computing, such as "8.6"
+    memory_mib: int | None  # all of it, in MiB
+    uuid: str | None  # such as "GPU-2f1c…"
+    driver_model: str | None = None  # "WDDM", "TCC" or "MCDM" under Windows
+    mig: bool = False  # whether it is split into instances (Multi-Instance GPU)
 
 
 def detect_gpus() -> list[Gpu]:
@@ -86,18 +76,12 @@ def parse_nvidia_smi(text: str, fields: Sequence[str] = _FIELDS) -> list[Gpu]:
             number if re.fullmatch(r"\d+(\.\d+)*", number := value.get(field, "")) else None
             for field in ("driver_version", "compute_cap", "memory.total")
         )
-        model = value.get("driver_model.current", "")
-        gpus.append(
-            Gpu(
-                name=value["name"],
-                driver=driver,
-                capability=capability,
-                memory_mib=int(float(memory)) if memory else None,
-                uuid=value["uuid"] if value["uuid"].startswith(("GPU-", "MIG-")) else None,
-                driver_model=model if model in ("WDDM", "TCC", "MCDM") else None,
-                mig=value.get("mig.mode.current") == "Enabled",
-            )
-        )
+        mib = int(float(memory)) if memory else None
+        uuid = value["uuid"] if value["uuid"].startswith(("GPU-", "MIG-")) else None
+        model = value.get("driver_model.current")
+        model = model if model in ("WDDM", "TCC", "MCDM") else None
+        mig = value.get("mig.mode.current") == "Enabled"
+        gpus.append(Gpu(value["name"], driver, capability, mib, uuid, model, mig))
     return gpus
 
 
@@ -120,17 +104,14 @@ def read_nvml() -> tuple[list[str], str]:
     except ImportError:
         return [], "nvidia-ml-py is not installed yet"
     try:
-        pynvml.nvmlInit()
+        with contextlib.ExitStack() as started:
+            pynvml.nvmlInit()
+            started.callback(pynvml.nvmlShutdown)
+            driver = _text(pynvml.nvmlSystemGetDriverVersion())
+            handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+            return [f"{_text(pynvml.nvmlDeviceGetName(handle))}, driver {driver}" for handle in handles], ""
     except pynvml.NVMLError as error:
         return [], f"NVML: {error}"
-    try:
-        driver = _text(pynvml.nvmlSystemGetDriverVersion())
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        return [f"{_text(pynvml.nvmlDeviceGetName(handle))}, driver {driver}" for handle in handles], ""
-    except pynvml.NVMLError as error:
-        return [], f"NVML: {error}"
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def _text(value: str | bytes) -> str:
