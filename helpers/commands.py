@@ -10,9 +10,10 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from helpers.errors import SetupError
 
@@ -20,43 +21,35 @@ Shell = Literal["powershell", "cmd", "bash"]
 
 _TAIL_LINES = 15
 
-# What pip and venv print when a machine, not the project, is in the way, and what helps.
-_ADVICE = (
-    (("No space left", "Errno 28", "WinError 112"), "Free some disk and run the same command again."),
-    (
-        ("WinError 5]", "WinError 225", "WinError 4551", "WinError 32]", "Access is denied"),
+# What pip and venv print when a machine, not the project, is in the way (a pattern), and what helps.
+_ADVICE = {
+    "No space left|Errno 28|WinError 112": "Free some disk and run the same command again.",
+    r"WinError (5|32)\]|WinError (225|4551)|Access is denied": (
         "Another program holds the file: close JupyterLab and every Python, allow this folder in the "
-        "antivirus, and run the same command again.",
+        "antivirus, and run the same command again."
     ),
-    (
-        ("WinError 206", "path too long", "Long Path"),
-        "Move this folder to a shorter path such as C:\\tw, or switch long paths on in Windows.",
+    "WinError 206|path too long|Long Path": (
+        "Move this folder to a shorter path such as C:\\tw, or switch long paths on in Windows."
     ),
-    (
-        ("ensurepip is not", "No module named ensurepip", "No module named venv"),
+    "ensurepip is not|No module named (ensurepip|venv)": (
         "This Python cannot make virtual environments: install its venv package "
-        "(Debian and Ubuntu: apt install python3-venv), or Python 3.11 from python.org.",
+        "(Debian and Ubuntu: apt install python3-venv), or Python 3.11 from python.org."
     ),
-    (
-        ("CERTIFICATE_VERIFY_FAILED", "SSLError"),
-        "The connection's certificate is not trusted: behind a proxy that re-signs it, set PIP_CERT.",
+    "CERTIFICATE_VERIFY_FAILED|SSLError": (
+        "The connection's certificate is not trusted: behind a proxy that re-signs it, set PIP_CERT."
     ),
-    (
-        ("(host='download.pytorch.org'",),
+    r"\(host='download\.pytorch\.org'": (
         "download.pytorch.org was not reached: check the network or the proxy (HTTPS_PROXY) and run the same "
-        "command again, or take the CPU build: python runbook.py setup --torch-lock cpu.",
+        "command again, or take the CPU build: python runbook.py setup --torch-lock cpu."
     ),
-    (
-        ("Temporary failure in name", "getaddrinfo", "Connection", "ReadTimeout", "timed out", "ProxyError"),
+    "Temporary failure in name|getaddrinfo|Connection|ReadTimeout|timed out|ProxyError": (
         "The package index was not reached: check the network or the proxy (HTTPS_PROXY), or name a mirror "
-        "with `pip config set global.index-url ADDRESS`, and run the same command again.",
+        "with `pip config set global.index-url ADDRESS`, and run the same command again."
     ),
-    (
-        ("No matching distribution", "Could not find a version"),
-        "The package index has no such version for this Python: use Python 3.11, or another index or mirror.",
+    "No matching distribution|Could not find a version": (
+        "The package index has no such version for this Python: use Python 3.11, or another index or mirror."
     ),
-)
-
+}
 
 # glibc gives tensors of a few MB back to Linux whenever they are freed, and a step then pays for fresh pages
 # hundreds of times. Other systems' allocators keep them by themselves, and read no such names.
@@ -84,13 +77,9 @@ def memory_settings(environ: Mapping[str, str] = os.environ, platform: str = sys
     Empty where the settings apply, the user chose others, or the system (``platform`` as in `sys.platform`)
     needs none. They count only when a process starts: setting them later changes nothing.
     """
-    missing = [name for name in _KEEP_MEMORY if name not in environ]
-    if platform != "linux" or not missing:
-        return ""
-    return (
-        f"{' and '.join(missing)} were not set when this process started: freed memory goes back to Linux at "
-        "once, and a frame takes longer on the CPU"
-    )
+    missing = " and ".join(name for name in _KEEP_MEMORY if name not in environ)
+    loss = "freed memory goes back to Linux at once, and a frame takes longer on the CPU"
+    return f"{missing} not set when this process started: {loss}" if missing and platform == "linux" else ""
 
 
 def this_shell(environ: Mapping[str, str] = os.environ, windows: bool = sys.platform == "win32") -> Shell:
@@ -180,6 +169,9 @@ class Progress:
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 
 
+_TEXT: dict[str, Any] = {"stdin": subprocess.DEVNULL, "encoding": "utf-8", "errors": "replace"}
+
+
 def capture(
     command: Sequence[str],
     timeout: float | None = None,
@@ -194,16 +186,9 @@ def capture(
         OSError: It cannot be started.
         subprocess.TimeoutExpired: It was stopped after ``timeout`` seconds.
     """
+    env = child_environment() if env is None else env
     return subprocess.run(
-        command,
-        cwd=cwd,
-        env=child_environment() if env is None else env,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=timeout,
-        check=False,
+        command, cwd=cwd, env=env, timeout=timeout, capture_output=True, check=False, **_TEXT
     )
 
 
@@ -214,55 +199,39 @@ def run_step(
     cwd: Path | None = None,
     show: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Run one command to its end, its output kept in a log.
+    """Run one command to its end without a shell, its line and its output added to a log in UTF-8.
 
-    Args:
-        what: The step in words, for the message, such as ``"Installing torch"``.
-        command: Program and arguments; no shell is involved.
-        log: UTF-8 file that the command line and its output are added to.
-        cwd: Folder to run in.
-        show: Called with every line of output as it comes.
+    ``what`` names the step in words, such as ``"Installing torch"``; ``show`` is called with every line of
+    output as it comes.
 
     Raises:
         SetupError: The command cannot be started or ends with another status than 0; the message holds the
             command, the end of its output and what to try.
     """
-    tail: list[str] = []
+    progress = Progress()
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
     with log.open("a", encoding="utf-8") as file:
         file.write(f"\n$ {printable(command)}\n")
+        output: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **_TEXT}
         try:
-            process = subprocess.Popen(
-                command,
-                cwd=cwd,
-                env=child_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                encoding="utf-8",
-                errors="replace",
-            )
+            process = subprocess.Popen(command, cwd=cwd, env=child_environment(), **output)
         except OSError as error:
             problem = f"{what} failed: {command[0]} cannot be started ({error.strerror or error})."
             raise SetupError(problem, fix=advice(str(error))) from error
         with process:
-            assert process.stdout is not None
-            progress = Progress()
-            for line in process.stdout:
-                if (text := progress(line.rstrip(), time.monotonic())) is None:
-                    continue
-                file.write(f"{text}\n")
-                tail = [*tail, text][-_TAIL_LINES:]
-                show(text)
+            for line in process.stdout or ():
+                if (text := progress(line.rstrip(), time.monotonic())) is not None:
+                    file.write(f"{text}\n")
+                    tail.append(text)
+                    show(text)
     if process.returncode:
-        output = "\n".join(f"    {line}" for line in tail)
-        raise SetupError(
-            f"{what} failed (exit status {process.returncode}).\n  Command: {printable(command)}\n"
-            f"  The end of its output (all of it is in {log}):\n{output}\n",
-            fix=advice("\n".join(tail)),
-        )
+        problem = f"{what} failed (exit status {process.returncode}).\n  Command: {printable(command)}\n"
+        problem += f"  The end of its output (all of it is in {log}):\n"
+        problem += "".join(f"    {line}\n" for line in tail)
+        raise SetupError(problem, fix=advice("\n".join(tail)))
 
 
 def advice(output: str) -> str:
     """What to try, judged by the end of a failed command's output."""
-    known = (fix for signs, fix in _ADVICE if any(sign in output for sign in signs))
+    known = (fix for pattern, fix in _ADVICE.items() if re.search(pattern, output))
     return next(known, "Read the output above; what is done stays: run the same command again to continue.")
