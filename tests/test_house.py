@@ -263,8 +263,10 @@ def test_nothing_but_the_player_loads_a_front_end_merely_by_being_imported():
 
 BARE = (
     *("cells", "commands", "gpu", "parameters", "report", "batch.headless"),
-    *("machine.doctor", "machine.facts", "machine.interpreter", "machine.judge", "machine.redact"),
-    *("torch_build.builds", "torch_build.deps", "torch_build.probe"),
+    *("machine.doctor", "machine.doctor_checks", "machine.doctor_facts", "machine.facts"),
+    *("machine.interpreter", "machine.judge", "machine.redact", "assets"),
+    *("torch_build.builds", "torch_build.deps", "torch_build.install", "torch_build.judge"),
+    "torch_build.probe",
 )
 
 
