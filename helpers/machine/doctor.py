@@ -1,7 +1,6 @@
 """`python runbook.py doctor`: everything that can stand between a machine and a played world, judged.
 
-Reads facts (`facts`, `doctor_facts`), lets every room judge its own (`judge`, `doctor_checks`), and reports;
-what leaves this module is redacted. Standard library only.
+Reads facts (`facts`, `doctor_facts`), lets `judge` and `doctor_checks` judge them, and reports, redacted.
 """
 
 import argparse

@@ -1,7 +1,6 @@
 """The doctor's judgements of slow facts: environment, torch, packages, network and a world's files.
 
-Facts go in (`doctor_facts`), checks come out; only the first bytes of a world's files are read here. Standard
-library only.
+Facts go in (`doctor_facts`), checks come out; only the first bytes of a world's files are read here.
 """
 
 import re
@@ -23,10 +22,8 @@ from helpers.torch_build.builds import Choice, weigh
 from helpers.torch_build.probe import TorchReport, cuda_of, installed_version
 from helpers.worlds import KINDS, World
 
-ENVIRONMENT = Subject("environment", ".venv, complete, of runbook.py", "it keeps other Pythons' packages out")
-PIP = Subject(
-    "pip", "pip 25.2 or newer", "older ones restart broken downloads; under 25.0.1 they misread UTF-8"
-)
+ENVIRONMENT = Subject("environment", "a complete .venv of runbook.py", "it keeps other Pythons' packages out")
+PIP = Subject("pip", "pip 25.2 or newer", "older: broken downloads restart; under 25.0.1, UTF-8 is misread")
 PIP_CHECK = Subject("pip_check", "no package lacks what it needs", "broken packages fail later, less clearly")
 INDEX = Subject("index", "the package index answers", "setup fetches packages from it")
 TORCH_INDEX = Subject("torch_index", "PyTorch's index answers", "only it has the builds of torch for a GPU")
@@ -37,9 +34,7 @@ CHECKPOINT_FORM = Subject(
     "a .pth file, or a folder with model_state_dict.pt and state.pt: both load",
     "the published loader expects folders and the hub has files: NotADirectoryError means this",
 )
-CHECKSUMS = Subject(
-    "checksums", "files as they were when fetched", "a damaged file plays nonsense or nothing"
-)
+CHECKSUMS = Subject("checksums", "files as they were when fetched", "damaged files play nonsense or nothing")
 ENCODER = Subject("encoder", "H.264 is written and read back", "else 05_infer saves no MP4, but GIF and PNG")
 OUTPUTS = Subject("outputs", "outputs can be written to", "every run leaves its pictures and records there")
 
@@ -147,10 +142,8 @@ def judge_hub(answer: Answer, world: World, machine: Machine) -> Check:
     return _judge_answer(HUB, answer, machine, f"or take a mirror: {mirror}", needed)
 
 
-def _judge_answer(
-    subject: Subject, answer: Answer, machine: Machine, otherwise: str, needed: str = ""
-) -> Check:
-    """Whether an address answers as it should; ``otherwise`` and ``needed`` end and begin what to do."""
+def _judge_answer(subject: Subject, answer: Answer, machine: Machine, other: str, needed: str = "") -> Check:
+    """Whether an address answers as it should; ``needed`` and ``other`` begin and end what to do."""
     if answer.status is None:
         text = f"{answer.url} does not answer ({answer.problem})"
     elif answer.status in (401, 403, 407, 451, 511) or answer.status >= 500:
@@ -160,7 +153,7 @@ def _judge_answer(
     else:
         return subject.ok(f"{answer.url} answers")
     proxy = set_line("HTTPS_PROXY", "http://HOST:PORT", machine.terminal)
-    fix = f"Sign in to the network, or name its proxy: {proxy}; {otherwise}"
+    fix = f"Sign in to the network, or name its proxy: {proxy}; {other}"
     if "CERTIFICATE" in answer.problem.upper():
         certificate = set_line("PIP_CERT", "FILE", machine.terminal)
         fix = f"Your network re-signs connections: ask for its certificate and run: {certificate}"
@@ -175,9 +168,7 @@ def _organisation(address: str) -> list[str]:
 def judge_dataset(world: World, root: Path, machine: Machine) -> Check:
     """Whether a world's h5 is there, by its name and first bytes; ``checksums`` reads it."""
     path = (root / "helpers" / "demo" if world.embedded else root / "data") / world.dataset_file
-    dataset = Subject(
-        "dataset_h5", f"{path.name} in {path.parent.name}", "a rollout begins with frames from it"
-    )
+    dataset = Subject("dataset_h5", f"{path.name} in {path.parent.name}", "rollouts begin with its frames")
     if not path.is_file():
         problem = f"{path.name} is not in {path.parent}"
     elif not (problem := _form_problem(path, b"\x89HDF\r\n\x1a\n", "no HDF5 file")):
@@ -240,10 +231,8 @@ def judge_encoder(done: "subprocess.CompletedProcess[str]", machine: Machine) ->
     if codec == "h264":
         return ENCODER.ok("an MP4 was written and its frames were counted")
     text = note or (done.stderr.strip().splitlines() or ["no output"])[-1]
-    again = f"{machine.venv_python} -m pip install --force-reinstall --no-deps av"
-    return ENCODER.warn(
-        text, f"Look at frames/*.png or rollout.gif in the run's folder; to fix it run: {again}"
-    )
+    fix = f"to fix it run: {machine.venv_python} -m pip install --force-reinstall --no-deps av"
+    return ENCODER.warn(text, f"Look at frames/*.png or rollout.gif in the run's folder; {fix}")
 
 
 def judge_outputs(machine: Machine) -> Check:

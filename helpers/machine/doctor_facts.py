@@ -1,7 +1,6 @@
 """Facts that take time or another program: the environment, the network, torch, a world's files.
 
-They are read side by side, and what does not answer in time is a fact, too. Standard library only: where
-there is no environment yet, what needs one is left out.
+They are read side by side, and what does not answer in time is a fact, too.
 """
 
 import configparser
@@ -82,10 +81,7 @@ class Answer:
 def slow_facts(
     environment: Environment, machine: Machine, world: World, root: Path, seconds: float
 ) -> dict[str, Any]:
-    """The facts that take time, by the ids of their checks; see `gather`.
-
-    What has to run inside the environment is left out where there is none.
-    """
+    """The facts by the ids of their checks, as of `gather`; fewer where no environment is set up."""
     hub = machine.environ.get("HF_ENDPOINT") or HUB
     tasks: dict[str, Callable[[], Any]] = {
         "gpu": lambda: read_nvidia_smi(seconds),
@@ -152,10 +148,9 @@ def find_environment(root: Path) -> Environment:
             return Environment(None, None)
         return Environment(sys.executable, this_packages(), own=False, complete=True)
     values = dict(re.findall(r"^\s*([\w-]+)\s*=\s*(.*?)\s*$", text, re.MULTILINE))
-    try:
+    complete = False
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         complete = bool(json.loads((venv / "runbook.json").read_text(encoding="utf-8")).get("key"))
-    except (OSError, ValueError, AttributeError):
-        complete = False
     version = values.get("version") or values.get("version_info") or ""
     home, program = values.get("home", ""), str(python) if python.exists() else None
     return Environment(program, site_packages(venv), True, version, home, Path(home).is_dir(), complete)

@@ -1,7 +1,6 @@
-"""Facts about this machine, for `judge` to judge. Reads only, and leaves no trace. Standard library only.
+"""Facts about this machine, for `judge` to judge. Reads only, and leaves no trace.
 
-What only Windows has is read here and nowhere else; on other systems its facts are empty, and a test can
-fill them in.
+What only Windows has is read here and nowhere else; on other systems those facts are empty.
 """
 
 import contextlib
@@ -124,16 +123,13 @@ def read_machine(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> 
         console=getattr(sys.stdout, "encoding", None) or "unknown",
         # Python 3.10 has no getencoding, and from 3.11 on the other one warns.
         locale=getattr(locale, "getencoding", lambda: locale.getpreferredencoding(False))(),
-        places=tuple(
-            Place(name, str(path), free_bytes(path), write_problem(path))
-            for name, path in places(root, environ).items()
-        ),
+        places=places(root, environ),
         **_windows_facts(),
     )
 
 
-def places(root: Path, environ: Mapping[str, str]) -> dict[str, Path]:
-    """The folders that a setup, a download or a run writes to, by what is written there."""
+def places(root: Path, environ: Mapping[str, str]) -> tuple[Place, ...]:
+    """The folders that a setup, a download or a run writes to, named by what is written there."""
     home = Path("~").expanduser()
     cache = Path(environ.get("XDG_CACHE_HOME", home / ".cache"))
     pip_cache = cache / "pip"
@@ -141,13 +137,16 @@ def places(root: Path, environ: Mapping[str, str]) -> dict[str, Path]:
         pip_cache = Path(environ.get("LOCALAPPDATA", home / "AppData" / "Local")) / "pip" / "Cache"
     elif sys.platform == "darwin":
         pip_cache = home / "Library" / "Caches" / "pip"
-    return {
+    folders = {
         "project": root,
         "outputs": root / "outputs",
         "temporary": Path(tempfile.gettempdir()),
         "pip_cache": Path(environ.get("PIP_CACHE_DIR") or pip_cache),
         "hub_cache": Path(environ.get("HF_HOME") or cache / "huggingface"),
     }
+    return tuple(
+        Place(name, str(path), free_bytes(path), write_problem(path)) for name, path in folders.items()
+    )
 
 
 def _existing(path: Path) -> Path:

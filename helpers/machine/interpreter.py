@@ -54,13 +54,11 @@ def judge(python: Interpreter, root: Path) -> list[Check]:
     Any environment that works is accepted; ``runbook.py`` keeps the one of ``root``, ``.venv``, in order.
     """
     lab = f"`{runbook_line('lab')}` (in {root})"
+    memory = MEMORY.ok("this process's memory settings apply, or its system needs none")
     user_packages = USER_PACKAGES.ok("packages in the user's home are left alone")
     if not python.no_user_site:
-        user_packages = USER_PACKAGES.warn(
-            "packages in the user's home are visible here and may hide the environment's",
-            f"Start JupyterLab with {lab}, which leaves them alone.",
-        )
-    memory = MEMORY.ok("this process's memory settings apply, or its system needs none")
+        text = "packages in the user's home are visible here and may hide the environment's"
+        user_packages = USER_PACKAGES.warn(text, f"Start JupyterLab with {lab}, which leaves them alone.")
     return [
         Check("kernel", "ok", f"Python {sys.version.split()[0]} at {python.executable}"),
         _judge_environment(python, root, f"Close JupyterLab and start it with {lab}, which uses .venv."),

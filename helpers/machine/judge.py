@@ -39,15 +39,11 @@ NEW_PYTHON = f"Install 64-bit Python 3.11 from python.org (any of {PYTHON_RANGE}
 """What to do about a Python that does not fit."""
 
 PYTHON = Subject("python", f"Python {PYTHON_RANGE}, 64 bits", "torch and others are built for these only")
-STORE_PYTHON = Subject(
-    "store_python", "a Python from python.org", "the Store's starts none or redirects files"
-)
+STORE_PYTHON = Subject("store_python", "one from python.org", "the Store's starts none or redirects files")
 CONDA = Subject("conda", "no conda environment active", "conda puts its own libraries in front of torch's")
-PROCESSOR = Subject("processor", "x86-64, or Apple silicon on a Mac", "torch has builds for no other here")
+PROCESSOR = Subject("processor", "x86-64, or Apple silicon", "torch is built for these, for CUDA on x86-64")
 FOLDER = Subject(
-    "folder",
-    "a folder on this computer's own disk that nothing synchronises",
-    "an environment has 30,000 files: synchronising locks them while they are installed",
+    "folder", "this computer's own disk, not synchronised", "synchronising locks 30,000 files during setup"
 )
 LONG_PATHS = Subject("long_paths", "on", "with it off, paths over 260 characters cannot be installed")
 MEMORY = Subject("memory", "8 GiB, at least 2", "torch, a suite and JupyterLab are held in it")
@@ -62,14 +58,10 @@ VC_RUNTIME = Subject(
     'without it `import torch` ends in "DLL load failed" or "WinError 126"',
 )
 CONSOLE = Subject("console", "UTF-8", "others show ??? for what they lack; files are always UTF-8 here")
-CUDA = Subject(
-    "variables_cuda", "CUDA_VISIBLE_DEVICES not set", "it hides GPUs: is_available() is then False"
-)
+CUDA = Subject("variables_cuda", "CUDA_VISIBLE_DEVICES not set", "it hides GPUs: is_available() is False")
 PROXIES = Subject("variables_proxy", "none, or your network's own", "every download goes through it")
 GPU = Subject("gpu", "an NVIDIA GPU with 4 GiB or more", "the CPU works as well, many times slower")
-GPU_MODE = Subject(
-    "gpu_mode", "no MIG", "of a split GPU torch sees one instance only; TCC and WDDM both work"
-)
+GPU_MODE = Subject("gpu_mode", "no MIG", "torch sees one part of a split GPU only; TCC and WDDM both work")
 NVML = Subject("nvml", "NVML answers where there is a GPU", "it records what the GPU does during a run")
 
 
@@ -247,8 +239,7 @@ _HARMFUL = {
     "PYTHONPATH": "leads to packages of another place",
     "PYTHONHOME": "leads to another Python's library",
     "PYTHONSTARTUP": "runs code in every interactive Python",
-    "PIP_TARGET": "installs outside the environment",
-    "PIP_PREFIX": "installs outside the environment",
+    **dict.fromkeys(("PIP_TARGET", "PIP_PREFIX"), "installs outside the environment"),
     "PIP_USER": "installs into the user's home",
     "PIP_NO_INDEX": "lets pip fetch nothing",
     "PIP_NO_DEPS": "leaves out what packages need",
@@ -256,8 +247,7 @@ _HARMFUL = {
     "PIP_PRE": "takes unfinished versions",
     "PIP_CONSTRAINT": "may forbid the versions wanted here",
     "PIP_REQUIRE_HASHES": "refuses whatever has no hash",
-    "HF_HUB_OFFLINE": "lets the hub's client fetch nothing",
-    "TRANSFORMERS_OFFLINE": "lets the hub's client fetch nothing",
+    **dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"), "lets the hub's client fetch nothing"),
 }
 # Variables by how their names begin, and what they do.
 _GROUPS = {

@@ -1,7 +1,4 @@
-"""Hides what a report must not carry to a stranger: who the user is, and what opens their accounts.
-
-Standard library only, and pure: `Private` says what is private, `redact` takes it out of a text.
-"""
+"""Hides what a report must not carry to a stranger: who the user is, and what opens their accounts."""
 
 import getpass
 import json

@@ -61,9 +61,7 @@ class TorchBuild:
     torch: str  # version without its local part, such as "2.13.0"
     tag: str  # "cpu", "cu126", "cu128", "cu129" or "cu130"
     reason: str
-    local: bool = (
-        True  # whether the index marks the version with its tag (2.13.0+cpu); macOS wheels have none
-    )
+    local: bool = True  # whether the index marks the version with its tag (2.13.0+cpu); not for macOS
     index: str = INDEX  # where the indexes of all tags are; empty for wherever pip is configured to look
 
     @property
@@ -242,12 +240,10 @@ def _order(lock: str, gpu: bool) -> list[tuple[str, str]]:
 
 def _weigh(target: Target, torch: str, tag: str, capabilities: Sequence[str]) -> Candidate:
     """Whether one build fits a machine with GPUs of these capabilities, and why or why not."""
-    problems = []
-    if problem := _python_problem(torch, target.python):
-        problems.append(problem)
+    problems = [_python_problem(torch, target.python)]
     if tag == "cpu":
         why = "asked for" if target.has_gpu else "no NVIDIA GPU"
-        return Candidate(torch, tag, not problems, "; ".join(problems) or f"The CPU build: {why}.")
+        return Candidate(torch, tag, not problems[0], problems[0] or f"The CPU build: {why}.")
     built = _RELEASES[torch][tag]
     codes = {capability: _code_for(capability, built) for capability in capabilities}
     missing = [capability for capability, code in codes.items() if code is None]
@@ -257,8 +253,8 @@ def _weigh(target: Target, torch: str, tag: str, capabilities: Sequence[str]) ->
     floor = _floor(target, tag)
     if target.driver is None or _version(target.driver) < _version(floor):
         problems.append(f"needs driver {floor} or newer, not {target.driver or 'none'}")
-    if problems:
-        return Candidate(torch, tag, False, "; ".join(problems))
+    if why_not := "; ".join(filter(None, problems)):
+        return Candidate(torch, tag, False, why_not)
     runs = " and ".join(f"{code} code for capability {capability}" for capability, code in codes.items())
     return Candidate(torch, tag, True, f"It has {runs}, and driver {target.driver} is at least {floor}.")
 
@@ -272,10 +268,9 @@ def _refusal(target: Target, order: Sequence[tuple[str, str]], lock: str) -> Tor
     if not target.capabilities:
         floor = _floor(target, "cu126")
         newer = target.driver is not None and _version(target.driver) >= _version(floor)
+        driver = "the newest driver" if newer else f"driver {floor} or newer"
         what = f"Driver {target.driver} does not say what compute capability the GPU has."
-        return TorchBuildError(
-            what, fix=install.format("the newest driver" if newer else f"driver {floor} or newer")
-        )
+        return TorchBuildError(what, fix=install.format(driver))
     able = {
         capability: [tag for torch, tag in order if _code_for(capability, _RELEASES[torch].get(tag, ()))]
         for capability in target.capabilities
@@ -296,9 +291,7 @@ def _python_problem(torch: str, python: str) -> str:
     """Why a torch version does not go with a Python; empty if it does."""
     oldest, newest = _PYTHONS_OF_2_8 if torch == "2.8.0" else _PYTHONS
     fits = _version(oldest) <= _version(python)[:2] <= _version(newest)
-    return (
-        "" if fits else f"torch {torch} has builds for Python {oldest} to {newest}, none for Python {python}"
-    )
+    return "" if fits else f"torch {torch} is built for Python {oldest} to {newest}, not for Python {python}"
 
 
 def _code_for(capability: str, built: Iterable[str]) -> str | None:

@@ -40,13 +40,10 @@ def pinned_here(requirements: str, environment: Mapping[str, str] | None = None)
     """
     from packaging.requirements import Requirement
 
-    pinned = {}
-    for line in requirements.splitlines():
-        if line.strip() and not line.startswith("#"):
-            requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate(dict(environment or {})):
-                pinned[requirement.name] = next(iter(requirement.specifier)).version
-    return pinned
+    lines = (line for line in requirements.splitlines() if line.strip() and not line.startswith("#"))
+    here = dict(environment or {})
+    pins = [pin for pin in map(Requirement, lines) if pin.marker is None or pin.marker.evaluate(here)]
+    return {pin.name: next(iter(pin.specifier)).version for pin in pins}
 
 
 def differences(pinned: Mapping[str, str], installed: Mapping[str, str]) -> list[Difference]:

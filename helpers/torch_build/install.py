@@ -10,18 +10,8 @@ from pathlib import Path
 
 from helpers.commands import run_step, runbook_line
 from helpers.errors import SetupError, TorchBuildError
+from helpers.torch_build import probe
 from helpers.torch_build.builds import Choice, TorchBuild
-from helpers.torch_build.probe import (
-    CONSTRAINT_NAME,
-    installed_version,
-    libraries,
-    libraries_of,
-    remove_packages,
-    remove_remains,
-    remove_torch,
-    this_packages,
-    verify,
-)
 
 _NEWER_DRIVER = (
     "Install the newest driver from nvidia.com/drivers, restart, and run the same command again; or take the "
@@ -30,18 +20,13 @@ _NEWER_DRIVER = (
 
 
 def install_if(wanted: bool, choice: Choice, log: Path) -> None:
-    """Install the best build that works into this Python's environment, if ``wanted``; see :func:`install`.
-
-    Raises:
-        TorchBuildError: No build fits, or none of those that fit works.
-        SetupError: What is left of another torch cannot be removed.
-    """
+    """Install the best build that works beside this Python, if ``wanted``; errors as of :func:`install`."""
     if not wanted:
         return
     if isinstance(choice.outcome, TorchBuildError):
         raise choice.outcome
-    constraint = log.parent / CONSTRAINT_NAME
-    install(with_fallback(choice.fitting), sys.executable, this_packages(), log, constraint, print)
+    constraint = log.parent / probe.CONSTRAINT_NAME
+    install(with_fallback(choice.fitting), sys.executable, probe.this_packages(), log, constraint, print)
 
 
 def install(
@@ -67,24 +52,24 @@ def install(
         say: Called with every line of progress.
 
     Raises:
-        TorchBuildError: No build could be installed and works; the message says what was wrong with each.
+        TorchBuildError: No build fits, or none that fits works; the message says what was wrong with each.
         SetupError: A file of another torch cannot be removed.
     """
     failures: list[str] = []
     fixes: list[str] = []
     for build in builds:
-        remove_remains(packages)
-        before, libraries_before = installed_version(packages), libraries(packages)
-        old = libraries_of(packages, before)
+        probe.remove_remains(packages)
+        before, libraries_before = probe.installed_version(packages), probe.libraries(packages)
+        old = probe.libraries_of(packages, before)
         say(f"Trying {build.requirement}. {build.reason}")
         try:
             if not _is_there(build, before):
                 # pip can print how far a download is from 24.1 on.
-                pip = tuple(map(int, re.findall(r"\d+", installed_version(packages, "pip") or "0")[:2]))
+                pip = tuple(map(int, re.findall(r"\d+", probe.installed_version(packages, "pip") or "0")[:2]))
                 numbers = ("--progress-bar", "raw") if pip >= (24, 1) else ()
                 command = build.install_command(python, *numbers)
                 run_step(f"Installing {build.requirement}", command, log, show=say)
-            report = verify(python)
+            report = probe.verify(python)
             # A kernel on the CPU is enough even for a CUDA build: that it sees no GPU at all (a driver that
             # does not answer, CUDA_VISIBLE_DEVICES) is no build's fault, and another one would see none
             # either. What is asked for as a CPU build may come from an index that has CUDA builds only,
@@ -96,8 +81,8 @@ def install(
             problem = " ".join(dict.fromkeys((lines[0], lines[-1])))  # the sentence and pip's last line
             fixes.append(error.fix)
         if not problem:
-            now = installed_version(packages) or report.version
-            remove_packages(python, old - libraries_of(packages, now), log)
+            now = probe.installed_version(packages) or report.version
+            probe.remove_packages(python, old - probe.libraries_of(packages, now), log)
             constraint.write_text(f"torch=={now}\n", encoding="utf-8")
             say(f"torch {now} computes on {'the GPU' if report.kernel == 'cuda' else 'the CPU'}.")
             if build.tag != "cpu" and not report.available:
@@ -105,11 +90,11 @@ def install(
             return build
         failures.append(f"{build.requirement}: {problem}")
         say(f"That one does not work here. {failures[-1]}")
-        if installed_version(packages) != before or _is_there(build, before):
-            remove_torch(python, packages, log)
-        remove_packages(python, libraries(packages) - libraries_before, log)
-    remove_remains(packages)
-    left = installed_version(packages)
+        if probe.installed_version(packages) != before or _is_there(build, before):
+            probe.remove_torch(python, packages, log)
+        probe.remove_packages(python, probe.libraries(packages) - libraries_before, log)
+    probe.remove_remains(packages)
+    left = probe.installed_version(packages)
     now = f"torch {left}, which was there, still is." if left else "No torch is installed now."
     raise TorchBuildError(
         f"None of the builds that fit could be made to work. {now}\n  " + "\n  ".join(failures),

@@ -7,9 +7,7 @@ from helpers.torch_build.builds import Choice, has_defect, serves
 from helpers.torch_build.probe import TorchReport, verify
 
 CHOICE = Subject(
-    "torch_choice",
-    "a build of torch that fits GPU, driver and Python",
-    "a build needs a driver that is new enough and code for the GPU; either alone is not enough",
+    "torch_choice", "a build for GPU, driver and Python", "it needs code for the GPU and a new enough driver"
 )
 BUILD = Subject(
     "torch_build",
@@ -19,9 +17,7 @@ BUILD = Subject(
 INSTALLED = Subject("torch_installed", "a torch that imports", "everything after step 2 computes with torch")
 GPU_USE = Subject("torch_gpu", "is_available()=True with an NVIDIA GPU", "the CPU is many times slower")
 KERNEL = Subject(
-    "torch_kernel",
-    "a matrix product in a fresh process, exact",
-    "is_available() is True even where the build has no code for the GPU: only a kernel proves it",
+    "torch_kernel", "an exact matrix product in a fresh process", "is_available() is no proof of GPU code"
 )
 
 

@@ -93,7 +93,7 @@ def verify(python: str = sys.executable, timeout: float = 300) -> TorchReport:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         return TorchReport(error=f"The fresh process ended with status {done.returncode}: {last}")
     lists = {name: tuple(report.get(name, ())) for name in ("architectures", "failing")}
-    return TorchReport(**(report | lists))
+    return TorchReport(**report | lists)
 
 
 def site_packages(environment: Path) -> Path | None:
@@ -148,10 +148,8 @@ def remove_remains(packages: Path | None) -> None:
     Raises:
         SetupError: A file cannot be removed: another program holds it.
     """
-    if packages is None or not packages.is_dir():
-        return
     whole = installed_version(packages) is not None
-    for path in sorted(packages.iterdir()):
+    for path in sorted(packages.iterdir()) if packages and packages.is_dir() else ():
         if _STASHED.fullmatch(path.name) or (not whole and _TORCH_FOLDERS.fullmatch(path.name)):
             try:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
