@@ -39,13 +39,18 @@ SLOW = (
     "test_sweep",
     "test_runbook",
     "test_notebooks",
+    "test_replay",
+    "test_compiled",
     "test_browser",
 )
 """Modules that start programs, kernels or long rollouts; what a quick test can find is found before them."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run fast tests first."""
+    """Run fast tests first, and let ``-m "not slow"`` run nothing else."""
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker("slow")
     items.sort(key=lambda item: SLOW.index(item.path.stem) + 1 if item.path.stem in SLOW else 0)
 
 
