@@ -5,14 +5,7 @@ from pathlib import Path
 
 
 def impostor(path: Path) -> str:
-    """What failed downloads leave under a file's name, if ``path`` is one of these.
-
-    Args:
-        path: A file that should be an h5 or a checkpoint.
-
-    Returns:
-        ``"an HTML page"``, ``"a Git-LFS pointer"`` or ``"an empty file"``; ``""`` if it is none of them.
-    """
+    """What a failed download left under a file's name, such as ``"an HTML page"``; ``""`` if it is none."""
     with path.open("rb") as file:
         return impostor_head(file.read(512))
 

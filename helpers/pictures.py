@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageSequence
 
 from helpers.errors import OutputError
 from helpers.run_folder import writing
@@ -20,29 +20,18 @@ _GAP = 6
 
 @dataclass(frozen=True)
 class VideoResult:
-    """A video that was written, opened again and counted.
+    """A video that was written, opened again and counted."""
 
-    Args:
-        path: The file; a .gif where H.264 could not be written.
-        codec: ``"h264"`` or ``"gif"``.
-        frames: Number of frames in it.
-        note: Empty, or why it is no MP4.
-    """
-
-    path: Path
-    codec: str
-    frames: int
-    note: str = ""
+    path: Path  # a .gif where H.264 could not be written
+    codec: str  # "h264" or "gif"
+    frames: int  # number of frames in it
+    note: str = ""  # why it is no MP4
 
 
 def to_uint8(frames: Any) -> np.ndarray:
-    """Pixels of model frames; values outside [-1, 1], which decoders do give, are clamped.
+    """Pixels, uint8 ``[..., H, W, 3]``, of model frames: float ``[..., 3, H, W]``, an array or a CPU tensor.
 
-    Args:
-        frames: float ``[..., 3, H, W]`` in about [-1, 1]: an array, or a tensor on the CPU.
-
-    Returns:
-        uint8 ``[..., H, W, 3]``.
+    Values outside [-1, 1], which decoders do give, are clamped.
     """
     values = np.asarray(frames, dtype=np.float32)
     pixels = np.rint((np.clip(values, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
@@ -62,16 +51,7 @@ def png(image: Image.Image) -> bytes:
 
 
 def write_pngs(frames: np.ndarray, folder: Path, scale: int = 1) -> list[Path]:
-    """Write every frame as a file: ``folder/frame_0000.png`` and so on.
-
-    Args:
-        frames: uint8 ``[T, H, W, 3]``.
-        folder: Created if it is not there.
-        scale: Enlargement.
-
-    Raises:
-        OutputError: A file cannot be written.
-    """
+    """Write frames, uint8 ``[T, H, W, 3]``, as ``folder/frame_0000.png`` and so on, or an `OutputError`."""
     paths = [folder / f"frame_{number:04d}.png" for number in range(len(frames))]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,26 +69,24 @@ def contact_sheet(
 ) -> Image.Image:
     """A picture of all frames: one row per sequence, one column per frame, captions over the columns.
 
-    Sequences longer than ``columns`` continue in bands below.
-
     Args:
         rows: Label and frames per row: uint8 ``[T, H, W, 3]``, all of one shape.
-        captions: One text per column, such as ``"action 3"``; T of them.
+        captions: T texts, such as ``"action 3"``.
         given: Number of first columns that were not generated: framed, and captioned "given".
         scale: Enlargement.
-        columns: Frames in a band.
+        columns: Frames in a band; longer sequences continue in bands below.
     """
     frames = [upscale(sequence, scale) for _, sequence in rows]
     total, height, width = frames[0].shape[:3]
     font_size = max(11, min(15, width // 9))
     font = ImageFont.load_default(font_size)
     heads = ["given"] * given + list(captions[given:])
-    cell = max(width, *(_text_width(font, text) for text in heads)) + _GAP
-    margin = max(_text_width(font, label) for label, _ in rows) + 3 * _GAP
+    cell = max(width, *(int(font.getlength(text)) + 1 for text in heads)) + _GAP
+    margin = int(max(font.getlength(label) for label, _ in rows)) + 1 + 3 * _GAP
     head = font_size + _GAP
     band = head + len(rows) * (height + _GAP) + 2 * _GAP
-    bands = -(-total // columns)
-    sheet = Image.new("RGB", (margin + min(total, columns) * cell + _GAP, bands * band), _PAPER)
+    size = margin + min(total, columns) * cell + _GAP, -(-total // columns) * band
+    sheet = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(sheet)
     for column in range(total):
         ink = _MARK if column < given else _INK
@@ -120,10 +98,9 @@ def contact_sheet(
             sheet.paste(Image.fromarray(sequence[column]), (left, y))
             if column < given:
                 draw.rectangle((left - 2, y - 2, left + width + 1, y + height + 1), outline=_MARK, width=2)
-    for start in range(bands):
-        for row, (label, _) in enumerate(rows):
-            y = start * band + _GAP + head + row * (height + _GAP) + height / 2
-            draw.text((margin - 2 * _GAP, y), label, fill=_FAINT, font=font, anchor="rm")
+            if left == margin:
+                place = margin - 2 * _GAP, y + height / 2
+                draw.text(place, rows[row][0], fill=_FAINT, font=font, anchor="rm")
     return sheet
 
 
@@ -146,20 +123,20 @@ def write_video(
     height, width = large.shape[1:3]
     large = np.pad(large, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     try:
-        _encode_h264(large, path, fps, codec)
-        counted = _count_frames(path)
-        if counted != len(frames):
-            raise ValueError(f"{counted} of {len(frames)} frames can be read back")
+        readable = _write_h264(large, path, fps, codec)
+        if readable != len(frames):
+            raise ValueError(f"{readable} of {len(frames)} frames can be read back")
     # ImportError: Windows may refuse PyAV's libraries. PyAV's own errors are OSErrors and ValueErrors.
     except (ImportError, OSError, ValueError) as error:
         with contextlib.suppress(OSError):  # Windows keeps a file that a player holds open
             path.unlink(missing_ok=True)
         gif = write_gif(large, path.with_suffix(".gif"), fps)
         return VideoResult(gif, "gif", len(frames), f"No MP4 was written ({error}); a GIF was.")
-    return VideoResult(path, "h264", counted)
+    return VideoResult(path, "h264", readable)
 
 
-def _encode_h264(frames: np.ndarray, path: Path, fps: float, codec: str) -> None:
+def _write_h264(frames: np.ndarray, path: Path, fps: float, codec: str) -> int:
+    """Write an MP4; how many frames can be read back from it."""
     import av
 
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
@@ -172,22 +149,14 @@ def _encode_h264(frames: np.ndarray, path: Path, fps: float, codec: str) -> None
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-
-
-def _count_frames(path: Path) -> int:
-    import av
-
     with av.open(str(path)) as container:
         return sum(1 for _ in container.decode(video=0))
 
 
 def write_gif(frames: np.ndarray, path: Path, fps: float) -> Path:
-    """Write frames, uint8 ``[T, H, W, 3]``, as a GIF and check its playing time.
+    """Write frames, uint8 ``[T, H, W, 3]``, as a GIF and check its playing time, or an `OutputError`.
 
     Time and not pictures are counted, since equal neighbours share a picture.
-
-    Raises:
-        OutputError: It cannot be written, or plays for another time than its frames take.
     """
     # GIF counts in hundredths of a second, and players slow down what is faster than 50 a second.
     milliseconds = max(20, round(100 / fps) * 10)
@@ -195,17 +164,9 @@ def write_gif(frames: np.ndarray, path: Path, fps: float) -> Path:
     with writing(path):
         first.save(path, save_all=True, append_images=others, duration=milliseconds, loop=0)
         with Image.open(path) as written:
-            played = 0
-            for number in range(getattr(written, "n_frames", 1)):
-                written.seek(number)
-                played += int(written.info.get("duration", milliseconds))
-    if played != milliseconds * len(frames):
-        raise OutputError(
-            f"{path} plays {played} ms, not the {milliseconds * len(frames)} ms of its {len(frames)} frames.",
-            fix="Look at the PNG files instead, and report this.",
-        )
+            pictures = ImageSequence.Iterator(written)
+            played = sum(int(picture.info.get("duration", milliseconds)) for picture in pictures)
+    if played != (due := milliseconds * len(frames)):
+        what = f"{path} plays {played} ms, not the {due} ms of its {len(frames)} frames."
+        raise OutputError(what, fix="Look at the PNG files instead, and report this.")
     return path
-
-
-def _text_width(font: Any, text: str) -> int:
-    return int(font.getlength(text)) + 1

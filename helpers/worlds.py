@@ -24,36 +24,20 @@ HUB = "https://huggingface.co"
 
 @dataclass(frozen=True)
 class World:
-    """One world: a dataset and the suite of checkpoints trained on it.
+    """One world: a dataset and the suite of checkpoints trained on it."""
 
-    Args:
-        name: Lower-case name, as in file and folder names: ``"pole_position"``.
-        title: Name for people: ``"Pole Position"``.
-        dataset_file: File name of the h5.
-        fps: Frames per second of its clips.
-        skip: Rows of the h5 from one frame of a clip to the next.
-        first_frame: First usable row (what comes before is a title screen).
-        dataset_repo: Dataset repository on the hub; None for the embedded world.
-        model_repo: Model repository on the hub, with one folder per suite; None for the embedded world.
-        steps: MaskGIT decoding steps a frame.
-        revision: Branch or commit of both repositories for the first fetch, which locks its commit.
-        checkpoints: Paths of the published checkpoints in the model repository, for mirrors that serve files
-            and cannot list them.
-        true_actions: Meanings of the dataset's true action ids, in their order; empty where it has none.
-    """
-
-    name: str
-    title: str
-    dataset_file: str
-    fps: int
-    skip: int
-    first_frame: int
-    dataset_repo: str | None
-    model_repo: str | None
-    steps: int = 10
-    revision: str = "main"
-    checkpoints: tuple[str, ...] = ()
-    true_actions: tuple[str, ...] = ()
+    name: str  # in lower case, as in file and folder names: "pole_position"
+    title: str  # for people: "Pole Position"
+    dataset_file: str  # file name of the h5
+    fps: int  # frames per second of its clips
+    skip: int  # rows of the h5 from one frame of a clip to the next
+    first_frame: int = 0  # first usable row: what comes before is a title screen
+    dataset_repo: str | None = None  # on the hub; None for the embedded world
+    model_repo: str | None = None  # on the hub, with one folder per suite; None for the embedded world
+    steps: int = 10  # MaskGIT decoding steps a frame
+    revision: str = "main"  # branch or commit of both repositories at the first fetch, which locks its commit
+    checkpoints: tuple[str, ...] = ()  # paths in the model repository, for mirrors that cannot list them
+    true_actions: tuple[str, ...] = ()  # meanings of the dataset's action ids, in order; () where it has none
 
     @property
     def embedded(self) -> bool:
@@ -62,20 +46,11 @@ class World:
 
 
 def _published(
-    name: str, title: str, fps: int, first_frame: int = 0, checkpoints: tuple[str, ...] = ()
+    name: str, title: str, fps: int = 15, first_frame: int = 0, checkpoints: tuple[str, ...] = ()
 ) -> World:
     """A world on the hub; all of them were recorded at 60 frames a second."""
-    return World(
-        name=name,
-        title=title,
-        dataset_file=f"{name}_frames.h5",
-        fps=fps,
-        skip=max(1, 60 // fps),
-        first_frame=first_frame,
-        dataset_repo="AlmondGod/tinyworlds",
-        model_repo="AlmondGod/tinyworlds-models",
-        checkpoints=checkpoints,
-    )
+    file, repos = f"{name}_frames.h5", ("AlmondGod/tinyworlds", "AlmondGod/tinyworlds-models")
+    return World(name, title, file, fps, max(1, 60 // fps), first_frame, *repos, checkpoints=checkpoints)
 
 
 def _keys(*keys: str) -> tuple[str, ...]:
@@ -84,52 +59,30 @@ def _keys(*keys: str) -> tuple[str, ...]:
     return tuple(" + ".join(names) or "nothing" for names in held)
 
 
+_SONIC = (
+    "sonic/sonic_video_tokenizer_step_27500_2025_09_17_06_20_26.pth",
+    "sonic/sonic_latent_actions_step_2500_2025_09_17_06_50_59.pth",
+    "sonic/sonic_dynamics_step_97500_2025_09_18_11_25_59.pth",
+)
+
 WORLDS: dict[str, World] = {
     entry.name: entry
     for entry in (
         # CoinRun is recorded one row a step, and every step is shown: fps is only how fast it plays.
         # More decoding steps are slower and no better: `python runbook.py presets`.
-        World(
-            "demo",
-            "CoinRun",
-            "clips.h5",
-            fps=15,
-            skip=1,
-            first_frame=0,
-            dataset_repo=None,
-            model_repo=None,
-            steps=1,
-            true_actions=_keys("left", "right", "jump"),
-        ),
-        _published(
-            "sonic",
-            "Sonic",
-            fps=15,
-            first_frame=100,
-            checkpoints=(
-                "sonic/sonic_video_tokenizer_step_27500_2025_09_17_06_20_26.pth",
-                "sonic/sonic_latent_actions_step_2500_2025_09_17_06_50_59.pth",
-                "sonic/sonic_dynamics_step_97500_2025_09_18_11_25_59.pth",
-            ),
-        ),
-        _published("pong", "Pong", fps=15),
-        _published("zelda", "Zelda", fps=15, first_frame=1000),
+        World("demo", "CoinRun", "clips.h5", 15, 1, steps=1, true_actions=_keys("left", "right", "jump")),
+        _published("sonic", "Sonic", first_frame=100, checkpoints=_SONIC),
+        _published("pong", "Pong"),
+        _published("zelda", "Zelda", first_frame=1000),
         _published("picodoom", "PicoDoom", fps=30, first_frame=300),
-        _published("pole_position", "Pole Position", fps=15),
+        _published("pole_position", "Pole Position"),
     )
 }
 """Every world by its name."""
 
 
 def world(name: str) -> World:
-    """The world called ``name``, in upper or lower case: ``world("SONIC")`` is ``world("sonic")``.
-
-    Raises:
-        ParameterError: No world has this name; the message lists those there are.
-    """
-    try:
-        return WORLDS[name.strip().lower()]
-    except KeyError:
-        raise ParameterError(
-            f"There is no dataset {name!r}.", fix=f"Choose one of {', '.join(WORLDS)}."
-        ) from None
+    """The world called ``name``, in upper or lower case; a `ParameterError` lists those there are."""
+    if chosen := WORLDS.get(name.strip().lower()):
+        return chosen
+    raise ParameterError(f"There is no dataset {name!r}.", fix=f"Choose one of {', '.join(WORLDS)}.")
