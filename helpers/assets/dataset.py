@@ -9,7 +9,8 @@ Layout of the h5 (rows are consecutive frames of play):
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import h5py
@@ -36,11 +37,8 @@ class FrameDataset:
         with FrameDataset("clips.h5") as data:
             clip = data.clip(data.starts(16)[0], 16)      # uint8 [16, H, W, 3]
 
-    Args:
-        path: The h5.
-        skip: Rows from one frame of a clip to the next, at least 1.
-        first_frame: First row that may be used.
-        preload_ratio: Use only the first ``int(N * preload_ratio)`` rows; in (0, 1].
+    A clip takes every ``skip``-th row, at least 1, of those from ``first_frame`` to the preload limit,
+    ``int(N * preload_ratio)`` with a ratio in (0, 1].
 
     Raises:
         DatasetError: The file is missing, damaged, of another layout, or has no usable rows.
@@ -57,8 +55,8 @@ class FrameDataset:
             what = f"preload_ratio is {preload_ratio}."
             raise ParameterError(what, fix="Choose a value above 0 and up to 1; 1 uses every frame.")
         self.path, self.skip, self.first_frame = Path(path), skip, first_frame
-        self._file = _open(self.path)
-        try:
+        with ExitStack() as refused, _damage_as(f"{path} is damaged: its layout makes no sense", _REPLACE):
+            self._file = refused.enter_context(_open(self.path))
             self._frames = _checked_frames(self._file, self.path)
             rows = len(self._frames)
             self._actions = _column(self._file, "actions", rows, self.path)
@@ -70,13 +68,7 @@ class FrameDataset:
                     f"(preload_ratio {preload_ratio}) and the first usable one is number {first_frame}.",
                     fix="Raise preload_ratio, or choose a longer dataset.",
                 )
-        except _DAMAGE as error:
-            self.close()
-            what = f"{path} is damaged: its layout makes no sense ({type(error).__name__})."
-            raise DatasetError(what, fix=_REPLACE) from error
-        except BaseException:
-            self.close()
-            raise
+            refused.pop_all()  # it stays open
 
     def __enter__(self) -> "FrameDataset":
         return self
@@ -85,7 +77,7 @@ class FrameDataset:
         self.close()
 
     def __len__(self) -> int:
-        """Rows that may be used, skipped ones included: those from ``first_frame`` to the preload limit."""
+        """Rows that may be used, skipped ones included."""
         return self._end - self.first_frame
 
     def close(self) -> None:
@@ -130,11 +122,8 @@ class FrameDataset:
         A `DatasetError` where it leaves the usable rows, crosses an episode, or cannot be read.
         """
         self._check_clip(start, length)
-        try:
+        with _damage_as(f"The clip from row {start} of {self.path} cannot be read: the file is damaged"):
             return np.asarray(self._frames[start : start + length * self.skip : self.skip])
-        except _DAMAGE as error:
-            what = f"The clip from row {start} of {self.path} cannot be read: the file is damaged."
-            raise DatasetError(what, fix=_FETCH) from error
 
     def clip_actions(self, start: int, length: int) -> np.ndarray | None:
         """The true actions of a clip, int64 ``[length - 1]``: entry t led from its frame t to frame t+1.
@@ -164,11 +153,8 @@ class FrameDataset:
 def lively_starts(data: FrameDataset, length: int, count: int = 1, candidates: int = 96) -> list[int]:
     """Starts of clips in which something moves, the liveliest first: one from each equal stretch of play.
 
-    Args:
-        data: The dataset.
-        length: Frames in a clip, at least 2.
-        count: Number of stretches; fewer where the dataset has fewer clips.
-        candidates: Number of clips to look at, spread evenly over the dataset.
+    There are ``count`` stretches, fewer where the dataset has fewer clips; of ``length`` frames, at least 2,
+    ``candidates`` clips are looked at, spread evenly over the dataset.
     """
     starts = data.starts(length)
     spread = np.unique(np.linspace(0, len(starts) - 1, max(candidates, count)).astype(int))
@@ -181,10 +167,7 @@ def lively_starts(data: FrameDataset, length: int, count: int = 1, candidates: i
 def preview_batch(
     chosen: World, dataset: Path, clips: int = 3, length: int = 8
 ) -> tuple[Image.Image | None, Check]:
-    """A picture with one lively clip per row, as the models see it, and the check ``batch``.
-
-    Where there is no picture (None), the check says why.
-    """
+    """A picture with one lively clip per row, and the check ``batch``, which says why if there is none."""
     batch = Subject("batch")
     try:
         with FrameDataset(dataset, chosen.skip, chosen.first_frame) as data:
@@ -207,10 +190,8 @@ def to_model_frames(clip: np.ndarray, size: int) -> np.ndarray:
     """
     height, width = clip.shape[1:3]
     if (height, width) != (size, size):
-        warnings.warn(
-            f"The dataset's frames are {height}x{width}, the models take {size}x{size}: area-resized.",
-            stacklevel=2,
-        )
+        sizes = f"The dataset's frames are {height}x{width}, the models take {size}x{size}"
+        warnings.warn(f"{sizes}: area-resized.", stacklevel=2)
         resized = [Image.fromarray(frame).resize((size, size), Image.Resampling.BOX) for frame in clip]
         clip = np.stack([np.asarray(frame) for frame in resized])
     scaled = clip.astype(np.float32) / 255 * 2 - 1
@@ -230,6 +211,15 @@ def _liveliness(clip: np.ndarray, block: int = 8) -> float:
     return float(np.median(np.abs(np.diff(blocks, axis=0)).mean(axis=(1, 2, 3))))
 
 
+@contextmanager
+def _damage_as(what: str, fix: str = _FETCH) -> Iterator[None]:
+    """Turn what h5py raises where a file is damaged into a `DatasetError`."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise DatasetError(f"{what} ({type(error).__name__}).", fix=fix) from error
+
+
 def _open(path: Path) -> h5py.File:
     if not path.is_file():
         raise DatasetError(f"The dataset {path} does not exist.", fix="Run 04_assets, which fetches it.")
@@ -243,40 +233,37 @@ def _open(path: Path) -> h5py.File:
 
 
 def _checked_frames(file: h5py.File, path: Path) -> h5py.Dataset:
+    fix = _REPLACE
     if isinstance(file.get("frames", getlink=True), (h5py.ExternalLink, h5py.SoftLink)):
-        raise DatasetError(f"`frames` of {path} only points elsewhere.", fix=_REPLACE)
-    frames = file.get("frames")
-    if not isinstance(frames, h5py.Dataset):
+        what = f"`frames` of {path} only points elsewhere."
+    elif not isinstance(frames := file.get("frames"), h5py.Dataset):
         what = f"{path} has no dataset `frames`; it has {', '.join(sorted(file)) or 'nothing'}."
-        raise DatasetError(what, fix="Choose an h5 whose `frames` is uint8 [N, H, W, 3].")
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape[1:]:
+        fix = "Choose an h5 whose `frames` is uint8 [N, H, W, 3]."
+    elif frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape[1:]:
         what = f"`frames` of {path} is {frames.dtype} {list(frames.shape)}, not uint8 [N, H, W, 3]."
         fix = "Choose another h5, or rewrite this one with RGB frames of 8 bits a channel."
-        raise DatasetError(what, fix=fix)
-    if max(frames.shape[1:3]) > _LARGEST_SIDE or math.prod(frames.chunks or (0,)) > _LARGEST_CHUNK:
-        what = f"`frames` of {path} is {list(frames.shape)} in chunks of {frames.chunks}: far too much memory"
+    elif max(frames.shape[1:3]) > _LARGEST_SIDE or math.prod(frames.chunks or (0,)) > _LARGEST_CHUNK:
+        shape = f"{list(frames.shape)} in chunks of {frames.chunks}"
+        what = f"`frames` of {path} is {shape}: far too much memory for one frame."
         fix = "Rewrite the h5 with frames of at most 2048 pixels a side and small chunks."
-        raise DatasetError(f"{what} for one frame.", fix=fix)
-    if frames.external or frames.is_virtual:
-        raise DatasetError(f"`frames` of {path} lies in other files.", fix=_REPLACE)
-    return frames
+    elif frames.external or frames.is_virtual:
+        what = f"`frames` of {path} lies in other files."
+    else:
+        return frames
+    raise DatasetError(what, fix=fix)
 
 
 def _column(file: h5py.File, name: str, rows: int, path: Path) -> np.ndarray | None:
     """An optional column of whole numbers, one a row: int ``[rows]``."""
-    column = file.get(name)
+    column, fix = file.get(name), f"Rewrite the h5; `{name}` may be left out. {_FETCH}"
     if column is None:
         return None
     if not isinstance(column, h5py.Dataset):
-        raise DatasetError(f"`{name}` of {path} is a group, not a dataset.", fix=f"Rewrite the h5. {_FETCH}")
+        raise DatasetError(f"`{name}` of {path} is a group, not a dataset.", fix=fix)
     if column.shape != (rows,) or not np.issubdtype(column.dtype, np.integer):
         what = f"`{name}` of {path} is {column.dtype} {list(column.shape)}, not {rows} whole numbers."
-        raise DatasetError(what, fix=f"Rewrite the h5, or leave `{name}` out.")
-    chunk = math.prod(column.chunks or (0,)) * column.dtype.itemsize
-    if rows * column.dtype.itemsize > _LARGEST_CHUNK or chunk > _LARGEST_CHUNK:
-        what = f"`{name}` of {path} has {rows} rows, more than are read at once."
-        raise DatasetError(what, fix=f"Leave `{name}` out.")
-    try:
+        raise DatasetError(what, fix=fix)
+    if max(rows, math.prod(column.chunks or (0,))) * column.dtype.itemsize > _LARGEST_CHUNK:
+        raise DatasetError(f"`{name}` of {path} has {rows} rows, more than are read at once.", fix=fix)
+    with _damage_as(f"`{name}` of {path} cannot be read: the file is damaged"):
         return np.asarray(column[:])
-    except _DAMAGE as error:
-        raise DatasetError(f"`{name}` of {path} cannot be read: the file is damaged.", fix=_FETCH) from error
