@@ -9,15 +9,5 @@ from helpers.assets.fetch import Request, describe_assets, fetch_suite, prepare_
 from helpers.assets.find import SuitePaths, find_suite, latest_checkpoint
 from helpers.assets.record import recorded_checksums
 
-__all__ = [
-    "Request",
-    "SuitePaths",
-    "describe_assets",
-    "fetch_suite",
-    "find_suite",
-    "latest_checkpoint",
-    "open_suite",
-    "prepare_assets",
-    "recorded_checksums",
-    "safe_checkpoints",
-]
+__all__ = ["Request", "SuitePaths", "describe_assets", "fetch_suite", "find_suite", "latest_checkpoint"]
+__all__ += ["open_suite", "prepare_assets", "recorded_checksums", "safe_checkpoints"]

@@ -1,7 +1,4 @@
-"""Opens a suite from files proved unchanged, its checkpoints kept as safetensors, which hold no code.
-
-Must not know how files were fetched.
-"""
+"""Opens a suite of unchanged files, and keeps its checkpoints as safetensors. Must not use the network."""
 
 import hashlib
 import json
@@ -9,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from helpers.assets.find import EMBEDDED, SuitePaths, weights_file
 from helpers.assets.record import verified_hashes
@@ -29,8 +26,7 @@ def open_suite(
 ) -> tuple["Suite", dict[str, str]]:
     """Load a suite, and the SHA-256 of its published files by part; no file is hashed twice.
 
-    Raises:
-        RunbookError: As `verified_hashes` and `helpers.worldmodel.load_suite`.
+    Raises what `verified_hashes` and `helpers.worldmodel.load_suite` do.
     """
     from helpers.worldmodel import load_suite
 
@@ -48,24 +44,17 @@ def safe_checkpoints(
     """A suite's checkpoints in the form that holds no code: what `load_suite` should be given.
 
     Foreign pickles are read once, under an exact allow-list, and kept as safetensors and JSON under
-    ``results/.converted``, by the SHA-256 of their source; a kept form that is damaged, or was altered, is
-    made again. Where nothing can be written, and for the embedded world, the source is used.
+    ``root/results/.converted``, by the SHA-256 of their source; a kept form that is damaged, or was altered,
+    is made again. Where nothing can be written, and for the embedded world, the source is used.
 
-    Args:
-        paths: The suite.
-        root: The folder that holds ``results/``.
-        hashes: From `verified_hashes`; else the sources are hashed.
-        prove: Read kept forms to see that they are whole, as `load_suite` does anyway.
-
-    Raises:
-        CheckpointError: A checkpoint cannot be used.
+    ``hashes`` are from `verified_hashes`; else the sources are hashed. With ``prove`` kept forms are read to
+    see that they are whole, as `load_suite` does anyway. A `CheckpointError` where one cannot be used.
     """
     from helpers.worldmodel.checkpoint import KINDS, read_checkpoint, write_converted
 
-    given = dict(paths.items())
     safe: dict[str, Path] = {}
     for kind in KINDS:
-        path = safe[kind] = given[kind]
+        path = safe[kind] = getattr(paths, kind)
         if path.is_relative_to(EMBEDDED) or path.suffix == ".safetensors":
             continue
         source = hashes[kind] if hashes else sha256_of(weights_file(path))
@@ -74,24 +63,18 @@ def safe_checkpoints(
             source += sha256_of(state) if state.exists() else ""
             source = hashlib.sha256(source.encode()).hexdigest()
         kept = Path(root) / "results" / ".converted" / f"{source}.safetensors"
-        if not _is_kept(kept, kind, source, prove):
-            checkpoint = read_checkpoint(path, kind)
-            try:
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                write_converted(checkpoint, kept, source)
-            except OSError as error:
-                log.info("%s is read as it is, since %s cannot be written (%s)", path, kept, error.strerror)
+        with suppress(OSError, ValueError, RecursionError, AttributeError, CheckpointError):
+            about = json.loads(kept.with_suffix(".json").read_text(encoding="utf-8"))
+            if prove:
+                read_checkpoint(kept, kind)
+            if about.get("source") == source and kept.is_file():
+                safe[kind] = kept
                 continue
-        safe[kind] = kept
+        checkpoint = read_checkpoint(path, kind)
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_converted(checkpoint, kept, source)
+            safe[kind] = kept
+        except OSError as error:
+            log.info("%s is read as it is, since %s cannot be written (%s)", path, kept, error.strerror)
     return safe
-
-
-def _is_kept(kept: Path, kind: Any, source: str, prove: bool) -> bool:
-    from helpers.worldmodel.checkpoint import read_checkpoint
-
-    with suppress(OSError, ValueError, RecursionError, AttributeError, CheckpointError):
-        about = json.loads(kept.with_suffix(".json").read_text(encoding="utf-8"))
-        if prove:
-            read_checkpoint(kept, kind)
-        return about.get("source") == source and kept.is_file()
-    return False

@@ -10,7 +10,7 @@ Layout of the h5 (rows are consecutive frames of play):
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import h5py
@@ -31,7 +31,7 @@ _FETCH = "Run 04_assets to fetch it again."
 _REPLACE = f"Delete it. {_FETCH}"
 
 
-class FrameDataset:
+class FrameDataset(AbstractContextManager["FrameDataset"]):
     """A dataset of frames, opened and checked; pixels are read only when a clip is asked for.
 
         with FrameDataset("clips.h5") as data:
@@ -48,12 +48,10 @@ class FrameDataset:
     def __init__(
         self, path: str | Path, skip: int = 1, first_frame: int = 0, preload_ratio: float = 1.0
     ) -> None:
-        if skip < 1 or first_frame < 0:
-            what = f"skip is {skip} and first_frame is {first_frame}."
-            raise ParameterError(what, fix="skip must be at least 1 and first_frame at least 0.")
-        if not 0.0 < preload_ratio <= 1.0:
-            what = f"preload_ratio is {preload_ratio}."
-            raise ParameterError(what, fix="Choose a value above 0 and up to 1; 1 uses every frame.")
+        if skip < 1 or first_frame < 0 or not 0.0 < preload_ratio <= 1.0:
+            what = f"skip is {skip}, first_frame is {first_frame} and preload_ratio is {preload_ratio}."
+            ranges = "skip from 1, first_frame from 0, preload_ratio above 0 and up to 1 (every frame)"
+            raise ParameterError(what, fix=f"Choose {ranges}.")
         self.path, self.skip, self.first_frame = Path(path), skip, first_frame
         with ExitStack() as refused, _damage_as(f"{path} is damaged: its layout makes no sense", _REPLACE):
             self._file = refused.enter_context(_open(self.path))
@@ -63,15 +61,10 @@ class FrameDataset:
             self._episodes = _column(self._file, "episodes", rows, self.path)
             self._end = int(rows * preload_ratio)
             if self._end <= first_frame:
-                raise DatasetError(
-                    f"{self.path} is too short: {self._end} of its {rows} frames may be used "
-                    f"(preload_ratio {preload_ratio}) and the first usable one is number {first_frame}.",
-                    fix="Raise preload_ratio, or choose a longer dataset.",
-                )
+                usable = f"{self._end} of its {rows} frames may be used (preload_ratio {preload_ratio})"
+                what = f"{path} is too short: {usable} and the first usable one is number {first_frame}."
+                raise DatasetError(what, fix="Raise preload_ratio, or choose a longer dataset.")
             refused.pop_all()  # it stays open
-
-    def __enter__(self) -> "FrameDataset":
-        return self
 
     def __exit__(self, *_error: object) -> None:
         self.close()
@@ -108,12 +101,10 @@ class FrameDataset:
             last = self._episodes[self.first_frame + span : self._end]
             starts = self.first_frame + np.flatnonzero(first == last)
         if len(starts) == 0:
-            raise DatasetError(
-                f"{self.path} is too short: no clip of {length} frames (every {self.skip} rows) "
-                f"fits into its {len(self)} usable rows.",
-                fix="Ask for fewer frames (generation_steps, context_window), raise preload_ratio, or go on "
-                "without the truth (use_gt_actions and teacher_forced off).",
-            )
+            clip = f"no clip of {length} frames (every {self.skip} rows) fits its {len(self)} usable rows"
+            fix = "Ask for fewer frames (generation_steps, context_window), raise preload_ratio, or go on "
+            fix += "without the truth (use_gt_actions and teacher_forced off)."
+            raise DatasetError(f"{self.path} is too short: {clip}.", fix=fix)
         return starts
 
     def clip(self, start: int, length: int) -> np.ndarray:
@@ -138,16 +129,13 @@ class FrameDataset:
     def _check_clip(self, start: int, length: int) -> None:
         last = start + (length - 1) * self.skip
         if length < 1 or start < self.first_frame or last >= self._end:
-            raise DatasetError(
-                f"A clip of {length} frames from row {start} (every {self.skip} rows) is not inside "
-                f"the usable rows {self.first_frame} to {self._end - 1} of {self.path}.",
-                fix=f"Choose a start from starts({max(length, 1)}).",
-            )
-        if self._episodes is not None and self._episodes[start] != self._episodes[last]:
-            raise DatasetError(
-                f"The clip of {length} frames from row {start} of {self.path} crosses into another episode.",
-                fix=f"Choose a start from starts({length}).",
-            )
+            wrong = f"is not inside the usable rows {self.first_frame} to {self._end - 1}"
+        elif self._episodes is not None and self._episodes[start] != self._episodes[last]:
+            wrong = "crosses into another episode"
+        else:
+            return
+        clip = f"The clip of {length} frames (every {self.skip} rows) from row {start} of {self.path}"
+        raise DatasetError(f"{clip} {wrong}.", fix=f"Choose a start from starts({max(length, 1)}).")
 
 
 def lively_starts(data: FrameDataset, length: int, count: int = 1, candidates: int = 96) -> list[int]:
@@ -199,11 +187,9 @@ def to_model_frames(clip: np.ndarray, size: int) -> np.ndarray:
 
 
 def _liveliness(clip: np.ndarray, block: int = 8) -> float:
-    """How much a clip moves: the median, over its steps, of the mean change of its blocks of pixels.
-
-    Blocks, so that a fine texture which shifts by a pixel does not count for more than things that move;
-    the median, so that a single cut to another scene does not make a still clip lively.
-    """
+    """How much a clip moves: the median, over its steps, of the mean change of its blocks of pixels."""
+    # Blocks, so that a fine texture which shifts by a pixel does not count for more than things that move;
+    # the median, so that a single cut to another scene does not make a still clip lively.
     count, height, width, _ = clip.shape
     rows, columns = max(1, height // block), max(1, width // block)
     whole = clip[:, : rows * (height // rows), : columns * (width // columns)].astype(np.float32)

@@ -18,8 +18,7 @@ from helpers.errors import AssetError
 from helpers.run_folder import ROOT
 from helpers.worlds import KINDS, world
 
-EMBEDDED = ROOT / "helpers" / "demo"
-"""The embedded world's folder."""
+EMBEDDED = ROOT / "helpers" / "demo"  # the embedded world's folder
 
 # The kind's name must be whole (`lam` is also the end of `slam`) and stand right before the step.
 _CHECKPOINT = {
@@ -55,15 +54,11 @@ def find_suite(
     dynamics_path: str = "",
     use_latest_checkpoints: bool = False,
 ) -> SuitePaths:
-    """Where a suite's parts lie on this disk.
+    """Where a suite's parts lie on this disk; an `AssetError` says where a part was looked for in vain.
 
     A checkpoint is the one whose path is given (a .pth or a checkpoint directory; a relative path counts from
     ``root``, which holds ``data/`` and ``results/``); else, with ``use_latest_checkpoints``, the latest of
     its kind under ``results/``, of any world; else the embedded world's own; else this suite's latest.
-
-    Raises:
-        ParameterError: There is no such world.
-        AssetError: A part is not there; the message says where it was looked for.
     """
     chosen = world(name)
     get = f'Run 04_assets with dataset = "{chosen.name}" and download = True.'
@@ -91,10 +86,7 @@ def find_suite(
 def latest_checkpoint(kind: str, root: Path = ROOT, suite: str | None = None) -> Path | None:
     """The latest checkpoint of a kind under ``root/results``: newest run directory, then highest step.
 
-    Args:
-        kind: A key of `helpers.worlds.KINDS`; files named by any of its aliases count.
-        root: The folder that holds ``results/``.
-        suite: Only checkpoints published as this suite; None for any, the user's own training included.
+    Only those published as ``suite``; without one any, by any alias, the user's own training included.
     """
     results, ages = root / "results", {}
     for path in results.glob("**/checkpoints/**/*_step_*"):
@@ -127,5 +119,5 @@ def checkpoint_form(path: Path) -> Literal["file", "directory"]:
 
 
 def weights_file(path: Path) -> Path:
-    """The file with a checkpoint's weights: the .pth itself, or the one in its directory."""
+    """The file with a part's content: the h5 or .pth itself, or the weights in a checkpoint directory."""
     return path if checkpoint_form(path) == "file" else path / _WEIGHTS_IN_DIRECTORY

@@ -7,8 +7,6 @@ import sys
 import time
 from typing import Any
 
-_LINE_EVERY_SECONDS = 10.0
-
 
 class Progress:
     """Counts bytes while its ``with`` block runs, and shows them on standard error.
@@ -43,8 +41,7 @@ class Progress:
             self._start, self._began = position, time.monotonic()
         if self._bar is not None:
             self._bar.update(moved)
-        quiet = self._terminal or self._stream is None
-        if not quiet and time.monotonic() - self._last >= _LINE_EVERY_SECONDS:
+        if not self._terminal and self._stream is not None and time.monotonic() - self._last >= 10:
             self._last = time.monotonic()
             print(self.line(), file=self._stream, flush=True)
 
