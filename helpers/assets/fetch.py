@@ -11,19 +11,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from helpers.assets.converted import safe_checkpoints as safe_checkpoints
-from helpers.assets.find import SuitePaths, checkpoint_form, find_suite, step_in_name, weights_file
-from helpers.assets.find import latest_checkpoint as latest_checkpoint
+from helpers.assets.find import SuitePaths, find_suite, step_in_name, weights_file
 from helpers.assets.hub import DEFAULT_PATIENCE, Hub, Patience, RemoteFile
 from helpers.assets.importing import import_files
-from helpers.assets.record import (
-    Record,
-    megabytes,
-    move_into_place,
-    one_writer,
-    recorded_checksums,
-)
-from helpers.assets.record import verified_hashes as require_unchanged  # noqa: F401
+from helpers.assets.record import Record, megabytes, move_into_place, one_writer, recorded_checksums
 from helpers.assets.transfer import download, matches
 from helpers.errors import AssetError
 from helpers.file_kind import impostor, sha256_of
@@ -64,32 +55,35 @@ def prepare_assets(
     """Find a suite, after fetching what is not here yet; the one call of 04_assets.
 
     A checkpoint whose path is given is not fetched. Where fetching fails and yet every part is here (put
-    there by hand, say), that is a warning. The checks say how the files came to be here, what the parts are,
-    and what the record locks.
-
-    Raises:
-        ParameterError: There is no such world.
-        AssetError: A part is not here and cannot be fetched.
+    there by hand, say), that is a warning; where one is not, an `AssetError`. The checks say how the files
+    came to be here, what the parts are, and what the record locks.
     """
     chosen, failure = world(request.dataset), None
-    own = (request.video_tokenizer_path, request.latent_actions_path, request.dynamics_path)
+    own = {f"{kind}_path": getattr(request, f"{kind}_path") for kind in KINDS}
     if request.import_from:
         import_files(chosen.name, request.import_from, root, update=request.update)
     if request.download:
-        parts = ["dataset", *(kind for kind, path in zip(KINDS, own, strict=True) if not path)]
-        verify, update = request.verify, request.update
+        parts = [part for part in PARTS if not own.get(f"{part}_path")]
+        how: dict[str, Any] = {"verify": request.verify, "update": request.update, "patience": patience}
         try:
-            fetch_suite(
-                chosen.name, root, request.endpoint, parts, verify=verify, update=update, patience=patience
-            )
+            fetch_suite(chosen.name, root, request.endpoint, parts, **how)
         except AssetError as error:
             failure = error
     try:
-        paths = find_suite(chosen.name, root, *own, use_latest_checkpoints=request.use_latest_checkpoints)
+        paths = find_suite(chosen.name, root, **own, use_latest_checkpoints=request.use_latest_checkpoints)
     except AssetError as error:
         raise (failure or error) from None
+    source = Subject("source")
+    if failure:
+        check = source.warn(f"found on this disk, unverified: {failure.what}", failure.fix)
+    elif chosen.embedded:
+        check = source.ok("embedded in this repository; no network needed")
+    elif not request.download:
+        check = source.ok("found on this disk; nothing was fetched, as download is off")
+    else:
+        check = source.ok("fetched files have the checksums that their repository lists")
     rows = describe_assets(paths, recorded_checksums(chosen, root))
-    return paths, [_source_check(request, chosen, failure), *rows, *_lock_check(Record(chosen, root))]
+    return paths, [check, *rows, *_lock_check(Record(chosen, root))]
 
 
 def fetch_suite(
@@ -103,7 +97,7 @@ def fetch_suite(
     free_bytes: Callable[[Path], int] | None = None,
     patience: Patience = DEFAULT_PATIENCE,
 ) -> list[Path]:
-    """Fetch a suite's files from the hub, each verified before it appears under its name.
+    """Fetch a suite's files from the hub, each verified before it appears under its name; their paths.
 
     Files that are here and intact are not fetched again; where all are, nothing is asked of the network and
     nothing is written. Of each kind the published checkpoint with the highest step is taken, once: from then
@@ -113,22 +107,21 @@ def fetch_suite(
         name: A world's name; for the embedded one there is nothing to fetch.
         root: The folder that holds ``data/`` and ``results/``.
         endpoint: Address of a hub or mirror; empty for HF_ENDPOINT or the hub itself.
-        parts: Which of `helpers.worlds.PARTS` to fetch; the verified paths are returned in their order.
+        parts: Which of `helpers.worlds.PARTS` to fetch, whose order the paths have.
         verify: Hash every file that is here. Otherwise one with the recorded size and time stamps is intact.
         update: Take what the hub has now instead of what the record locks.
         free_bytes: Tells how many bytes are free where a folder lies; by default the disk is asked.
         patience: How long the hub may keep us waiting.
 
     Raises:
-        ParameterError: There is no such world.
         AssetError: A file is not on the hub, cannot be fetched, is not what the hub lists or the record
             locks, or does not fit on the disk. The next run continues with what has come.
     """
     chosen, root = world(name), Path(root)
     wanted = [part for part in PARTS if part in parts]
     if chosen.embedded:
-        embedded = dict(find_suite(name, root).items())
-        return [embedded[part] for part in wanted]
+        embedded = find_suite(name)
+        return [getattr(embedded, part) for part in wanted]
     record = Record(chosen, root)
     if update or not all([record.recognise(part, verify) for part in wanted]):
         with one_writer(chosen, root) as record:  # another process may have fetched them while we waited
@@ -138,36 +131,31 @@ def fetch_suite(
 
 
 def _fetch_missing(
-    missing: list[str],
-    record: Record,
-    hub: Hub,
-    update: bool,
-    free_bytes: Callable[[Path], int] | None,
+    missing: list[str], record: Record, hub: Hub, update: bool, free_bytes: Callable[[Path], int] | None
 ) -> None:
     """Fetch missing parts, or recognise them where the user has put them; the caller is the only writer."""
     remote = _locate(missing, record, hub, update)
-    places = {part: record.target(part, file.name) for part, file in remote.items()}
-    to_fetch = dict(remote)
+    here: dict[str, Path] = {}
     for part, file in remote.items():
         # The user may have it already: under its name in the published layout, of whichever run.
         namesakes = (record.root / "results").glob(f"*/**/checkpoints/**/{file.name}")
-        there = [places[part], *(() if part == "dataset" else sorted(namesakes))]
+        there = [record.target(part, file.name), *(() if part == "dataset" else sorted(namesakes))]
         if file.checksum and (same := next((path for path in there if matches(path, file)), None)):
-            places[part] = same
-            del to_fetch[part]
-    sizes = {part: (file.name, file.size) for part, file in to_fetch.items()}
+            here[part] = same
+    sizes = {part: (file.name, file.size) for part, file in remote.items() if part not in here}
     record.require_space(sizes, free_bytes)
     for part, file in remote.items():
-        if part in to_fetch:
+        place = here.get(part) or record.target(part, file.name)
+        if part not in here:
             folder = record.incoming(part)
             folder.mkdir(parents=True, exist_ok=True)
-            move_into_place(download(file, folder, hub), places[part])
+            move_into_place(download(file, folder, hub), place)
             with suppress(OSError):
                 folder.rmdir()
                 folder.parent.rmdir()
         origin = {"source": file.source, "repo_path": file.path, "commit": file.commit}
         known = {"checksum": "published" if file.checksum else "learned", **origin}
-        record.lock(part, places[part], {"sha256": file.sha256 or sha256_of(places[part]), **known})
+        record.lock(part, place, {"sha256": file.sha256 or sha256_of(place), **known})
 
 
 def _locate(parts: list[str], record: Record, hub: Hub, update: bool) -> dict[str, RemoteFile]:
@@ -184,8 +172,10 @@ def _locate(parts: list[str], record: Record, hub: Hub, update: bool) -> dict[st
                 file = hub.look_up(RemoteFile(*repo, chosen.revision, locked["repo_path"]))
         else:
             if repo not in listings:
-                listings[repo] = hub.list_files(*repo, chosen.revision)
-            file = hub.look_up(_published_file(chosen, part, repo, listings[repo]))
+                known = (chosen.dataset_file, *chosen.checkpoints)
+                unlisted = [RemoteFile(*repo, chosen.revision, path) for path in known]
+                listings[repo] = hub.list_files(*repo, chosen.revision) or unlisted
+            file = hub.look_up(_published_file(chosen, part, listings[repo]))
         if locked:
             if file.sha256:
                 record.require_locked(part, file.source, file.sha256)
@@ -194,13 +184,8 @@ def _locate(parts: list[str], record: Record, hub: Hub, update: bool) -> dict[st
     return files
 
 
-def _published_file(chosen: World, part: str, repo: tuple[str, str], listed: list[RemoteFile]) -> RemoteFile:
-    """A part's file in a repository, by name; of a kind, the checkpoint with the highest step.
-
-    Where the repository cannot be listed, the names that are known of the world have to do.
-    """
-    known = (chosen.dataset_file,) if part == "dataset" else chosen.checkpoints
-    files = listed or [RemoteFile(*repo, chosen.revision, path) for path in known]
+def _published_file(chosen: World, part: str, files: list[RemoteFile]) -> RemoteFile:
+    """A part's file in a repository, by name; of a kind, the checkpoint with the highest step."""
     if part == "dataset":
         wanted, there = chosen.dataset_file, [file.path for file in files]
         steps = {file: 0 for file in files if file.path == wanted}
@@ -214,7 +199,7 @@ def _published_file(chosen: World, part: str, repo: tuple[str, str], listed: lis
             wanted, there = f"{chosen.name}/", sorted(folders)
     if not steps:
         fix = "Choose a dataset that is there, or give your own files: the h5 in data/, others by *_path."
-        what = f"{repo[0]} on the hub has no {wanted}; it has {', '.join(there) or 'nothing'}."
+        what = f"{files[0].repo} on the hub has no {wanted}; it has {', '.join(there) or 'nothing'}."
         raise AssetError(what, fix=fix)
     return max(steps, key=lambda file: (steps[file], file.name))
 
@@ -228,37 +213,23 @@ def describe_assets(paths: SuitePaths, recorded: Mapping[Path, str] | None = Non
 
 
 def _describe(part: str, path: Path, recorded: str) -> Check:
-    subject, file = Subject(part), path if part == "dataset" else weights_file(path)
+    subject, file = Subject(part), weights_file(path)
     if kind := impostor(file):
         return subject.fail(f"{file.name} is {kind}", f"Delete {file} and run 04_assets again.")
     checksum = sha256_of(file)
     if recorded and checksum != recorded:
-        return subject.fail(
-            f"{path.name} has changed since it was fetched (sha256 {checksum[:12]}, was {recorded[:12]})",
-            f"Delete {path} and run 04_assets again with download = True.",
-        )
-    form = "h5" if part == "dataset" else "single file" if checkpoint_form(path) == "file" else "directory"
-    files = [path] if path.is_file() else [item for item in path.rglob("*") if item.is_file()]
-    size = sum(file.stat().st_size for file in files)
+        hashes = f"sha256 {checksum[:12]}, was {recorded[:12]}"
+        fix = f"Delete {path} and run 04_assets again with download = True."
+        return subject.fail(f"{path.name} has changed since it was fetched ({hashes})", fix)
+    form = "directory" if path.is_dir() else "h5" if part == "dataset" else "single file"
+    size = sum(item.stat().st_size for item in (path, *path.rglob("*")) if item.is_file())
     return subject.ok(f"{path.name}: {form}, {megabytes(size)}, sha256 {checksum[:12]}")
-
-
-def _source_check(request: Request, chosen: World, failure: AssetError | None) -> Check:
-    source = Subject("source")
-    if failure:
-        return source.warn(f"found on this disk, unverified: {failure.what}", failure.fix)
-    if chosen.embedded:
-        return source.ok("embedded in this repository; no network needed")
-    if not request.download:
-        return source.ok("found on this disk; nothing was fetched, as download is off")
-    return source.ok("fetched files have the checksums that their repository lists")
 
 
 def _lock_check(record: Record) -> list[Check]:
     """What the record locks: later fetches must match it."""
-    locks = [
-        f"{part} {entry['sha256'][:12]} ({entry.get('checksum', 'published')}, "
-        f"commit {entry.get('commit', '')[:7] or 'none'})"
-        for part, entry in record.entries.items()
-    ]
+    locks = []
+    for part, entry in record.entries.items():
+        commit = entry.get("commit", "")[:7] or "none"
+        locks.append(f"{part} {entry['sha256'][:12]} ({entry.get('checksum', 'published')}, commit {commit})")
     return [Subject("lock").ok(f"{record.path.name} locks {'; '.join(locks)}")] if locks else []

@@ -20,8 +20,6 @@ from helpers.worlds import HUB
 
 T = TypeVar("T")
 
-_SHA256, _GIT_OID = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
-_TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _DEMO = 'The embedded world needs no network: dataset = "demo".'
 _BY_HAND = f"or fetch the file with a browser and give its path as import_from. {_DEMO}"
 
@@ -103,8 +101,6 @@ class Hub:
 
     def list_files(self, repo: str, repo_type: str, revision: str = "main") -> list[RemoteFile]:
         """The files of a repository, without size and checksum; none where the endpoint has no listings."""
-        from huggingface_hub import RepoFile
-
         where: dict[str, Any] = {"repo_type": repo_type, "revision": revision}
 
         def by_revision() -> list[RemoteFile]:
@@ -113,14 +109,13 @@ class Hub:
             return [RemoteFile(repo, repo_type, commit, file.rfilename) for file in info.siblings or ()]
 
         def by_tree() -> list[RemoteFile]:
-            items = self.client.list_repo_tree(repo, recursive=True, **where)
-            return [RemoteFile(repo, repo_type, revision, i.path) for i in items if isinstance(i, RepoFile)]
+            names = self.client.list_repo_files(repo, **where)
+            return [RemoteFile(repo, repo_type, revision, name) for name in names]
 
         for listing in (by_revision, by_tree):  # a mirror may serve files and have one of these, or neither
             try:
-                with self.as_asset_error(repo):
-                    if files := self._retry(listing):
-                        return files
+                if files := self._ask(repo, listing):
+                    return files
             except AssetError as error:
                 status, headers = _answer(error)
                 if status not in (404, 405, 501) or headers.get("X-Error-Code") == "RepoNotFound":
@@ -136,31 +131,31 @@ class Hub:
         from huggingface_hub import get_hf_file_metadata
 
         def head() -> RemoteFile:
-            metadata = get_hf_file_metadata(
-                self.url(file), self.token, self.patience.stall, endpoint=self.endpoint or None
-            )
-            etag = (metadata.etag or "").lower()
+            endpoint, timeout = self.endpoint or None, self.patience.stall
+            metadata = get_hf_file_metadata(self.url(file), self.token, timeout, endpoint=endpoint)
             if not metadata.commit_hash:
                 raise ValueError("no X-Repo-Commit")
+            etag = (metadata.etag or "").lower()
             return replace(
                 file,
                 commit=metadata.commit_hash,
                 size=-1 if metadata.size is None else metadata.size,
-                sha256=etag if _SHA256.fullmatch(etag) else "",
-                git_oid=etag if _GIT_OID.fullmatch(etag) else "",
+                sha256=etag if re.fullmatch("[0-9a-f]{64}", etag) else "",
+                git_oid=etag if re.fullmatch("[0-9a-f]{40}", etag) else "",
                 xet=metadata.xet_file_data is not None,
             )
 
-        with self.as_asset_error(file.source):
-            return self._retry(head)
+        return self._ask(file.source, head)
 
-    def _retry(self, ask: Callable[[], T]) -> T:
+    def _ask(self, subject: str, question: Callable[[], T]) -> T:
+        """The hub's answer about ``subject``, asked again as `Retries` allow, or an `AssetError`."""
         retries = Retries(self.patience)
-        while True:
-            try:
-                return self.with_timeout(ask)
-            except Exception as error:
-                retries.wait_after(error)
+        with self.as_asset_error(subject):
+            while True:
+                try:
+                    return self.with_timeout(question)
+                except Exception as error:
+                    retries.wait_after(error)
 
     def with_timeout(self, ask: Callable[[], T]) -> T:
         """The answer of ``ask``, or `Stalled`: no timeout of the client's covers a name that hangs."""
@@ -195,28 +190,23 @@ class Stalled(TimeoutError):
 
 
 class Retries:
-    """Decides after a failure whether to try again, and waits."""
+    """Decides after a failure whether to try again, and waits; new ones forget earlier failures."""
 
     def __init__(self, patience: Patience) -> None:
-        self._patience = patience
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget earlier failures, since substantial bytes came."""
-        self._failures, self._since = 0, time.monotonic()
+        self._patience, self._failures, self._since = patience, 0, time.monotonic()
 
     def wait_after(self, error: Exception) -> None:
         """Wait for the next try, or raise ``error`` if there is none."""
         import httpx2
 
-        patience, asked = self._patience, _retry_after(error)
+        patience, pause = self._patience, _retry_after(error)
+        if pause is None:
+            pause = patience.pause * 2**self._failures * random.uniform(1, 1.25)
+            pause = min(pause, patience.longest_pause)
         self._failures += 1
         # A refused connection or an unknown name seldom recovers within seconds.
         attempts = min(patience.attempts, 3 if isinstance(error, httpx2.ConnectError) else 99)
-        pause = patience.pause * 2 ** (self._failures - 1) * random.uniform(1, 1.25)
-        pause = min(pause, patience.longest_pause) if asked is None else asked
-        spent = time.monotonic() - self._since
-        hopeless = self._failures >= attempts or spent + pause > patience.budget
+        hopeless = self._failures >= attempts or time.monotonic() - self._since + pause > patience.budget
         if hopeless or pause > patience.longest_pause or not _is_transient(error):
             raise error
         time.sleep(pause)
@@ -250,7 +240,7 @@ def _is_transient(error: Exception) -> bool:
     import httpx2
 
     if (status := _answer(error)[0]) or no_space(error):
-        return status in _TRANSIENT
+        return status in (408, 425, 429, 500, 502, 503, 504)
     final = isinstance(error, (httpx2.UnsupportedProtocol, httpx2.ProxyError))
     if final or "CERTIFICATE_VERIFY_FAILED" in str(error):
         return False
@@ -297,8 +287,7 @@ def _message(error: BaseException, subject: str, hub: str) -> tuple[str, str]:
     if status == 404:
         return f"{hub} has no {subject} (HTTP 404).", "Check the dataset's name and the endpoint."
     if status == 429:
-        asked = _retry_after(error)
-        pause = f"{asked:.0f} seconds" if asked else "some minutes"
+        pause = f"{asked:.0f} seconds" if (asked := _retry_after(error)) else "some minutes"
         return f"{hub} asks to slow down (HTTP 429) at {subject}.", f"Wait {pause} and run it again."
     if status == 408 or status >= 500:
         what = f"{hub} has trouble of its own (HTTP {status}) at {subject}."
@@ -315,9 +304,8 @@ def _message(error: BaseException, subject: str, hub: str) -> tuple[str, str]:
         what = f"{hub} does not deliver {subject}: {detail}."
         return what, f"Run it again, it goes on from there; try a mirror's address as endpoint, {_BY_HAND}"
     if caused_by(httpx2.TransportError):
-        what = f"{hub} could not be reached for {subject} ({detail})."
         fix = "Check the connection and any proxy (HTTPS_PROXY), give a mirror's address as endpoint, "
-        return what, fix + _BY_HAND
+        return f"{hub} could not be reached for {subject} ({detail}).", fix + _BY_HAND
     if caused_by(FileMetadataError, ValueError):
         what = f"{hub} did not answer as a hub does for {subject} ({detail})"
         fix = f"Open {hub} in a browser, or give another endpoint. {_DEMO}"

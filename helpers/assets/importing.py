@@ -22,10 +22,8 @@ def import_files(
     """Copy files of a world, fetched by other means, from a file or folder to where they belong, by part.
 
     A file's part is told by its SHA-256 where the record locks it, else by its name (a browser's `` (1)``
-    does no harm). With ``update`` a file may differ from what the record locks.
-
-    Raises:
-        AssetError: There is no fitting file, or one is damaged or not what the record locks.
+    does no harm). With ``update`` a file may differ from what the record locks. An `AssetError` where no
+    file fits, or one is damaged or not what the record locks.
     """
     chosen, source = world(name), Path(source).expanduser()
     if chosen.embedded:
@@ -72,8 +70,8 @@ def _import(part: str, path: Path, record: Record, update: bool) -> Path:
         copy.unlink()
         raise
     move_into_place(copy, place)
-    learned = {"sha256": checksum, "checksum": "learned", "source": f"imported from {path.name}"}
-    record.lock(part, place, locked or learned | {"repo_path": "", "commit": ""})
+    origin = {"source": f"imported from {path.name}", "repo_path": "", "commit": ""}
+    record.lock(part, place, locked or {"sha256": checksum, "checksum": "learned", **origin})
     return place
 
 

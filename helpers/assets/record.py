@@ -9,6 +9,7 @@ import json
 import logging
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
@@ -26,14 +27,12 @@ log = logging.getLogger("runbook.assets")
 
 
 class Record:
-    """A world's fetched files under ``root``; none if nothing was fetched, or the record cannot be read.
-
-    Its ``entries`` hold, by part, path under ``root``, size, SHA-256, origin and time stamps.
-    """
+    """A world's fetched files under ``root``; none if nothing was fetched, or the record cannot be read."""
 
     def __init__(self, chosen: World, root: Path) -> None:
         self.chosen, self.root = chosen, root
         self.path = root / "data" / f"{chosen.name}_assets.json"
+        # By part: path under root, size, SHA-256, origin and time stamps.
         self.entries: dict[str, dict[str, Any]] = {}
         with suppress(OSError, ValueError, AttributeError):
             entries = json.loads(self.path.read_text(encoding="utf-8")).items()
@@ -51,18 +50,20 @@ class Record:
         path, entry = self.file(part), self.entries[part]
         if not path.is_file() or path.stat().st_size != entry["size"]:
             return ""
-        untouched = {**entry, **_stamps(path)} == entry
-        return entry["sha256"] if untouched and not verify else sha256_of(path)
+        return sha256_of(path) if verify or self._touched(part) else entry["sha256"]
 
     def recognise(self, part: str, verify: bool) -> bool:
         """Whether a part's file is as it was fetched; time stamps that are out of date are recorded anew."""
         entry = self.entries.get(part)
         if not entry or self.current_sha256(part, verify) != entry["sha256"]:
             return False
-        if {**entry, **_stamps(self.file(part))} != entry:
+        if self._touched(part):
             with suppress(OSError):  # a folder that may only be read costs a hash each time, no more
                 self.lock(part, self.file(part), entry)
         return True
+
+    def _touched(self, part: str) -> bool:
+        return not _stamps(self.file(part)).items() <= self.entries[part].items()
 
     def require_locked(self, part: str, what: str, sha256: str) -> None:
         """Raise an `AssetError` about the file ``what`` unless its SHA-256 is the locked one."""
@@ -99,24 +100,21 @@ class Record:
         self, sizes: Mapping[str, tuple[str, int]], free_bytes: Callable[[Path], int] | None = None
     ) -> None:
         """Raise an `AssetError` where files (name and bytes by part) do not fit on their disks."""
-        needed: dict[int, tuple[int, Path]] = {}  # by disk: data/ and results/ may be on different ones
+        needed: Counter[int] = Counter()  # bytes by disk: data/ and results/ may be on different ones
+        folders: dict[int, Path] = {}
         for part, (name, size) in sizes.items():
-            arrived, folder = self.incoming(part) / f"{name}.part", self.incoming(part).parent.parent
-            while not folder.exists():
-                folder = folder.parent
-            missing = max(0, size - (arrived.stat().st_size if arrived.exists() else 0))
+            arrived = self.incoming(part) / f"{name}.part"
+            folder = next(folder for folder in self.incoming(part).parent.parents if folder.exists())
             disk = folder.stat().st_dev
-            needed[disk] = (needed.get(disk, (0, folder))[0] + missing, folder)
-        for missing, folder in needed.values():
-            # A tenth more, so that the run which follows has room to work.
-            asked, free = missing + missing // 10, (free_bytes or _free_bytes)(folder)
+            needed[disk] += max(0, size - (arrived.stat().st_size if arrived.exists() else 0))
+            folders[disk] = folder
+        for disk, folder in folders.items():
+            free = free_bytes(folder) if free_bytes else shutil.disk_usage(folder).free
+            missing = needed[disk]
+            asked = missing + missing // 10  # a tenth more, so that the run which follows has room to work
             if free < asked:
                 what = f"The files to fetch take {megabytes(missing)}; {folder} has {megabytes(free)} free."
                 raise AssetError(what, fix=f"Free at least {megabytes(asked - free)} there and run it again.")
-
-
-def _free_bytes(folder: Path) -> int:
-    return shutil.disk_usage(folder).free
 
 
 def _stamps(path: Path) -> dict[str, int]:
@@ -139,11 +137,9 @@ def verified_hashes(chosen: World, paths: SuitePaths, root: Path = ROOT) -> dict
     recorded = {record.file(part): part for part in record.entries}
     hashes = {}
     for part, path in paths.items():
-        if path not in recorded:
-            hashes[part] = sha256_of(path if part == "dataset" else weights_file(path))
-            continue
-        hashes[part] = record.current_sha256(recorded[path])
-        if hashes[part] != record.entries[recorded[path]]["sha256"]:
+        known = recorded.get(path)
+        hashes[part] = record.current_sha256(known) if known else sha256_of(weights_file(path))
+        if known and hashes[part] != record.entries[known]["sha256"]:
             fix = f'Run 04_assets with dataset = "{chosen.name}": it is set aside and fetched again.'
             raise AssetError(f"{path} has changed since it was fetched.", fix=fix)
     return hashes

@@ -34,9 +34,7 @@ def download(file: RemoteFile, folder: Path, hub: Hub) -> Path:
 
     Bytes lie in ``<name>.part`` beside a note of the file they belong to, so that a download that was cut
     off, or whose process was killed, continues from its last byte. One writer at a time may use a folder.
-
-    Raises:
-        AssetError: It cannot be fetched, or is not what the repository lists (those bytes are deleted).
+    An `AssetError` where it cannot be fetched, or is not what the repository lists: those bytes are deleted.
     """
     target, part = folder / file.name, folder / f"{file.name}.part"
     with hub.as_asset_error(file.source):
@@ -90,11 +88,9 @@ def matches(path: Path, file: RemoteFile) -> bool:
 
 
 def _download_ranged(file: RemoteFile, part: Path, hub: Hub) -> None:
-    """Bring ``part`` to the file's whole length over plain HTTP, in as many tries as it takes.
+    """Bring ``part`` to the file's whole length over plain HTTP; each try asks for the missing bytes.
 
-    A try asks for the missing bytes. A server that ignores Range sends the file from the first byte; where it
-    sends a range of something else, the part is dropped. What a commit holds cannot change, and what was
-    joined is verified in the end, so ETags are not needed.
+    What a commit holds cannot change, and what was joined is verified in the end: ETags are not needed.
     """
     if not _belongs_to(part, file):
         _forget(part)
@@ -116,7 +112,7 @@ def _download_ranged(file: RemoteFile, part: Path, hub: Hub) -> None:
                 # In time, a dripping server sends a fiftieth of a small file: waiting for it must end.
                 least = hub.patience.least_bytes if isinstance(error, Stalled) else 1
                 if _size(part) - before >= max(least, file.size // 50):
-                    retries.reset()
+                    retries = Retries(hub.patience)
                 retries.wait_after(error)
 
 
@@ -140,7 +136,7 @@ def _response(file: RemoteFile, first: int, hub: Hub) -> Iterator[Any]:
 
 
 def _check_response(response: Any, file: RemoteFile, part: Path, before: int) -> None:
-    """Decide by a response's head whether its body continues the part, replaces it, or is refused.
+    """Decide by a response's head whether its body continues the part, replaces it (no Range), or is refused.
 
     A `Cut` is tried again; a `ValueError` is not, since the server would offer the same once more.
     """
@@ -197,7 +193,7 @@ def _download_xet(file: RemoteFile, target: Path, hub: Hub) -> None:
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
     staging = target.parent / f".xet_{os.getpid()}_{threading.get_ident()}"
-    what = {"repo_type": file.repo_type, "revision": file.commit, "local_dir": staging}
+    where = {"repo_type": file.repo_type, "revision": file.commit, "local_dir": staging}
 
     def received() -> int:  # blocks, as a sparse file has its full length from the start
         states = [path.stat() for path in staging.rglob("*") if path.is_file()]
@@ -205,7 +201,7 @@ def _download_xet(file: RemoteFile, target: Path, hub: Hub) -> None:
 
     try:
         disable_progress_bars()
-        fetched = start(lambda: hub.client.hf_hub_download(file.repo, file.path, **what))
+        fetched = start(lambda: hub.client.hf_hub_download(file.repo, file.path, **where))
         before, since = 0, time.monotonic()
         with Progress(f"{file.name} (Xet)", file.size) as progress:
             while not wait([fetched], 0.5).done:
