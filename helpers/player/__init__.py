@@ -6,22 +6,16 @@ Start reading at `loop`, the thread that plays; then `widget`, what page and ker
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from helpers.play.game import Game
-from helpers.player.loop import Loop
+
+if TYPE_CHECKING:
+    from helpers.player.plain import PlainPlayer
+    from helpers.player.widget import Player
 
 
-class AnyPlayer(Protocol):
-    """What the notebook needs of a player, whichever it is."""
-
-    loop: Loop
-
-    def close(self) -> None:
-        """End the thread and take the player off the page."""
-
-
-def open_player(game: Game, run: Path) -> AnyPlayer | None:
+def open_player(game: Game, run: Path) -> "Player | PlainPlayer | None":
     """A player that goes on with the game, shown in the cell; what it saves goes to the folder ``run``.
 
     None without ``use_interactive_mode``, and for a replay. Running the cell again closes the older player.
@@ -38,10 +32,8 @@ def open_player(game: Game, run: Path) -> AnyPlayer | None:
     else:
         from helpers.player.widget import Player as Console  # type: ignore[assignment]
     player = Console(game, run)
-    shell = get_ipython()
-    if shell is not None:
-        players = shell.user_ns.setdefault("_players", {})
-        cell = _cell_id(shell)
+    if shell := get_ipython():
+        players, cell = shell.user_ns.setdefault("_players", {}), _cell_id(shell)
         if cell in players:
             players[cell].close()
         players[cell] = player
@@ -49,7 +41,7 @@ def open_player(game: Game, run: Path) -> AnyPlayer | None:
     return player
 
 
-def paused(player: AnyPlayer | None) -> AbstractContextManager[object]:
+def paused(player: "Player | PlainPlayer | None") -> AbstractContextManager[object]:
     """A block in which play stands still, so that the game may be read; does nothing without a player."""
     return player.loop.paused() if player else nullcontext()
 

@@ -22,10 +22,7 @@ def save(game: Game, kind: str, folder: Path, fps: float, ids: bool) -> Path:
 
     The file is ``played_01.png`` in ``folder``, or the next number that is free; a GIF where no MP4 can be
     written. ``kind`` is one of `ENDINGS`; a video plays at ``fps`` and, with ``ids``, shows its action ids.
-
-    Raises:
-        OutputError: The file could not be written.
-        ParameterError: There is no such kind.
+    An `OutputError` where it could not be written.
     """
     if kind not in ENDINGS:
         raise ParameterError(f"{kind!r} cannot be saved.", fix=f"Use one of {', '.join(ENDINGS)}.")
@@ -47,8 +44,7 @@ def save(game: Game, kind: str, folder: Path, fps: float, ids: bool) -> Path:
 
 def _with_id(frame: np.ndarray, action: int | None) -> np.ndarray:
     """A frame, uint8 ``[H, W, 3]``, with its action id in a corner; as it was without an action."""
-    image = Image.fromarray(frame)
-    size = max(12, frame.shape[0] // 14)
+    image, size = Image.fromarray(frame), max(12, frame.shape[0] // 14)
     place, text = (size // 2, size // 2), "" if action is None else str(action)
     font, border = ImageFont.load_default(size), size // 8
     ImageDraw.Draw(image).text(place, text, "#ffffff", font, stroke_width=border, stroke_fill="#10151d")

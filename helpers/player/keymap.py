@@ -24,18 +24,16 @@ _CODE = re.compile(r"[A-Z][A-Za-z0-9]{0,19}")
 _LONGEST_CHORD = 4
 _FREE = [f"Key{letter}" for letter in "ZXCVBNMFGHJKLRTYUIOP"]  # for ids beyond the digits
 
+# Keys that suggest themselves for a label's name.
 _SUGGESTED = {
     "left": ("ArrowLeft", "KeyA"),
     "right": ("ArrowRight", "KeyD"),
     "up": ("ArrowUp", "KeyW"),
-    "down": ("ArrowDown", "KeyS"),
+    **dict.fromkeys(("down", "nothing", "still"), ("ArrowDown", "KeyS")),
     "jump": ("ArrowUp", "KeyW", "Space"),
     "left + jump": ("KeyQ",),
     "right + jump": ("KeyE",),
-    "nothing": ("ArrowDown", "KeyS"),
-    "still": ("ArrowDown", "KeyS"),
 }
-"""Keys that suggest themselves for a label's name."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +50,9 @@ class KeyMap:
 
     @classmethod
     def read(cls, content: Any, n_actions: int) -> "KeyMap":
-        """A key map from what a file or a browser holds, checked.
+        """A key map from what a file or a browser holds; a `ParameterError` where that is none.
 
-        Raises:
-            ParameterError: It is not one, has ids that the world has not, or means two things by one chord.
+        Nor is one that has ids that the world has not, or that means two things by one chord.
         """
         if not isinstance(content, Mapping) or not isinstance(content.get("keys"), Mapping):
             raise ParameterError("A key map is an object with an object of keys.", fix="Delete the file.")
@@ -64,9 +61,8 @@ class KeyMap:
             if not isinstance(chords, list):
                 raise ParameterError(f"The keys of action {action} are no list.", fix="Delete the file.")
             keys[action_id(action, n_actions)] = tuple(dict.fromkeys(map(_chord, chords)))
-        counts = Counter(itertools.chain(*keys.values()))
-        for chord in sorted(counts):
-            if counts[chord] > 1:
+        for chord, count in sorted(Counter(itertools.chain(*keys.values())).items()):
+            if count > 1:
                 raise ParameterError(f"{chord} stands for two actions.", fix="Take it away from one of them.")
         return cls(keys, action_id(content.get("idle", 0), n_actions))
 
@@ -89,8 +85,7 @@ def default_keys(labels: Sequence[ActionLabel]) -> KeyMap:
 def suggested_keys(labels: Sequence[ActionLabel]) -> dict[int, tuple[str, ...]]:
     """The keys that suggest themselves for each id, () where none do.
 
-    Of several ids with one meaning the keys go to the one whose true action is the surest, or else whose
-    effect is the largest.
+    Of ids with one meaning that with the surest true action gets the keys, or else with the largest effect.
     """
 
     def strength(label: ActionLabel) -> float:

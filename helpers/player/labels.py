@@ -11,7 +11,7 @@ import itertools
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,25 +54,19 @@ class ActionLabel:
     @property
     def arrow(self) -> str:
         """The effect as one of eight arrows; "·" for none."""
-        x, y = self.effect
-        if math.hypot(x, y) < MOVES:
-            return "·"
-        return "→↘↓↙←↖↑↗"[round(math.atan2(y, x) / (math.pi / 4)) % 8]
+        return _compass(self.effect, "→↘↓↙←↖↑↗", "·")
 
 
 def label_actions(opened: OpenWorld, clips: int = 256, root: Path = ROOT) -> list[ActionLabel]:
     """The label of every action id: those kept in ``root/data``, or made now (half a minute on a slow CPU).
 
-    At most ``clips`` clips of 5 frames are looked at, spread evenly over the dataset.
-
-    Raises:
-        DatasetError: The dataset cannot be read.
+    At most ``clips`` clips of 5 frames are looked at, spread evenly over the dataset; a `DatasetError` where
+    it cannot be read.
     """
     path, count = root / "data" / f"{opened.world.name}_actions.json", opened.suite.n_actions
     hashes = {part: opened.hashes[part] for part in ("dataset", "latent_actions")}
     made_from = {"method": METHOD, "clips": clips, **hashes}
-    labels = _read(path, made_from, count)
-    if labels is None:
+    if (labels := _read(path, made_from, count)) is None:
         labels = describe(*sample(opened, clips), count, opened.world.true_actions)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,8 +102,7 @@ def _read(path: Path, made_from: dict[str, Any], count: int) -> list[ActionLabel
 def sample(opened: OpenWorld, clips: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Of N pairs of frames, from clips spread over the dataset: actions, and how the player moved.
 
-    Returns:
-        Inferred actions int64 ``[N]``, motion float ``[N, 2]``, and true actions int64 ``[N]`` or None.
+    Inferred actions are int64 ``[N]``, motion is float ``[N, 2]``, true actions are int64 ``[N]`` or None.
     """
     world, suite = opened.world, opened.suite
     inferred, motion, true = [], [], []
@@ -128,11 +121,11 @@ def sample(opened: OpenWorld, clips: int) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def player_motion(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
-    """How the player moves against the world from one frame to the next: pixels to the right, and downwards.
+    """How the player moves against the world between frames of grey values, float ``[H, W]`` in [0, 1].
 
-    The frames are grey values, float ``[H, W]`` in [0, 1].
-    Where a shift explains changes all over the picture, the camera follows the player: the player moves the
-    other way. Where only a part of it changes, that part is what moves, and its optical flow is the motion.
+    In pixels to the right, and downwards. Where a shift explains changes all over the picture, the camera
+    follows the player: the player moves the other way. Where only a part of it changes, that part is what
+    moves, and its optical flow is the motion.
 
     Sources: Jain and Jain, "Displacement measurement and its application in interframe image coding" (1981),
     for the shift, by trying all of them; Le Besnerais and Champagnat, "Dense optical flow by iterative local
@@ -149,13 +142,13 @@ def player_motion(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     if not changed.any():
         return 0.0, 0.0
     down, right = picture_shift(before, after)
-    tiles = [tile for rows in np.array_split(changed, 4, 0) for tile in np.array_split(rows, 4, 1)]
-    if (down or right) and np.mean([tile.any() for tile in tiles]) > 0.35:
+    tiles = [tile.any() for rows in np.array_split(changed, 4, 0) for tile in np.array_split(rows, 4, 1)]
+    if (down or right) and np.mean(tiles) > 0.35:
         return float(-right * scale), float(-down * scale)
     if changed.mean() > 0.3:  # nearly all of it changed, and not by a shift: a cut, a flash
         return 0.0, 0.0
-    flow = optical_flow_ilk(before, after, radius=5)  # [2, H, W], rows first
-    return float(flow[1][changed].mean() * scale), float(flow[0][changed].mean() * scale)
+    y, x = optical_flow_ilk(before, after, radius=5)  # [H, W] each
+    return float(x[changed].mean() * scale), float(y[changed].mean() * scale)
 
 
 def picture_shift(before: np.ndarray, after: np.ndarray) -> tuple[int, int]:
@@ -163,10 +156,9 @@ def picture_shift(before: np.ndarray, after: np.ndarray) -> tuple[int, int]:
 
     (0, 0) also where no shift explains at least a quarter of what changed.
     """
-    height, width = before.shape
-    if min(height, width) <= 2 * REACH:
+    if min(before.shape) <= 2 * REACH:
         return 0, 0
-    middle = before[REACH : height - REACH, REACH : width - REACH]
+    middle = before[REACH:-REACH, REACH:-REACH]
     windows = np.lib.stride_tricks.sliding_window_view(after, middle.shape)  # [2R+1, 2R+1, h, w]
     difference = np.abs(windows - middle).mean((2, 3))  # entry [REACH, REACH] is no shift
     if difference.min() > 0.75 * difference[REACH, REACH]:
@@ -189,7 +181,7 @@ def describe(
         number, share = int(here.sum()), float(here.mean())
         moved = motion[here].mean(0) if number else np.zeros(2)
         effect = moved - motion.mean(0) if number else moved
-        name, stands_for, certainty = _direction(*effect), None, None
+        name, stands_for, certainty = _compass(effect, ("right", "down", "left", "up"), "still"), None, None
         if share < DEAD:
             name = "unused"
         elif true is not None:
@@ -202,8 +194,8 @@ def describe(
     return labels
 
 
-def _direction(x: float, y: float) -> str:
-    """The word for a motion: "right", "left", "down", "up", or "still"."""
-    if math.hypot(x, y) < MOVES:
-        return "still"
-    return ("right" if x > 0 else "left") if abs(x) >= abs(y) else ("down" if y > 0 else "up")
+def _compass(motion: Iterable[float], points: Sequence[str], still: str) -> str:
+    """Which of a compass's points, clockwise from the right, a motion goes to; ``still`` for none."""
+    x, y = motion
+    turn = math.atan2(y, x) / math.tau
+    return still if math.hypot(x, y) < MOVES else points[round(turn * len(points)) % len(points)]

@@ -40,10 +40,7 @@ class Step:
 
 
 class Backlog(deque[tuple[int, float]]):
-    """Steps that were sent to the browser and not yet reported as drawn: its number, and when it was sent.
-
-    Nothing is sent while the oldest of them is `BEHIND`, so it holds a second's worth of frames at most.
-    """
+    """Steps sent to the browser and not yet reported as drawn: number and time, a second's worth at most."""
 
     def drawn(self, sequence: int) -> None:
         """Take this step off, and all before it: they were drawn too, or never will be."""
@@ -118,17 +115,12 @@ class Loop:
 
     @contextlib.contextmanager
     def paused(self, timeout: float = 120.0) -> Iterator[None]:
-        """Play stands still within the block; what is asked for meanwhile is done after it.
-
-        Raises:
-            RunbookError: A step did not end in ``timeout`` seconds.
-        """
+        """Play stands still within the block, and jobs wait; a `RunbookError` if a step does not end."""
         with self._changed:
             played, self.playing = self.playing, False
             if not self.wait(timeout):
-                raise RunbookError(
-                    f"The player's last step did not end within {timeout:.0f} s.", fix="Try again."
-                )
+                what = f"The player's last step did not end within {timeout:.0f} s."
+                raise RunbookError(what, fix="Try again.")
             self._stopped = True
         try:
             if played:

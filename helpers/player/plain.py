@@ -21,10 +21,7 @@ SIDE = 384  # screen pixels: side of the current frame
 
 
 class PlainPlayer:
-    """Buttons, a field and the current frame. It saves nothing itself, the notebook's next cell does.
-
-    A world's presets are kept in ``root/outputs``.
-    """
+    """Buttons, a field and the current frame; it saves nothing itself. Presets are in ``root/outputs``."""
 
     def __init__(self, game: Game, _run: Path, root: Path = ROOT) -> None:
         self.game = game
@@ -35,19 +32,13 @@ class PlainPlayer:
         self.buttons = [_button(str(action), tap, width="48px") for action, tap in enumerate(taps)]
         self.play_button = _button("play", self._toggle, "play")
         self.reset_button = _button("reset", partial(self.loop.put, self._reset), "undo")
-        self.field = widgets.Text(
-            placeholder=f"action id, 0 to {count - 1}", continuous_update=False, layout={"width": "170px"}
-        )
+        hint, width = f"action id, 0 to {count - 1}", {"width": "170px"}
+        self.field = widgets.Text(placeholder=hint, continuous_update=False, layout=width)
         self.field.observe(self._read_field, "value")
         names = [(name.replace("fps", " fps"), name) for name, _ in self._preset.options]
-        self.preset = widgets.Dropdown(
-            options=[("as set", AS_SET), *names],
-            value=self._preset.chosen,
-            description="preset",
-            tooltip=self._preset.meaning,
-            disabled=not names,
-            layout={"width": "190px"},
-        )
+        state = {"value": self._preset.chosen, "tooltip": self._preset.meaning, "disabled": not names}
+        look = {"description": "preset", "layout": {"width": "190px"}}
+        self.preset = widgets.Dropdown(options=[("as set", AS_SET), *names], **state, **look)
         self.preset.observe(lambda change: self.loop.put(partial(self._choose, change["new"])), "value")
         self.message = widgets.Label()
         self.image = widgets.Image(format="png", width=SIDE, height=SIDE)
@@ -71,14 +62,12 @@ class PlainPlayer:
         self._report("")
 
     def _read_field(self, change: dict[str, str]) -> None:
-        text = change["new"].strip()
-        if not text:
-            return
-        self.field.value = ""
-        try:
-            self.loop.tap(action_id(text, len(self.buttons)))
-        except ParameterError as error:
-            self.message.value = str(error)
+        if text := change["new"].strip():
+            self.field.value = ""
+            try:
+                self.loop.tap(action_id(text, len(self.buttons)))
+            except ParameterError as error:
+                self.message.value = str(error)
 
     # --- in the loop's thread ------------------------------------------------------------------------
 

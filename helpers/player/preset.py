@@ -12,10 +12,7 @@ AS_SET = ""  # the choice of no preset: steps, temperature and feedback as playe
 
 
 class Preset:
-    """What was measured for a game's world on its device, as presets to choose from while it is played.
-
-    Measurements are read from ``root/outputs/presets``. The loop's pace follows the preset.
-    """
+    """What was measured for a game's world on its device, from ``root/outputs/presets``, to choose from."""
 
     def __init__(self, game: Game, loop: Loop, root: Path) -> None:
         self._game, self._loop = game, loop
@@ -25,16 +22,13 @@ class Preset:
         self.look()
 
     def look(self) -> None:
-        """Read what was measured; it may have been measured meanwhile, in a terminal.
-
-        ``options`` are the presets that are reached and what each of them means, ``help`` how to get any.
-        """
+        """Read what was measured; it may have been measured meanwhile, in a terminal."""
         opened, settings = self._game.opened, self._game.settings
         measurement = presets.read(opened, settings, self._folder)
         rates = {*presets.RATES, *([presets.frames_a_second(self._own)] if self._own else [])}
         self._reached = presets.offered(measurement, sorted(rates)) if measurement else {}
-        self.options = [(name, str(decoding)) for name, decoding in self._reached.items()]
-        self.help = "" if self._reached else presets.command(opened, settings)
+        self.options = [(name, str(decoding)) for name, decoding in self._reached.items()]  # with its meaning
+        self.help = "" if self._reached else presets.command(opened, settings)  # how to get any
 
     @property
     def chosen(self) -> str:
@@ -53,21 +47,17 @@ class Preset:
     def choose(self, name: str) -> None:
         """Play as a preset says, at its pace; `AS_SET` goes back to what was set before.
 
-        Raises:
-            ParameterError: This machine was not measured to reach it.
+        A `ParameterError` where this machine was not measured to reach it.
         """
         if name and name not in self._reached:
-            raise ParameterError(
-                f"{name!r} is no preset that was measured to be reached.",
-                fix=f"Measure: {self.help}" if self.help else f"Choose of {', '.join(self._reached)}.",
-            )
+            fix = f"Measure: {self.help}" if self.help else f"Choose of {', '.join(self._reached)}."
+            raise ParameterError(f"{name!r} is no preset that was measured to be reached.", fix=fix)
         if not self.chosen:
             self._before = self._game.play, self._loop.fps
-        play, fps = self._before
+        play, self._loop.fps = self._before
         if name:
-            play, fps = self._reached[name], min(presets.frames_a_second(name), FASTEST)
+            play, self._loop.fps = self._reached[name], min(presets.frames_a_second(name), FASTEST)
         self._game.set(**_values(play))
-        self._loop.fps = fps
         self._name = name
 
 

@@ -60,8 +60,7 @@ LABEL_CLIPS = 128  # to learn from what the actions do: some seconds on a slow C
 class Player(anywidget.AnyWidget):
     """A game on a canvas: buttons, a field and keys for the actions, a strip of the last frames, and tools.
 
-    What the player saves goes to ``run``. A world's keys and labels are kept in ``root/data``, its presets in
-    ``root/outputs``.
+    It saves to ``run``. A world's keys and labels are kept in ``root/data``, its presets in ``root/outputs``.
     """
 
     _esm = Path(__file__).with_name("player.js")
@@ -204,8 +203,7 @@ class Player(anywidget.AnyWidget):
         self.send({"type": "what_if"}, [png(what_if_picture(self.game.frame, futures, names))])
 
     def _do_save(self, kind: str, overlay: bool = False) -> None:
-        path = captures.save(self.game, kind, self._run, self.loop.fps, bool(overlay))
-        self._say("saved", path=str(path))
+        self._say("saved", path=str(captures.save(self.game, kind, self._run, self.loop.fps, bool(overlay))))
 
     @property
     def _keys(self) -> KeyMap:
@@ -235,20 +233,18 @@ class Player(anywidget.AnyWidget):
 
     def _update(self, note: str | None = None) -> None:
         """Bring the page's ``state`` up to date, with another note for the player or the one that it has."""
-        game = self.game
-        self._note = self._note if note is None else note
+        game, self._note = self.game, self._note if note is None else note
         self.state = {
             "phase": self._phase,
             "note": self._note,
             "playing": self.loop.playing,
             "generated": game.generated,
-            "tip": game.branches[game.branch].generated,
             "branch": game.branch,
+            "tip": game.branches[game.branch].generated,
             "branches": [asdict(branch) for branch in game.branches],
             "start": game.clip.start,
             **game.play._asdict(),
-            # Beyond what JavaScript's numbers hold exactly.
-            "seed": str(game.play.seed),
+            "seed": str(game.play.seed),  # it may be beyond what JavaScript's numbers hold exactly
             "preset": self._preset.chosen,
             "presets": self._preset.options,
             "preset_help": self._preset.help,
