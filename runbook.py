@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
     if THIS not in PYTHONS and not os.environ.get(STAYS):
         return start_again(argv)
 
-    from helpers.errors import RunbookError
+    from helpers.errors import ActionError, ParameterError, RunbookError
 
     named = bool(argv) and not argv[0].startswith("-")
     command, rest = (argv[0], argv[1:]) if named else ("run", argv)
@@ -101,7 +101,7 @@ def main(argv: list[str]) -> int:
         return 0 if command == "setup" else hand_over(python, command, rest)
     except RunbookError as error:
         print(f"\n{error.what}" + (f"\nWhat to do: {error.fix}" if error.fix else ""), file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, (ActionError, ParameterError)) else 1
     except OSError as error:
         print(f"\n{error.filename or ROOT}: {error.strerror or error}", file=sys.stderr)
         print("What to do: free some disk, or move the folder to where you may write.", file=sys.stderr)

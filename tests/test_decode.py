@@ -24,7 +24,7 @@ def generators(*seeds):
 
 
 def published_counts(positions, steps, k=5):
-    """The schedule as the specification words it."""
+    """The schedule, worked out independently of the engine."""
     fixed, counts = 0, []
     for m in range(steps):
         target = (

@@ -1,4 +1,4 @@
-"""A session plays a world as the specification words it, however it was batched, fed back or interrupted."""
+"""A session plays a world as the published project does, however it was batched, fed back or interrupted."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def play(session, actions):
 
 
 def literal_rollout(suite, frames, actions, window, horizon, steps):
-    """The rollout of the specification, one sentence a line; for one batch element, greedily."""
+    """The published rollout, one rule a line; for one batch element, greedily."""
     frames, chosen = list(frames[0]), []  # chosen: one for each generated frame
     for action in actions:
         context = torch.stack(frames[-window:])[None]
@@ -49,7 +49,7 @@ def literal_rollout(suite, frames, actions, window, horizon, steps):
 @pytest.mark.parametrize("horizon", [1, 2])
 @pytest.mark.parametrize("window", [1, 2, 3, 4])
 @pytest.mark.parametrize("actions", [[3, 0, 2, 1, 1], [None, None, None]], ids=["actions", "no actions"])
-def test_a_session_shows_what_the_specification_words(suite, window, horizon, actions):
+def test_a_session_shows_what_the_published_rollout_does(suite, window, horizon, actions):
     context = random_frames(1, 4)
 
     frames = play(Session(suite, context, window, horizon, steps=5), actions)
