@@ -19,17 +19,15 @@ from helpers.worlds import world
 FOLDER = ROOT / "notebooks"
 """Where the notebooks lie."""
 
+# The types that are checked, each with a value as it is written after -p name=.
 _EXAMPLES = {"int": "10", "float": "0.5", "bool": "true", "list": "[0,1,2]", "str": "text", "None": "none"}
-"""The types that are checked, each with a value as it is written after ``-p name=``."""
 
 
 def find_notebook(text: str, folder: Path = FOLDER) -> str:
     """The one notebook with this name, or whose name begins so: ``05`` is ``05_infer``."""
     wanted = Path(text).name.removesuffix(".ipynb")
     names = sorted(path.stem for path in folder.glob("*.ipynb"))
-    matches = [name for name in names if name == wanted] or [
-        name for name in names if name.startswith(wanted)
-    ]
+    matches = [wanted] if wanted in names else [name for name in names if name.startswith(wanted)]
     if len(matches) != 1:
         raise ParameterError(
             f"There is no notebook {text!r} in {folder}.", fix=f"There are {', '.join(names) or 'none'}."
@@ -38,11 +36,7 @@ def find_notebook(text: str, folder: Path = FOLDER) -> str:
 
 
 def parameters_of(notebook: Path) -> dict[str, str]:
-    """Type by name of the parameters that a notebook file declares.
-
-    Raises:
-        ParameterError: The file is no notebook.
-    """
+    """Type by name of the parameters that a notebook declares; a `ParameterError` where it is none."""
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError) as error:
@@ -57,30 +51,23 @@ def parameters_of(notebook: Path) -> dict[str, str]:
     }
 
 
-def parse_value(name: str, text: str, annotation: str) -> Any:
-    """The value that ``-p name=text`` means: the text itself for a ``str``, else JSON or a Python literal.
+def parse_value(text: str, annotation: str) -> Any:
+    """The value that ``-p name=text`` means: JSON or a Python literal, and the text itself for a ``str``.
 
-    Raises:
-        ParameterError: It is not of the declared type, such as ``"int | None"``.
+    ``annotation`` is the declared type, such as ``"int | None"``; `check_value` tells whether it fits.
     """
     value, types = _literal(text), _types(annotation)
-    if "str" in types and not (value is None and "None" in types):
-        return text
-    return check_value(name, value, annotation)
+    return text if "str" in types and not (value is None and "None" in types) else value
 
 
 def check_value(name: str, value: Any, annotation: str) -> Any:
-    """The value itself, if it is of the declared type.
-
-    Raises:
-        ParameterError: It is not.
-    """
+    """The value itself; raises a `ParameterError` where it is not of the declared type."""
     types, kind = _types(annotation), type(value).__name__
     fitting = {"int": {"int", "float"}, "NoneType": {"None"}}.get(kind, {kind})
     if types <= set(_EXAMPLES) and not types & fitting:
         raise ParameterError(
-            f"The parameter {name} is {value!r}; it must be of type {annotation}.",
-            fix=f'Write it like -p "{name}={_EXAMPLES[min(types - {"None"})]}".',
+            f"{name} is {value!r}.",
+            fix=f'Use the type {annotation}, like -p "{name}={_EXAMPLES[min(types - {"None"})]}".',
         )
     return value
 
@@ -129,17 +116,17 @@ def add_parameter_arguments(parser: argparse.ArgumentParser, meaning: str) -> No
 
 
 def add_called_from(parser: argparse.ArgumentParser) -> None:
-    """Give a command the folder it was called from: runbook.py starts it in another one, and says so."""
+    """Give a command the folder it was called from, which runbook.py names when it starts it in another."""
     parser.add_argument("--called-from", type=Path, default=Path.cwd(), help=argparse.SUPPRESS)
 
 
 def read_overrides(
     texts: Sequence[str], notebooks: Sequence[str] = ("05_infer",), folder: Path = FOLDER
 ) -> dict[str, Any]:
-    """Values by name from ``-p name=value``, of the types that the notebooks declare.
+    """Values by name from ``-p name=value``, read as the notebooks declare them, not checked yet.
 
     Raises:
-        ParameterError: A text has no ``=``, no notebook declares its name, or its value has another type.
+        ParameterError: A text has no ``=``, or no notebook declares its name.
     """
     declared: dict[str, str] = {}
     for notebook in notebooks:
@@ -149,16 +136,12 @@ def read_overrides(
         name, equals, value = text.partition("=")
         if not equals:
             raise ParameterError(f"{text!r} is no parameter.", fix="Write -p name=value.")
-        values[name] = parse_value(name, value, _declaration(name, declared, notebooks))
+        values[name] = parse_value(value, _declaration(name, declared, notebooks))
     return values
 
 
 def read_yaml(path: Path, form: str) -> dict[str, Any]:
-    """The mapping that a YAML file holds; ``form`` is what it should look like, for the error.
-
-    Raises:
-        ParameterError: The file cannot be read, or holds something else.
-    """
+    """The mapping that a YAML file holds; a `ParameterError`, which shows its ``form``, for anything else."""
     import yaml  # type: ignore[import-untyped]
 
     try:

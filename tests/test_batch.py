@@ -1,6 +1,7 @@
 """Headless runs: arguments become parameters, real notebooks run, failures are sentences."""
 
 import json
+import re
 
 import nbformat
 import papermill
@@ -9,7 +10,7 @@ import pytest
 from helpers.batch import baseline, headless, regress, sweep
 from helpers.batch.headless import main, parser, plan, run_notebooks
 from helpers.errors import ParameterError
-from helpers.parameters import FOLDER, parameters_of, parse_value
+from helpers.parameters import FOLDER, check_value, parameters_of, parse_value
 from helpers.run_folder import ROOT
 
 
@@ -54,7 +55,7 @@ def test_each_notebook_gets_the_parameters_it_knows(folder):
     [
         (["-p", "generation_step=3"], "generation_steps"),
         (["-p", "steps"], "-p name=value"),
-        (["-p", "generation_steps=many"], "must be of type int"),
+        (["-p", "generation_steps=many"], "generation_steps is 'many'. Use the type int"),
         (["--only", "07_x"], "There are 00_a"),
         (["--dataset", "../tetris"], "There is no dataset"),
     ],
@@ -72,6 +73,9 @@ def test_wrong_arguments_are_named_with_what_would_be_right(folder, arguments, s
     ("parameter", "says"),
     [
         ("steps=10001", "steps is 10001. Use a whole number from 0 to 10000."),
+        ("steps=many", "steps is 'many'. Use a whole number from 0 to 10000."),
+        ("compile=3", "compile is 3. Use true or false."),
+        ("actions=3", "actions is 3. Use a list of action ids, such as [2, 2, 6]."),
         ("temperature=-1.0", "temperature is -1.0. Use a number from 0 to 1e+06."),
         ("feedback=dreams", 'feedback is \'dreams\'. Use "tokens" or "pixels".'),
         ("preset=fast", "preset is 'fast'."),
@@ -79,7 +83,7 @@ def test_wrong_arguments_are_named_with_what_would_be_right(folder, arguments, s
         ("dataset=tetris", "There is no dataset 'tetris'."),
     ],
 )
-def test_a_value_out_of_range_is_refused_alike_before_a_run_folder_is_made(
+def test_a_value_of_another_type_or_out_of_range_is_refused_alike_before_a_run_folder_is_made(
     command, parameter, says, tmp_path, capsys, monkeypatch
 ):
     def made(*_arguments):
@@ -113,15 +117,15 @@ def test_a_value_out_of_range_is_refused_alike_before_a_run_folder_is_made(
     ],
 )
 def test_a_value_is_read_by_its_declared_type(text, annotation, value):
-    assert parse_value("x", text, annotation) == value
+    assert check_value("x", parse_value(text, annotation), annotation) == value
 
 
 @pytest.mark.parametrize(
     ("text", "annotation"), [("x", "int"), ("1.5", "int"), ("true", "int"), ("1", "bool"), ("3", "list[int]")]
 )
 def test_a_value_of_another_type_is_refused(text, annotation):
-    with pytest.raises(ParameterError, match="must be of type"):
-        parse_value("x", text, annotation)
+    with pytest.raises(ParameterError, match=re.escape(f"Use the type {annotation}, ")):
+        check_value("x", parse_value(text, annotation), annotation)
 
 
 def test_a_file_that_is_no_notebook_is_named(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import runbook
-from helpers.batch.headless import NOTEBOOKS, plan
+from helpers.batch.headless import NOTEBOOKS, check_run, plan
 from helpers.parameters import FOLDER, parameters_of, read_overrides
 from helpers.run_folder import ROOT
 
@@ -99,7 +99,7 @@ def test_a_command_is_one_that_its_program_takes(
     if name == "run":
         plan(arguments)
     else:
-        read_overrides(getattr(arguments, "parameter", []))
+        check_run("05_infer", read_overrides(getattr(arguments, "parameter", [])))
 
 
 def parsed(name: str, rest: list[str], monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:

@@ -61,7 +61,7 @@ def test_equal_jobs_run_once_and_a_name_given_twice_gets_a_number(tmp_path: Path
     ("text", "says"),
     [
         ("grid: {temprature: [1]}", "temprature"),
-        ("grid: {temperature: [hot]}", "must be of type float"),
+        ("grid: {temperature: [hot]}", "temperature is 'hot'. Use a number from 0"),
         ("grid: {temperature: 1}", "Give a list"),
         ("grid: {run_dir: [a]}", "run_dir"),
         ("grid: {dataset: [tetris]}", "tetris"),

@@ -83,16 +83,13 @@ def plan(arguments: argparse.Namespace, folder: Path = FOLDER) -> tuple[list[str
 
 
 def check_run(notebook: str, parameters: Mapping[str, Any], folder: Path = FOLDER) -> None:
-    """Refuse parameters before anything is computed: names, types, and for 05_infer ranges.
+    """Refuse names, types and, for 05_infer, ranges before anything is computed, with a `RunbookError`.
 
-    Runs, baselines, regressions and sweeps all ask here; the sentences about ranges are `Settings`' own.
-
-    Raises:
-        RunbookError: One is unknown, of another type or out of its range.
+    Runs, baselines, regressions and sweeps all ask here; about 05_infer's values `Settings` speaks first.
     """
-    check_parameters(notebook, parameters, folder)
     if notebook == NOTEBOOKS[-1]:
         Settings.read(parameters)
+    check_parameters(notebook, parameters, folder)
 
 
 def run_notebooks(
