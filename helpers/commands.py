@@ -4,11 +4,14 @@ Standard library only, and it knows nothing of what the programs do: ``runbook.p
 anything is installed.
 """
 
+import contextlib
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -190,6 +193,55 @@ def capture(
     return subprocess.run(
         command, cwd=cwd, env=env, timeout=timeout, capture_output=True, check=False, **_TEXT
     )
+
+
+class JsonProgram:
+    """A program that answers each JSON line on its standard input with one; it ends when its input closes.
+
+    ``options`` are `subprocess.Popen`'s. What else the program prints is kept for `last_lines`.
+    """
+
+    def __init__(self, command: Sequence[str], **options: Any) -> None:
+        self._printed: list[str] = []
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115, kept as long as the process
+        streams: dict[str, Any] = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "stderr": self._errors,
+        }
+        self.process = subprocess.Popen(command, encoding="utf-8", errors="replace", **streams, **options)
+
+    def ask(self, question: object) -> dict[str, Any]:
+        """The program's answer; empty if it has ended."""
+        with contextlib.suppress(OSError):
+            print(json.dumps(question), file=self.process.stdin, flush=True)
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        """The next line that is an answer; empty if the program has ended."""
+        for line in self.process.stdout or ():
+            if line.startswith("{"):
+                return dict(json.loads(line))
+            self._printed.append(line.rstrip())
+        return {}
+
+    def last_lines(self, count: int) -> list[str]:
+        """End the program; the last lines that it printed beside its answers."""
+        self.close()
+        self._errors.seek(0)
+        errors = self._errors.read().decode("utf-8", "replace").strip()
+        return [*self._printed, *errors.splitlines()][-count:]
+
+    def close(self, timeout: float = 5) -> None:
+        """Close the program's input, and kill it where it has not ended after ``timeout`` seconds."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 def run_step(

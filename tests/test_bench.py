@@ -173,7 +173,7 @@ def test_a_checkout_is_asked_for_frames_through_its_entry_points(tmp_path):
         seconds, cpu, tokens = peer.step(steps, 0.0)
         assert seconds > 0 and cpu >= 0 and tokens.tolist() == [[[steps] * 9]]
     peer.close()
-    assert peer._process.returncode == 0
+    assert peer._program.process.returncode == 0
 
 
 def test_a_folder_that_is_no_checkout_and_one_that_does_not_run_are_refused_in_a_sentence(tmp_path):

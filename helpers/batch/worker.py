@@ -5,11 +5,9 @@ process on Windows. It gets jobs as JSON lines, answers with a line each, and en
 because the worker ended or was killed.
 """
 
-import contextlib
 import json
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,29 +18,24 @@ from typing import Any, cast
 from distributed import Worker, WorkerPlugin, get_worker
 
 from helpers.batch.storage import count_attempt, open_storage, publish, read_record
-from helpers.commands import child_environment
+from helpers.commands import JsonProgram, child_environment
 from helpers.errors import OutputError
 from helpers.report import write_json
 from helpers.run_folder import ROOT
 
-ATTEMPTS = 2
-"""A job whose worker is lost is tried once more, and then given up."""
+ATTEMPTS = 2  # a job whose worker is lost is tried once more, and then given up
 
 
 class Runners(WorkerPlugin):
-    """The runners of one Dask worker: as many as it has tasks at once, each kept for the next task.
-
-    Args:
-        session: Of the sweep's driver: sweeps that share a scheduler have runners of their own.
-    """
+    """The runners of one Dask worker: as many as it has tasks at once, each kept for the next task."""
 
     def __init__(self, session: str) -> None:
-        self.name = f"runbook-runners-{session}"
+        self.name = f"runbook-runners-{session}"  # sweeps that share a scheduler have runners of their own
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask when the worker gets the plugin."""
-        self._idle: list[Runner] = []
-        self._all: list[Runner] = []
+        self._idle: list[JsonProgram] = []
+        self._all: list[JsonProgram] = []
 
     def teardown(self, worker: Worker) -> None:
         """Called by Dask when the worker ends or loses the plugin."""
@@ -54,56 +47,14 @@ class Runners(WorkerPlugin):
         try:
             runner = self._idle.pop()  # atomic: tasks of one worker are threads
         except IndexError:
-            runner = Runner()
-            self._all.append(runner)
-        if answer := runner.ask(json.dumps(job)):
+            program = [sys.executable, "-m", "helpers.batch.kernel"]
+            self._all.append(runner := JsonProgram(program, cwd=ROOT, env=child_environment()))
+        if answer := runner.ask(job):
             self._idle.append(runner)
-            return dict(json.loads(answer))
-        return {"status": "fail", "message": runner.why_it_ended()}
-
-
-class Runner:
-    """The worker's end of a runner process."""
-
-    def __init__(self) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115, kept as long as the process
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "helpers.batch.kernel"],
-            cwd=ROOT,
-            env=child_environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            encoding="utf-8",
-        )
-
-    def ask(self, line: str) -> str:
-        """The process's answer to a line; empty if it has ended."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
-            return self._process.stdout.readline()
-        return ""
-
-    def why_it_ended(self) -> str:
-        """The exit status and the last error, in a sentence."""
-        self.close()
-        self._errors.seek(0)
-        tail = self._errors.read().decode("utf-8", "replace").strip().splitlines()[-1:]
-        status = self._process.returncode
-        return f"The process that ran the notebook ended (status {status}). {' '.join(tail)}".strip()
-
-    def close(self) -> None:
-        """End the process and its kernel."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            return answer
+        last, status = " ".join(runner.last_lines(1)), runner.process.returncode
+        message = f"The process that ran the notebook ended (status {status}). {last}".strip()
+        return {"status": "fail", "message": message}
 
 
 def run_job(job: dict[str, Any], output: str, session: str, warm: bool) -> dict[str, Any]:
@@ -112,8 +63,7 @@ def run_job(job: dict[str, Any], output: str, session: str, warm: bool) -> dict[
     ``job`` holds the values of a `cluster.Job`, ``output`` and ``warm`` are as in `cluster.run_jobs`, and
     attempts are counted within a ``session`` of the driver. What a notebook or a disk does is in the record.
     """
-    began = time.monotonic()
-    worker = get_worker()
+    began, worker = time.monotonic(), get_worker()
     where = {"worker": worker.address, "host": socket.gethostname(), "session": session}
     record = job | where | {"status": "fail", "message": ""}
     scratch: Path | None = None

@@ -4,8 +4,6 @@
 frame at a time.
 """
 
-import json
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor
 
 from helpers.bench import published
+from helpers.commands import JsonProgram
 from helpers.errors import ParameterError
 from helpers.worldmodel import Suite
 
@@ -22,20 +21,19 @@ class Peer:
     """A checkout of the published project, run by ``python``, playing the same suite from the same window.
 
     Frames seen are float ``[1, Tc, 3, H, W]``, action ids int64 ``[1, Tc]``; ``threads`` are its torch's. The
-    suite's FFN width must be floor(2/3 of a whole number).
-
-    Raises:
-        ParameterError: The checkout or its Python cannot do it; the message holds what it printed.
+    suite's FFN width must be floor(2/3 of a whole number). Raises a `ParameterError`, with what it printed,
+    where the checkout or its Python cannot do it.
     """
 
     def __init__(
         self, checkout: Path, python: str, suite: Suite, window: Tensor, actions: Tensor, threads: int
     ) -> None:
         if not (checkout / "utils" / "utils.py").is_file() or not (checkout / "models").is_dir():
-            raise ParameterError(
-                f"{checkout} is no checkout of the published project: it has no utils/utils.py and models/.",
-                fix="Give the folder that `git clone https://github.com/AlmondGod/tinyworlds` made.",
+            what = (
+                f"{checkout} is no checkout of the published project: it has no utils/utils.py and models/."
             )
+            fix = "Give the folder that `git clone https://github.com/AlmondGod/tinyworlds` made."
+            raise ParameterError(what, fix=fix)
         self._folder = tempfile.TemporaryDirectory(prefix="bench-")
         folder = Path(self._folder.name)
         for kind in published.LOADERS:
@@ -44,48 +42,29 @@ class Peer:
             torch.save(weights, folder / kind / "model_state_dict.pt")
             torch.save({"config": config(suite, kind), "step": 0}, folder / kind / "state.pt")
         torch.save({"window": window.cpu(), "actions": actions.cpu()}, folder / "inputs.pt")
-        program = Path(published.__file__).resolve()
-        self._process = subprocess.Popen(
-            [python, str(program), str(checkout.resolve()), str(folder), str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-        )
-        self.torch: str = self._answer()["torch"]
+        arguments = Path(published.__file__).resolve(), checkout.resolve(), folder, threads
+        self._program = JsonProgram([python, *map(str, arguments)])
+        self.torch: str = self._check(self._program.answer())["torch"]
 
     def step(self, steps: int, temperature: float) -> tuple[float, float, Tensor]:
         """Generate the frame; returns the seconds and CPU seconds it took, its tokens int64 ``[1, 1, P]``."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps([steps, temperature]) + "\n")
-        self._process.stdin.flush()
-        answer = self._answer()
+        answer = self._check(self._program.ask([steps, temperature]))
         return answer["seconds"], answer["cpu"], torch.tensor(answer["tokens"])
 
     def close(self) -> None:
         """End the other process and remove its files."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=30)
+        self._program.close(timeout=30)
         self._folder.cleanup()
 
-    def _answer(self) -> dict[str, Any]:
-        """The next line that is an answer; what else the project prints goes into the error message."""
-        assert self._process.stdout is not None
-        printed: list[str] = []
-        for line in self._process.stdout:
-            if line.startswith("{"):
-                answer: dict[str, Any] = json.loads(line)
-                return answer
-            printed.append(line.rstrip())
-        self._process.wait()
+    def _check(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """An answer, or what the project printed instead as an error."""
+        if answer:
+            return answer
+        end = " / ".join(self._program.last_lines(3)) or "it printed nothing"
         self._folder.cleanup()
-        raise ParameterError(
-            f"The published project could not be run: {' / '.join(printed[-3:]) or 'it printed nothing'}.",
-            fix="Give a checkout with the entry points that helpers/bench/published.py names, and with "
-            "--peer-python a Python that has its dependencies and torch.",
-        )
+        fix = "Give a checkout with the entry points that helpers/bench/published.py names, and with "
+        fix += "--peer-python a Python that has its dependencies and torch."
+        raise ParameterError(f"The published project could not be run: {end}.", fix=fix)
 
 
 def config(suite: Suite, kind: str) -> dict[str, Any]:
