@@ -109,15 +109,17 @@ def _declaration(name: str, declared: Mapping[str, str], notebooks: Iterable[str
     return declared[name]
 
 
-def add_parameter_arguments(parser: argparse.ArgumentParser, meaning: str) -> None:
-    """Give a command ``-p NAME=VALUE``, and the folder that it was called from."""
-    parser.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help=meaning)
-    add_called_from(parser)
+def command_parser(command: str, about: str, parameter: str = "") -> argparse.ArgumentParser:
+    """A parser for ``runbook.py command``, with ``-p NAME=VALUE`` where it is said what a parameter is.
 
-
-def add_called_from(parser: argparse.ArgumentParser) -> None:
-    """Give a command the folder it was called from, which runbook.py names when it starts it in another."""
-    parser.add_argument("--called-from", type=Path, default=Path.cwd(), help=argparse.SUPPRESS)
+    It has the folder that the command was called from, which runbook.py names, for it starts it in another.
+    """
+    parser = argparse.ArgumentParser(prog=f"runbook.py {command}", description=about)
+    add = parser.add_argument
+    if parameter:
+        add("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help=parameter)
+    add("--called-from", type=Path, default=Path.cwd(), help=argparse.SUPPRESS)
+    return parser
 
 
 def read_overrides(

@@ -4,7 +4,6 @@ A baseline is a folder: ``baseline.json`` (every case's parameters, token hashes
 environment), ``tokens.npz`` (every token) and one PNG strip of generated frames a case.
 """
 
-import argparse
 import hashlib
 import json
 import re
@@ -21,7 +20,7 @@ from PIL import Image
 
 from helpers.batch.headless import check_run, run_notebook
 from helpers.errors import OutputError, ParameterError, RunbookError
-from helpers.parameters import add_parameter_arguments, read_overrides, read_yaml
+from helpers.parameters import command_parser, read_overrides, read_yaml
 from helpers.report import write_json
 from helpers.run_folder import ROOT, open_run, writing
 from helpers.worlds import world
@@ -29,9 +28,7 @@ from helpers.worlds import world
 NOTEBOOK = "05_infer"
 EMBEDDED = ROOT / "helpers" / "demo" / "baseline"
 FORMAT = 1
-
-CASES = Path(__file__).with_name("cases.yaml")
-"""The cases that are frozen unless another file is named."""
+CASES = Path(__file__).with_name("cases.yaml")  # that are frozen unless another file is named
 
 
 @dataclass(frozen=True)
@@ -42,11 +39,7 @@ class Bound:
     psnr_db: float  # that every frame must have against the baseline's
 
 
-BOUNDS: dict[str, Bound] = {
-    "cpu": Bound(tokens=0.02, psnr_db=30.0),
-    "cuda": Bound(tokens=0.05, psnr_db=25.0),
-    "mps": Bound(tokens=0.05, psnr_db=25.0),
-}
+BOUNDS = {"cpu": Bound(0.02, 30.0), "cuda": Bound(0.05, 25.0), "mps": Bound(0.05, 25.0)}
 """The bounds of a case that names none, by the type of the device it runs on *now*. One token that rounding
 tips over leads a rollout elsewhere, so what is called close ends where a difference has spread."""
 
@@ -68,8 +61,7 @@ class Played:
 
     def to_dict(self) -> dict[str, Any]:
         """All but the arrays, as plain JSON values."""
-        values = asdict(self)
-        return {name: value for name, value in values.items() if name not in ("frames", "tokens")}
+        return {name: value for name, value in asdict(self).items() if name not in ("frames", "tokens")}
 
 
 @dataclass(frozen=True)
@@ -98,18 +90,12 @@ AnyCase = TypeVar("AnyCase", Case, Plan)
 
 
 def read_plans(path: Path, dataset: str, overrides: Mapping[str, Any]) -> list[Plan]:
-    """The cases of a file, to be frozen.
+    """The cases of a YAML file, to be frozen; a `RunbookError` where it, or a parameter, cannot be used.
 
-    Args:
-        path: A YAML file: ``parameters`` of every case, and ``cases``, each a name and its own parameters,
-            where ``bounds: {cuda: {tokens: 0.05, psnr_db: 25}}`` sets how close is close enough, and
-            ``replay`` is a recorded session, relative to the file, or ``@case`` for the session of an
-            earlier case.
-        dataset: The world, unless a case names its own.
-        overrides: Parameters of every case that come before all others.
-
-    Raises:
-        RunbookError: The file is not of that form, or a parameter cannot be used.
+    The file has ``parameters`` of every case, and ``cases``: names and their own parameters, of which
+    ``bounds: {cuda: {tokens: 0.05, psnr_db: 25}}`` sets how close is close enough, and ``replay`` is a
+    recorded session, relative to the file, or ``@case`` for the session of an earlier case. A case that names
+    no world has ``dataset``; ``overrides`` come before all other parameters.
     """
     form = "Write `cases:` and under it a name for each."
     described = read_yaml(path, form)
@@ -139,10 +125,8 @@ def _bounds(described: Any) -> dict[str, Bound]:
         if any(bound.tokens < 0 or bound.psnr_db < 0 for bound in bounds.values()):
             raise ValueError("a negative number")
     except (AttributeError, TypeError, ValueError) as error:
-        raise ParameterError(
-            f"{described!r} are no bounds ({error}).",
-            fix="Write bounds: {cpu: {tokens: 0.02, psnr_db: 30}}.",
-        ) from error
+        fix = "Write bounds: {cpu: {tokens: 0.02, psnr_db: 30}}."
+        raise ParameterError(f"{described!r} are no bounds ({error}).", fix=fix) from error
     return bounds
 
 
@@ -155,9 +139,9 @@ def choose(cases: Sequence[AnyCase], only: Sequence[str]) -> list[AnyCase]:
     return [case for case in cases if not only or case.name in only]
 
 
-def play(plan: Plan, run_dir: Path) -> Played:
-    """Run the notebook headless for a case; raises a `RunbookError` if it fails."""
-    outcome = run_notebook(NOTEBOOK, run_dir, plan.parameters)
+def play(parameters: Mapping[str, Any], run_dir: Path) -> Played:
+    """Run the notebook headless with a case's parameters; raises a `RunbookError` if it fails."""
+    outcome = run_notebook(NOTEBOOK, run_dir, parameters)
     # A replay with other tokens fails its notebook after everything is written: a regression judges that.
     if outcome.status == "fail" and outcome.failed_checks != ("replay",):
         raise RunbookError(outcome.message)
@@ -230,10 +214,8 @@ def read_baseline(folder: Path) -> list[Case]:
     try:
         document = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
-            raise OutputError(
-                f"{folder} is a baseline of format {document['format']}; this code reads {FORMAT}.",
-                fix=freeze,
-            )
+            what = f"{folder} is a baseline of format {document['format']}; this code reads {FORMAT}."
+            raise OutputError(what, fix=freeze)
         with np.load(folder / "tokens.npz") as arrays:
             tokens = {name: arrays[name].astype(np.int32) for name in arrays.files}
         for name, values in document["cases"].items():
@@ -256,22 +238,14 @@ def default_folder(dataset: str) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Freeze a baseline; 0 if every case could be played, 1 if one could not, 2 for wrong arguments."""
-    parser = argparse.ArgumentParser(
-        prog="runbook.py baseline",
-        description="Run 05_infer for every case and freeze what it generates, to compare with later.",
-    )
+    about = "Run 05_infer for every case and freeze what it generates, to compare with later."
+    parser = command_parser("baseline", about, "a parameter of every case")
     add = parser.add_argument
     add("--dataset", default="demo", help="world of the cases (default: demo)")
-    add(
-        "--cases",
-        type=Path,
-        default=CASES,
-        metavar="FILE",
-        help="cases in the form of the built-in %(default)s",
-    )
+    form = "cases in the form of the built-in %(default)s"
+    add("--cases", type=Path, default=CASES, metavar="FILE", help=form)
     add("--only", nargs="+", default=[], metavar="CASE", help="freeze these cases only")
     add("--to", type=Path, metavar="FOLDER", help="where to write; outputs/baseline_<dataset> otherwise")
-    add_parameter_arguments(parser, "a parameter of every case")
     arguments = parser.parse_args(argv)
     here = arguments.called_from
     try:
@@ -284,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cases = []
         for plan in (with_session(plan, run) for plan in plans):
             try:
-                played = play(plan, run / plan.name)
+                played = play(plan.parameters, run / plan.name)
             except RunbookError as error:
                 print(f"{plan.name} failed: {error}\nNothing was frozen.", file=sys.stderr)
                 return 1

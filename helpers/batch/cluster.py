@@ -32,21 +32,17 @@ def open_cluster(scheduler: str, jobs: int, workers: int = 0) -> Iterator[Client
     """A Dask client of ``scheduler``, such as ``tcp://127.0.0.1:8786``; if that is empty, of our own cluster.
 
     Our own ends with the block, is reachable from this machine only, and has the workers of `worker_options`.
-
-    Raises:
-        ParameterError: No scheduler answers there.
+    Raises a `ParameterError` where no scheduler answers.
     """
     # Dask logs every connection; what matters is in the records.
     for name in ("distributed", "distributed.nanny", "distributed.scheduler", "distributed.worker"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if scheduler:
+        fix = "Start one with `dask scheduler`, or leave --scheduler out."
         try:
             client = Client(scheduler, timeout=10)
         except (OSError, ValueError, TimeoutError) as error:
-            raise ParameterError(
-                f"No Dask scheduler answers at {scheduler} ({error}).",
-                fix="Start one with `dask scheduler`, or leave --scheduler out.",
-            ) from error
+            raise ParameterError(f"No Dask scheduler answers at {scheduler} ({error}).", fix=fix) from error
         with client:
             yield client
         return
@@ -71,30 +67,25 @@ def worker_options(gpus: Sequence[str], cores: int, jobs: int, workers: int = 0)
     Each of ``gpus``, as CUDA names them, gets a worker that sees it alone. Where there are none, or a number
     of CPU workers is asked for, the workers share the cores.
     """
-    common = {"nthreads": 1, "host": "127.0.0.1", "dashboard": False, "memory_limit": 0}
+    common: dict[str, Any] = {"nthreads": 1, "host": "127.0.0.1", "dashboard": False, "memory_limit": 0}
     common["silence_logs"] = logging.ERROR
     if gpus and not workers:
+        common["resources"] = {"GPU": 1}
         order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as nvidia-smi counts them
-        return [
-            common | {"resources": {"GPU": 1}, "env": order | {"CUDA_VISIBLE_DEVICES": gpu}}
-            for gpu in gpus[:jobs]
-        ]
+        return [common | {"env": order | {"CUDA_VISIBLE_DEVICES": gpu}} for gpu in gpus[:jobs]]
     count = max(1, min(workers or cores, jobs))
-    threads = str(max(1, cores // count))
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return [common | {"env": dict.fromkeys(names, threads)} for _ in range(count)]
+    return [common | {"env": dict.fromkeys(names, str(max(1, cores // count)))}] * count
 
 
 def run_jobs(
     client: Client, jobs: Sequence[Job], output: str, warm: bool, records: dict[str, dict[str, Any]]
 ) -> str:
-    """Run jobs on a cluster, with a progress bar; a failed one does not stop the others.
+    """Run jobs on a cluster, with a progress bar; why they ended early, else empty.
 
-    ``output`` is the sweep's folder or address as the workers see it; ``warm`` keeps kernels, with the suites
-    they loaded, from job to job; ``records`` gets each job's record by its digest as soon as it ends.
-
-    Returns:
-        Why the sweep ended early; empty if it did not.
+    A failed job does not stop the others. ``output`` is the sweep's folder or address as the workers see it;
+    ``warm`` keeps kernels, with the suites they loaded, from job to job; ``records`` gets each job's record
+    by its digest as soon as it ends.
     """
     from tqdm import tqdm
 
@@ -106,9 +97,8 @@ def run_jobs(
     futures: dict[Any, Job] = {}
     for job in jobs:
         resources = {} if job.parameters.get("device") == "cpu" else gpu
-        key = f"{job.name}-{session}"
-        task = (run_job, asdict(job), output, session, warm)
-        futures[client.submit(*task, key=key, pure=False, resources=resources)] = job
+        options = {"key": f"{job.name}-{session}", "pure": False, "resources": resources}
+        futures[client.submit(run_job, asdict(job), output, session, warm, **options)] = job
     failed = 0
     try:
         with tqdm(total=len(jobs), unit="job", dynamic_ncols=True) as bar:

@@ -18,8 +18,8 @@ import helpers.errors
 from helpers.errors import RunbookError
 from helpers.parameters import (
     FOLDER,
-    add_parameter_arguments,
     check_parameters,
+    command_parser,
     find_notebook,
     parameters_of,
     read_overrides,
@@ -29,8 +29,8 @@ from helpers.run_folder import open_run
 from helpers.worlds import world
 
 NOTEBOOKS = ("00_check", "01_env", "02_torch", "03_deps", "04_assets", "05_infer")
+# A kernel's own log goes past papermill to the terminal: only what kills the kernel matters there.
 KERNEL_ARGUMENTS = ["--IPKernelApp.log_level=50"]
-"""A kernel's own log goes past papermill to the terminal: only what kills the kernel matters there."""
 _RESULTS = (
     *("notebooks", "contact_sheet.png", "frames", "rollout.mp4", "rollout.gif", "replay_difference.png"),
     *("session.json", "run.json", "run.log"),
@@ -50,23 +50,19 @@ class Outcome:
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of ``python runbook.py run``."""
-    arguments = argparse.ArgumentParser(
-        prog="runbook.py run", description="Run the notebooks headless, in order, into one new run folder."
-    )
+    about = "Run the notebooks headless, in order, into one new run folder."
+    meaning = "a parameter of the notebooks, such as -p generation_steps=24; may be repeated"
+    arguments = command_parser("run", about, meaning)
     add = arguments.add_argument
     add("--dataset", default="demo", help="suite to run: demo, sonic, pong, … (default: demo)")
     add("--only", nargs="+", default=NOTEBOOKS, metavar="NOTEBOOK", help="notebooks, such as 05_infer")
-    add_parameter_arguments(
-        arguments, "a parameter of the notebooks, such as -p generation_steps=24; may be repeated"
-    )
     return arguments
 
 
 def plan(arguments: argparse.Namespace, folder: Path = FOLDER) -> tuple[list[str], dict[str, dict[str, Any]]]:
     """The notebooks that parsed arguments ask for, in order, and for each the parameters that it declares.
 
-    Raises:
-        RunbookError: A notebook or world does not exist, or no notebook takes a parameter as it is written.
+    Raises a `RunbookError` where a notebook or world does not exist, or no notebook takes a parameter so.
     """
     names = sorted({find_notebook(text, folder) for text in arguments.only})
     values = {"dataset": arguments.dataset, **read_overrides(arguments.parameter, names, folder)}
@@ -97,19 +93,16 @@ def run_notebooks(
 ) -> list[Outcome]:
     """Run notebooks one after another, printing a line for each; outcomes, of which only the last may fail.
 
-    Args:
-        names: The notebooks, without ``.ipynb``.
-        run_dir: The run's folder, as in `run_notebook`.
-        parameters: Each notebook's parameters by its name.
-        folder: Where the notebooks lie; also the kernels' working folder.
+    ``parameters`` are those of each notebook by its name; the others are as in `run_notebook`.
     """
     outcomes: list[Outcome] = []
     for name in names:
         if sys.stdout.isatty():
             print(f"  {name:<10} …", end="\r", flush=True)
-        outcomes.append(run_notebook(name, run_dir, parameters.get(name, {}), folder))
-        print(f"  {name:<10} {outcomes[-1].status:<4} {outcomes[-1].seconds:6.1f} s", flush=True)
-        if outcomes[-1].status == "fail":
+        outcome = run_notebook(name, run_dir, parameters.get(name, {}), folder)
+        outcomes.append(outcome)
+        print(f"  {name:<10} {outcome.status:<4} {outcome.seconds:6.1f} s", flush=True)
+        if outcome.status == "fail":
             break
     return outcomes
 
@@ -117,23 +110,18 @@ def run_notebooks(
 def run_notebook(
     name: str, run_dir: Path, parameters: Mapping[str, Any], folder: Path = FOLDER, **engine: Any
 ) -> Outcome:
-    """Run one notebook to its end; what goes wrong is in the outcome, never raised.
+    """Run one notebook, ``folder/name.ipynb``, to its end; what goes wrong is in the outcome, never raised.
 
-    Args:
-        name: The notebook, without ``.ipynb``.
-        run_dir: The run's folder, the notebook's parameter ``run_dir``. The executed notebook goes to its
-            ``notebooks/``, papermill's log to its ``run.log``.
-        parameters: The notebook's other parameters.
-        folder: Where the notebook lies; also the kernel's working folder.
-        engine: Further options of papermill's engine.
+    ``run_dir`` is the run's folder and the notebook's parameter of that name, beside ``parameters``; the
+    executed notebook goes to its ``notebooks/``, papermill's log to its ``run.log``. The kernel works in
+    ``folder``; ``engine`` are further options of papermill's engine.
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
     (run_dir / "notebooks").mkdir(parents=True, exist_ok=True)
     executed = run_dir / "notebooks" / f"{name}.ipynb"
-    started = time.monotonic()
-    message = ""
+    started, message = time.monotonic(), ""
     logger = logging.getLogger("papermill")
     handler = logging.FileHandler(run_dir / "run.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
@@ -152,16 +140,14 @@ def run_notebook(
         )
     except PapermillExecutionError as error:
         message = _sentence(error.ename, error.evalue, executed)
-    except Exception as error:
-        # A kernel that cannot start or dies has many exception classes, of several packages.
+    except Exception as error:  # of several packages, where a kernel cannot start or dies
         message = _sentence(type(error).__name__, str(error), executed)
     finally:
         logger.removeHandler(handler)
         handler.close()
     seconds, verdict = time.monotonic() - started, run_dir / f"{name}.json"
     if not verdict.is_file():
-        message = message or f"The notebook ended without writing {verdict}."
-        return Outcome(name, "fail", seconds, message)
+        return Outcome(name, "fail", seconds, message or f"The notebook ended without writing {verdict}.")
     judged = json.loads(verdict.read_text(encoding="utf-8"))
     failed = tuple(check["id"] for check in judged["checks"] if check["status"] == "fail")
     return Outcome(name, "fail" if message else judged["status"], seconds, message, failed)
@@ -174,8 +160,7 @@ def _escape(path: Path) -> str:
 
 def _sentence(kind: str, text: str, executed: Path) -> str:
     """What went wrong: the project's own errors speak for themselves, others need their traceback."""
-    own = getattr(helpers.errors, kind, None)
-    if isinstance(own, type) and issubclass(own, RunbookError):
+    if hasattr(helpers.errors, kind):
         return text
     return f"{kind}: {text}" + (f"\nThe traceback is in {executed}." if executed.is_file() else "")
 
@@ -192,13 +177,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunbookError as error:
         print(error, file=sys.stderr)
         return 2
-    if outcomes[-1].message:
-        print(f"\n{outcomes[-1].name} failed: {outcomes[-1].message}", file=sys.stderr)
-    print("\nResults of this run:")
-    for path in (run_dir / name for name in _RESULTS):
-        if path.exists():
-            print(f"  {path}")
-    return 1 if outcomes[-1].status == "fail" else 0
+    last = outcomes[-1]
+    if last.message:
+        print(f"\n{last.name} failed: {last.message}", file=sys.stderr)
+    results = (run_dir / name for name in _RESULTS)
+    print("\nResults of this run:", *(path for path in results if path.exists()), sep="\n  ")
+    return 1 if last.status == "fail" else 0
 
 
 if __name__ == "__main__":

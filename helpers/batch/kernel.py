@@ -25,16 +25,12 @@ _LOCK = Path(tempfile.gettempdir()) / f"runbook-{Path.home().name}-kernel-start.
 class Kernel:
     """A kernel that outlives a notebook."""
 
-    manager: Any
-    client: Any
-
     def __init__(self) -> None:
-        import nbformat
         from nbclient import NotebookClient
+        from nbformat.v4 import new_notebook
 
-        notebooks = NotebookClient(
-            nbformat.v4.new_notebook(), kernel_name="python3", extra_arguments=KERNEL_ARGUMENTS
-        )
+        options: dict[str, Any] = {"kernel_name": "python3", "extra_arguments": KERNEL_ARGUMENTS}
+        notebooks = NotebookClient(new_notebook(), **options)
         self.manager = notebooks.create_kernel_manager()
         with _one_start_at_a_time():
             notebooks.start_new_kernel(cwd=str(FOLDER))
@@ -64,7 +60,7 @@ class Kernel:
 
 @contextlib.contextmanager
 def _one_start_at_a_time(patience: float = 20.0) -> Iterator[None]:
-    """Start one kernel at a time on a machine: kernels that start at once may choose the same port."""
+    """One kernel starts at a time on a machine: kernels that start at once may choose the same port."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(_LOCK)
@@ -115,8 +111,7 @@ def main() -> None:
             keep = False
         if not keep:
             kernels.pop().end()
-        answers.write(json.dumps({"status": outcome.status, "message": outcome.message}) + "\n")
-        answers.flush()
+        print(json.dumps({"status": outcome.status, "message": outcome.message}), file=answers, flush=True)
 
 
 def _read_jobs(kernels: list[Kernel]) -> "queue.Queue[dict[str, Any]]":
@@ -155,9 +150,7 @@ def forget_notebook() -> None:
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
-    shell = get_ipython()
-    if shell is not None:
-        shell.reset(new_session=True)
+    get_ipython().reset(new_session=True)
     if not gc.get_freeze_count():
         gc.freeze()  # torch and the suite stay; looking through them at every reset takes long
 

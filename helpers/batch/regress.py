@@ -4,7 +4,6 @@ A case is *identical* (every token and pixel), *close* (within its bound for thi
 *failed*. The report is one HTML file that needs nothing beside it; JUnit XML and the exit status are for CI.
 """
 
-import argparse
 import base64
 import io
 import sys
@@ -17,20 +16,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image
 
-from helpers.batch.baseline import (
-    EMBEDDED,
-    NOTEBOOK,
-    Case,
-    Plan,
-    Played,
-    choose,
-    default_folder,
-    play,
-    read_baseline,
-)
+from helpers.batch import baseline
+from helpers.batch.baseline import EMBEDDED, NOTEBOOK, Case, Played
 from helpers.batch.headless import check_run
 from helpers.errors import OutputError, RunbookError
-from helpers.parameters import add_parameter_arguments, read_overrides
+from helpers.parameters import command_parser, read_overrides
 from helpers.pictures import contact_sheet
 from helpers.play.metrics import psnr
 from helpers.run_folder import open_run, writing
@@ -93,28 +83,24 @@ class Judgement:
 
 def find_baseline(dataset: str) -> Path:
     """The folder of the user's own baseline of a world, else of the embedded one; raises an `OutputError`."""
-    own = default_folder(dataset)
+    own = baseline.default_folder(dataset)
     if (own / "baseline.json").is_file():
         return own
     if world(dataset).embedded:
         return EMBEDDED
-    raise OutputError(
-        f"There is no baseline of {dataset} in {own}.",
-        fix=f"Freeze one: python runbook.py baseline --dataset {dataset}.",
-    )
+    fix = f"Freeze one: python runbook.py baseline --dataset {dataset}."
+    raise OutputError(f"There is no baseline of {dataset} in {own}.", fix=fix)
 
 
 def judge(case: Case, now: Played) -> Judgement:
     """Compare what a case generates now with what it generated when it was frozen."""
-    before = case.played
-    device = now.environment.get("device", "cpu")
+    before, device = case.played, now.environment.get("device", "cpu")
     bound = case.bound(device)
     judgement = Judgement(case, now, "changed", "", tuple(changed_facts(before, now)))
     if before.frames.shape != now.frames.shape or before.tokens.shape != now.tokens.shape:
         shapes = f"{list(before.frames.shape)} then, {list(now.frames.shape)} now"
         return replace(judgement, why=f"The frames are not as many, or of another size: {shapes}.")
-    different = before.tokens != now.tokens
-    values = tuple(float(value) for value in psnr(now.frames, before.frames))
+    different, values = before.tokens != now.tokens, tuple(psnr(now.frames, before.frames).tolist())
     judgement = replace(judgement, different=different, psnr_db=values)
     if before.given_sha256 != now.given_sha256:
         return replace(judgement, why="The given frames are not the same: another clip was taken.")
@@ -124,15 +110,11 @@ def judge(case: Case, now: Played) -> Judgement:
         return replace(judgement, why=f"Other actions were taken, from generated frame {step} on.")
     if not different.any() and np.array_equal(before.frames, now.frames):
         return replace(judgement, outcome="identical", why="Every token and every pixel is the same.")
-    count, share, worst = int(different.sum()), float(different.mean()), min(values)
-    within = share <= bound.tokens and worst >= bound.psnr_db
-    return replace(
-        judgement,
-        outcome="close" if within else "changed",
-        why=f"{count} of {different.size} tokens differ; the worst frame has {worst:.1f} dB against the "
-        f"baseline ({'within' if within else 'beyond'} {bound.tokens:.1%} and {bound.psnr_db:g} dB on "
-        f"{device}).",
-    )
+    close = different.mean() <= bound.tokens and min(values) >= bound.psnr_db
+    limits = f"{'within' if close else 'beyond'} {bound.tokens:.1%} and {bound.psnr_db:g} dB on {device}"
+    why = f"{different.sum()} of {different.size} tokens differ; the worst frame has {min(values):.1f} dB "
+    why += f"against the baseline ({limits})."
+    return replace(judgement, outcome="close" if close else "changed", why=why)
 
 
 def changed_facts(before: Played, now: Played) -> list[Fact]:
@@ -144,11 +126,9 @@ def changed_facts(before: Played, now: Played) -> list[Fact]:
     digests = ({part: digest[:16] for part, digest in played.files.items()} for played in (before, now))
     # A parameter that was added later had its default before, whatever that was called.
     names = [name for name in before.parameters if name in now.parameters and not name.startswith("replay")]
-    facts = [
-        *pairs("", "not recorded", before.environment, now.environment),
-        *pairs("sha256 of ", "none", *digests),
-        *(Fact(name, str(before.parameters[name]), str(now.parameters[name])) for name in names),
-    ]
+    facts = pairs("", "not recorded", before.environment, now.environment)
+    facts += pairs("sha256 of ", "none", *digests)
+    facts += [Fact(name, str(before.parameters[name]), str(now.parameters[name])) for name in names]
     return [fact for fact in facts if fact.before != fact.now]
 
 
@@ -160,22 +140,17 @@ def picture(judgement: Judgement) -> Image.Image:
         return contact_sheet([("both" if now else "baseline", before.frames)], captions)
     gap = np.abs(before.frames.astype(np.int16) - now.frames)
     times = 255 // max(1, int(gap.max()))
-    rows = [
-        ("baseline", before.frames),
-        ("now", now.frames),
-        (f"difference x{times}", (gap * times).astype(np.uint8)),
-        ("tokens", token_map(judgement.different, before.frames.shape[1])),
-    ]
-    return contact_sheet(rows, captions)
+    difference = f"difference x{times}", (gap * times).astype(np.uint8)
+    tokens = "tokens", token_map(judgement.different, before.frames.shape[1])
+    return contact_sheet([("baseline", before.frames), ("now", now.frames), difference, tokens], captions)
 
 
 def token_map(different: np.ndarray, size: int) -> np.ndarray:
     """Where tokens differ: bool ``[T, P]``, row-major over a square grid -> uint8 ``[T, size, size, 3]``."""
     side = round(different.shape[1] ** 0.5)
-    grid = different.reshape(len(different), side, side)
     rows = np.arange(size) * side // size
-    cells = grid[:, rows[:, None], rows[None, :]]
-    return np.where(cells[..., None], np.array([224, 138, 0]), np.array([236, 239, 243])).astype(np.uint8)
+    cells = different.reshape(len(different), side, side)[:, rows[:, None], rows]
+    return np.where(cells[..., None], (224, 138, 0), (236, 239, 243)).astype(np.uint8)
 
 
 def metric_text(name: str, value: Any) -> str:
@@ -186,26 +161,25 @@ def metric_text(name: str, value: Any) -> str:
         return " ".join(str(count) for count in value)
     if isinstance(value, dict):
         return f"{value['mean']:.2f} ± {value['half_width']:.2f}"
-    digits = 2 if name == "psnr_db" else 3
-    return f"{float(np.mean(value)):.{digits}f}"
+    return f"{np.mean(value):.{2 if name == 'psnr_db' else 3}f}"
 
 
-def write_report(judgements: Sequence[Judgement], baseline: Path, path: Path) -> None:
+def write_report(judgements: Sequence[Judgement], frozen: Path, path: Path) -> None:
     """Write a report: ``.html``, one file with its pictures inside, for people; ``.xml``, JUnit, for CI."""
     import jinja2
 
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    templates = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = Path(__file__).with_name(f"regress{path.suffix}").read_text(encoding="utf-8")
     facts: dict[Fact, list[str]] = {}
     for judgement in judgements:
         for fact in judgement.facts:
             facts.setdefault(fact, []).append(judgement.case.name)
     outcomes = [judgement.outcome for judgement in judgements]
-    text = environment.from_string(template).render(
+    text = templates.from_string(template).render(
         judgements=judgements,
         passed=all(judgement.passed for judgement in judgements),
         counts={outcome: outcomes.count(outcome) for outcome in get_args(Outcome)},
-        baseline=baseline,
+        baseline=frozen,
         when=time.strftime("%Y-%m-%d %H:%M"),
         environment=next((judgement.now.environment for judgement in judgements if judgement.now), {}),
         facts=dict(sorted(facts.items(), key=lambda item: item[0].name == "commit")),
@@ -229,8 +203,7 @@ def run_case(case: Case, run_dir: Path, overrides: dict[str, Any]) -> Judgement:
     # Whether weights are others is for the report to say: a replay must not refuse them.
     fixed = {"replay_other_weights": True} if case.played.parameters.get("replay") else {}
     try:
-        now = play(Plan(case.name, case.played.parameters | fixed | overrides, case.bounds), run_dir)
-        judgement = judge(case, now)
+        judgement = judge(case, baseline.play(case.played.parameters | fixed | overrides, run_dir))
     except RunbookError as error:
         judgement = Judgement(case, None, "failed", str(error))
     return replace(judgement, seconds=time.monotonic() - began)
@@ -238,24 +211,21 @@ def run_case(case: Case, run_dir: Path, overrides: dict[str, Any]) -> Judgement:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the cases, write the report; 0 if all passed, 1 if one did not, 2 for wrong arguments."""
-    parser = argparse.ArgumentParser(
-        prog="runbook.py regress",
-        description="Run a baseline's cases again; the exit status is 0 if each is identical or close.",
-    )
+    about = "Run a baseline's cases again; the exit status is 0 if each is identical or close."
+    parser = command_parser("regress", about, "a parameter to set in every case, such as -p device=cpu")
     add = parser.add_argument
     folders = "the baseline's folder; outputs/baseline_<dataset> otherwise, and the embedded one for demo"
     add("baseline", nargs="?", type=Path, help=folders)
     add("--dataset", default="demo", help="world of the baseline, unless its folder is given")
     add("--only", nargs="+", default=[], metavar="CASE", help="run these cases only")
     add("--report", type=Path, metavar="FOLDER", help="where report.html and junit.xml go")
-    add_parameter_arguments(parser, "a parameter to set in every case, such as -p device=cpu")
     arguments = parser.parse_args(argv)
-    here, baseline, report = arguments.called_from, arguments.baseline, arguments.report
+    here, frozen, report = arguments.called_from, arguments.baseline, arguments.report
     try:
         overrides = read_overrides(arguments.parameter)
         check_run(NOTEBOOK, overrides)
-        folder = here / baseline.expanduser() if baseline else find_baseline(arguments.dataset)
-        cases = choose(read_baseline(folder), arguments.only)
+        folder = here / frozen.expanduser() if frozen else find_baseline(arguments.dataset)
+        cases = baseline.choose(baseline.read_baseline(folder), arguments.only)
         label = f"{world(arguments.dataset).name}_regress"
         run = open_run(label, here / report.expanduser() if report else "")
         print(f"Comparing {len(cases)} cases with {folder}; their runs are in {run}", flush=True)

@@ -9,13 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pyarrow.fs import (  # type: ignore[import-untyped]
-    FileSelector,
-    FileSystem,
-    FileType,
-    LocalFileSystem,
-    copy_files,
-)
+from pyarrow import fs  # type: ignore[import-untyped]
+from pyarrow.fs import FileSystem  # type: ignore[import-untyped]
 
 from helpers.errors import OutputError
 
@@ -23,11 +18,10 @@ from helpers.errors import OutputError
 def open_storage(address: str) -> tuple[FileSystem, str]:
     """The file system, and the path in it, of a folder or of an address such as ``s3://…`` or ``file://…``.
 
-    Raises:
-        OutputError: Neither pyarrow nor a package for fsspec serves such an address.
+    Raises an `OutputError` where neither pyarrow nor a package for fsspec serves such an address.
     """
     if "://" not in address:
-        return LocalFileSystem(), Path(address).expanduser().absolute().as_posix()
+        return fs.LocalFileSystem(), Path(address).expanduser().absolute().as_posix()
     problem: Exception | None = None
     for uri in (address, f"fsspec+{address}"):
         try:
@@ -35,10 +29,8 @@ def open_storage(address: str) -> tuple[FileSystem, str]:
             return storage, path.rstrip("/")
         except (OSError, ValueError, ImportError) as error:
             problem = problem or error
-    raise OutputError(
-        f"{address} cannot be opened ({problem}).",
-        fix="Use a folder, or install the package that serves such addresses, such as s3fs or gcsfs.",
-    )
+    fix = "Use a folder, or install the package that serves such addresses, such as s3fs or gcsfs."
+    raise OutputError(f"{address} cannot be opened ({problem}).", fix=fix)
 
 
 def read_record(storage: FileSystem, folder: str, session: str = "") -> dict[str, Any]:
@@ -59,7 +51,7 @@ def read_records(storage: FileSystem, root: str) -> dict[str, dict[str, Any]]:
 
 def publish(folder: Path, storage: FileSystem, target: str) -> None:
     """Move a job's local folder to its place, whole or not at all: ``job.json`` is what makes it whole."""
-    if storage.get_file_info(target).type != FileType.NotFound:
+    if storage.get_file_info(target).type != fs.FileType.NotFound:
         storage.delete_dir(target)
     if storage.type_name == "local":
         Path(target).parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +60,7 @@ def publish(folder: Path, storage: FileSystem, target: str) -> None:
     record = (folder / "job.json").read_bytes()
     (folder / "job.json").unlink()
     storage.create_dir(target, recursive=True)
-    copy_files(folder.as_posix(), target, LocalFileSystem(), storage, use_threads=False)
+    fs.copy_files(folder.as_posix(), target, fs.LocalFileSystem(), storage, use_threads=False)
     with storage.open_output_stream(f"{target}/job.json") as stream:
         stream.write(record)
 
@@ -77,7 +69,7 @@ def count_attempt(storage: FileSystem, root: str, name: str, session: str) -> in
     """The number of this attempt at a job within a session: 1 unless a worker was lost before."""
     folder = f"{root}/attempts/{session}"
     storage.create_dir(folder, recursive=True)
-    files = storage.get_file_info(FileSelector(folder))
+    files = storage.get_file_info(fs.FileSelector(folder))
     number = 1 + sum(info.base_name.rpartition(".")[0] == name for info in files)
     storage.open_output_stream(f"{folder}/{name}.{number}").close()
     return number
@@ -91,5 +83,5 @@ def remove_leftovers(storage: FileSystem, root: str) -> None:
 
 
 def _job_folders(storage: FileSystem, root: str, partial: bool) -> list[Any]:
-    infos = storage.get_file_info(FileSelector(f"{root}/jobs", allow_not_found=True))
+    infos = storage.get_file_info(fs.FileSelector(f"{root}/jobs", allow_not_found=True))
     return [info for info in infos if info.base_name.endswith(".part") == partial]

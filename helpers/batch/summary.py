@@ -5,6 +5,7 @@ plot(read_summary("outputs/sweep_temperatures"))      # in a notebook; `helpers.
 
 import hashlib
 import json
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from pyarrow.fs import FileSystem  # type: ignore[import-untyped]
 from helpers.batch.storage import open_storage
 from helpers.errors import OutputError, ParameterError
 from helpers.play.metrics import interval
+from helpers.report import tidy_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,12 +45,10 @@ def row(record: dict[str, Any]) -> dict[str, Any]:
         "status": record["status"],
         **{name: _cell(value) for name, value in record["varied"].items()},
         "frames": len(frames),
-        **{
-            name: float(np.mean(metrics[name])) if metrics.get(name) else None for name in ("psnr_db", "ssim")
-        },
+        "psnr_db": statistics.fmean(metrics["psnr_db"]) if metrics.get("psnr_db") else None,
+        "ssim": statistics.fmean(metrics["ssim"]) if metrics.get("ssim") else None,
         "delta_4_psnr_db": (metrics.get("delta_4_psnr_db") or {}).get("mean"),
-        "motion_ratio": metrics.get("motion_ratio"),
-        "token_accuracy": metrics.get("token_accuracy"),
+        **{name: metrics.get(name) for name in ("motion_ratio", "token_accuracy")},
         "ms_per_frame": timings.get("median_ms_per_frame"),
         "seconds": record.get("seconds"),
         "rollout_seconds": sum(timings.get("step_seconds") or []) if timings else None,
@@ -112,13 +112,8 @@ def varied_columns(table: pa.Table) -> list[str]:
 def plot(table: pa.Table, x: str = "", line: str = "") -> "Figure":
     """A panel for each metric of a `summarise` table: means with their 95% interval.
 
-    Args:
-        table: From `read_summary` or `summarise`.
-        x: The parameter along the axis; the first that varies and is no seed or start otherwise.
-        line: The parameter that each line has one value of; the next such one otherwise.
-
-    Raises:
-        ParameterError: Nothing varies, or the table has no such parameter.
+    ``x`` is the parameter along the axis, ``line`` the one that each line has one value of; by default the
+    first and the next that vary and are no seed or start. Raises a `ParameterError` where there is none such.
     """
     from matplotlib.figure import Figure
 
@@ -151,15 +146,12 @@ def plot(table: pa.Table, x: str = "", line: str = "") -> "Figure":
             if points:
                 label = f"{line} {group}" if line else None
                 at, means, widths = zip(*points, strict=True)
-                axes.errorbar(
-                    at, means, widths, color=f"C{index}", marker="o", markersize=4, capsize=3, label=label
-                )
+                axes.errorbar(at, means, widths, fmt="o-", color=f"C{index}", ms=4, capsize=3, label=label)
         axes.set_title(_MEASURED[name], loc="left", fontsize=10)
         axes.set_xlabel(x)
         if not numeric or len(ticks) <= 8:
             axes.set_xticks(places, [str(tick) for tick in ticks])
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy_axes(axes)
         if line and number == 0:
             axes.legend(frameon=False, fontsize=9)
     return figure

@@ -32,7 +32,7 @@ from helpers.batch.headless import check_run
 from helpers.batch.storage import open_storage, read_records, remove_leftovers
 from helpers.batch.summary import cost, write_summary
 from helpers.errors import ParameterError, RunbookError
-from helpers.parameters import FOLDER, add_called_from, find_notebook, read_yaml
+from helpers.parameters import FOLDER, command_parser, find_notebook, read_yaml
 from helpers.run_folder import ROOT
 
 KEYS = ("name", "notebook", "parameters", "grid", "list")
@@ -49,10 +49,9 @@ class Sweep:
 
 
 def read_sweep(path: Path, folder: Path = FOLDER) -> Sweep:
-    """Read a sweep.yaml; its form is in this module's docstring.
+    """Read a sweep.yaml, whose form is in this module's docstring.
 
-    Raises:
-        RunbookError: The file is not of that form, or the notebook cannot take a job's parameters.
+    Raises a `RunbookError` where it has another form, or the notebook cannot take a job's parameters.
     """
     form = f"A sweep has {', '.join(KEYS)} and nothing else."
     content = read_yaml(path, form)
@@ -62,9 +61,8 @@ def read_sweep(path: Path, folder: Path = FOLDER) -> Sweep:
     common, grid = content.get("parameters") or {}, content.get("grid") or {}
     entries = content.get("list") or [{}]
     if not (isinstance(common, dict) and isinstance(grid, dict) and isinstance(entries, list)):
-        raise ParameterError(
-            f"{path} is not a sweep.", fix="parameters and grid are mappings, list is a list."
-        )
+        fix = "parameters and grid are mappings, list is a list."
+        raise ParameterError(f"{path} is not a sweep.", fix=fix)
     for name, values in grid.items():
         if not (isinstance(values, list) and values):
             fix = f"Give a list of values: {name}: [1, 2]."
@@ -109,18 +107,15 @@ def unused(name: str, names: set[str]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a sweep; 0 if every job has succeeded, now or before; 1 if not; 2 for wrong arguments."""
-    parser = argparse.ArgumentParser(
-        prog="runbook.py sweep",
-        description="Run a notebook for every combination of parameters. After a stop the same command "
-        "continues; jobs that failed are tried again.",
-    )
+    about = "Run a notebook for every combination of parameters. After a stop the same command continues; "
+    about += "jobs that failed are tried again."
+    parser = command_parser("sweep", about)
     add = parser.add_argument
     add("sweep", type=Path, help="the YAML file; its form: helpers/batch/sweep.py")
     add("--output", default="", help="folder or address such as s3://…; outputs/sweep_<name>")
     add("--scheduler", default="", metavar="ADDRESS", help="a Dask scheduler, tcp://HOST:8786")
     add("--workers", type=int, default=0, help="CPU workers, instead of one a core")
     add("--cold", action="store_true", help="a new kernel for every job, the suite loaded anew")
-    add_called_from(parser)
     arguments = parser.parse_args(argv)
     try:
         if arguments.workers < 0:
@@ -141,9 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(sweep: Sweep, output: str, arguments: argparse.Namespace) -> int:
     """Run what is not done yet, and write the table of everything."""
     storage, root = open_storage(output)
-    before = {
-        digest: record for digest, record in read_records(storage, root).items() if record["status"] != "fail"
-    }
+    records = read_records(storage, root)
+    before = {digest: record for digest, record in records.items() if record["status"] != "fail"}
     # A folder that another job has, of this sweep or one before, is not written over.
     taken = {record["name"].casefold() for record in before.values()}
     pending = [replace(job, name=unused(job.name, taken)) for job in sweep.jobs if job.digest not in before]
@@ -159,8 +153,7 @@ def _run(sweep: Sweep, output: str, arguments: argparse.Namespace) -> int:
         problem = "Stopped."
     finally:
         records = before | new
-        done = [records[job.digest] for job in sweep.jobs if job.digest in records]
-        if done:
+        if done := [records[job.digest] for job in sweep.jobs if job.digest in records]:
             write_summary(done, storage, root)
     if not problem:
         remove_leftovers(storage, root)

@@ -24,12 +24,9 @@ from helpers.worldmodel.session import Decoding, Feedback
 from helpers.worlds import world
 
 FOLDER = ROOT / "outputs" / "presets"
-METHOD = 2
-"""Changes whenever something is measured or written in another way: then it is measured again."""
-
+METHOD = 2  # changes whenever something is measured or written in another way: it is then measured again
 FEEDBACKS: tuple[Feedback, ...] = ("tokens", "pixels")
-RATES = (5, 10, 15, 20, 30, 60)
-"""Frames a second that a player offers, where they are reached."""
+RATES = (5, 10, 15, 20, 30, 60)  # frames a second that a player offers, where they are reached
 
 
 @dataclass(frozen=True)
@@ -61,8 +58,8 @@ class MeasuredDecoding:
     @property
     def name(self) -> str:
         """Such as ``"4 steps, greedy, tokens"``."""
-        count = f"{self.steps} step{'s' if self.steps > 1 else ''}"
-        return f"{count}, {'sampled' if self.temperature else 'greedy'}, {self.feedback}"
+        manner = "sampled" if self.temperature else "greedy"
+        return f"{self.steps} step{'s' if self.steps > 1 else ''}, {manner}, {self.feedback}"
 
     def __str__(self) -> str:
         delta = "" if self.delta_4_psnr is None else f", Δ₄PSNR {self.delta_4_psnr:.2f} dB"
@@ -80,35 +77,23 @@ class Measurement:
     decodings: tuple[MeasuredDecoding, ...]
 
 
-# --- choosing --------------------------------------------------------------------------------------
-
-
 def frames_a_second(preset: str) -> int:
-    """The number in a preset: 30 for ``"30fps"``.
-
-    Raises:
-        ParameterError: It is no such preset.
-    """
+    """The number in a preset, 30 in ``"30fps"``; a `ParameterError` for what is no preset."""
     return int(checked("preset", preset).strip().lower().removesuffix("fps"))
 
 
 def choose(preset: str, measurement: Measurement) -> MeasuredDecoding:
-    """The best decoding among those that reach a preset such as ``"30fps"``.
+    """The best decoding that reaches a preset such as ``"30fps"``; a `ParameterError` if none is so fast.
 
     The best PSNR counts where the clips can tell it from others. Those within one standard error of it are as
     good; of them it is the one whose number of decoding steps is nearest to the world's own.
     Source: the one standard error rule of Breiman et al., "Classification and Regression Trees" (1984).
-
-    Raises:
-        ParameterError: It is no such preset, or nothing measured is so fast.
     """
     wanted = frames_a_second(preset)
     fast = [decoding for decoding in measurement.decodings if decoding.ms * wanted <= 1000]
     if not fast:
-        most = max(decoding.rate for decoding in measurement.decodings)
-        raise ParameterError(
-            f"This machine reaches {most:.1f} frames a second, not {wanted}.", fix="Ask for fewer."
-        )
+        reached = f"{max(decoding.rate for decoding in measurement.decodings):.1f} frames a second"
+        raise ParameterError(f"This machine reaches {reached}, not {wanted}.", fix="Ask for fewer.")
     best = max(fast, key=lambda decoding: decoding.psnr)
     good = []
     for decoding in fast:
@@ -123,9 +108,6 @@ def offered(measurement: Measurement, rates: Sequence[int] = RATES) -> dict[str,
     """The presets among some rates that are reached, and their decodings: ``{"30fps": decoding, …}``."""
     fastest = min(decoding.ms for decoding in measurement.decodings)
     return {f"{rate}fps": choose(f"{rate}fps", measurement) for rate in rates if fastest * rate <= 1000}
-
-
-# --- what was measured -----------------------------------------------------------------------------
 
 
 def machine_facts(opened: OpenWorld) -> dict[str, str]:

@@ -3,7 +3,6 @@
 Tried are several numbers of decoding steps, greedily and sampled, with either feedback.
 """
 
-import argparse
 import contextlib
 import itertools
 import logging
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from helpers.assets.dataset import FrameDataset, to_model_frames
 from helpers.errors import ParameterError, RunbookError
-from helpers.parameters import add_parameter_arguments, read_overrides
+from helpers.parameters import command_parser, read_overrides
 from helpers.play.compute import StepClock, a_core_to_spare, precision
 from helpers.play.metrics import DELTA_FRAME, delta_psnr, delta_rollouts, interval
 from helpers.play.settings import Settings
@@ -42,14 +41,10 @@ TIMED = 10  # steps of each decoding whose time counts
 
 
 def apply(opened: OpenWorld, settings: Settings, folder: Path = FOLDER) -> Settings:
-    """The settings with what their preset sets; a world without a measurement here is measured first.
+    """The settings with what their preset sets; a replay takes what was recorded, and no preset.
 
-    A replay takes what was recorded, and no preset.
-
-    Raises:
-        ParameterError: Nothing that was measured is so fast.
-        DatasetError: The dataset is too short to measure with.
-        OutputError: The measurement cannot be written.
+    A world without a measurement here is measured first. Raises a `ParameterError` where nothing measured is
+    so fast, a `DatasetError` where the dataset is too short, an `OutputError` where no file can be written.
     """
     if not settings.preset or settings.replay:
         return settings
@@ -70,29 +65,19 @@ def measure(
     """Play clips of the world's own dataset with every decoding, with a progress bar.
 
     Quality is that of the fourth generated frame under the actions inferred from the clip, and against random
-    ones. Speed is that of a single world, all decodings taking turns, on as many cores as the player uses.
-
-    Args:
-        opened: The world.
-        settings: Window, horizon and precision.
-        clips: How many, spread evenly over the dataset; fewer where there are fewer.
-        steps: Decoding steps to try, beside the world's own number.
-
-    Raises:
-        DatasetError: The dataset is too short.
+    ones, over ``clips`` clips, or as many as there are. Speed is that of a single world, all decodings taking
+    turns, on as many cores as the player uses. Tried are ``steps``, beside the world's own number.
+    Raises a `DatasetError` where the dataset is too short.
     """
     from tqdm.auto import tqdm
 
     suite, window, horizon = opened.suite, settings.context_window, settings.prediction_horizon
-    every = itertools.product(sorted({*steps, opened.world.steps}), TEMPERATURES, FEEDBACKS)
-    decodings = [Decoding(*values) for values in every]
+    tried = itertools.product(sorted({*steps, opened.world.steps}), TEMPERATURES, FEEDBACKS)
+    decodings = list(itertools.starmap(Decoding, tried))
     frames = read_clips(opened, settings, clips)
     label = f"measuring {len(decodings)} decodings of {opened.world.title} on {suite.device}"
-    with (
-        a_core_to_spare(),  # as in the player
-        precision(settings, suite.device),
-        tqdm(total=2 * TIMED * len(decodings), desc=label) as bar,
-    ):
+    bar = tqdm(total=2 * TIMED * len(decodings), desc=label)
+    with a_core_to_spare(), precision(settings, suite.device), bar:  # as in the player
         scores = []
         for decoding in decodings:
             scores.append(delta_rollouts(suite, frames, window, horizon, decoding))
@@ -128,11 +113,9 @@ def step_seconds(
     start = Session(suite, frames[:, :window], window, settings.prediction_horizon, 1, feedback="tokens")
     for _ in range(window):  # until all that is seen was generated
         start.step(0 if acts else None)
-    played = []
-    for decoding in decodings:
-        session = start.fork(keep=window)
+    played = [(start.fork(keep=window), StepClock(suite.device)) for _ in decodings]
+    for (session, _), decoding in zip(played, decodings, strict=True):
         session.steps, session.temperature, session.feedback = decoding
-        played.append((session, StepClock(suite.device)))
     # All take turns, step by step, so that a machine whose speed drifts favours none. A GPU keeps few
     # recorded steps at once: there only decodings of one number of steps do, in two passes over all.
     passes = 2 if suite.device.type == "cuda" else 1
@@ -148,21 +131,17 @@ def step_seconds(
 
 def read_clips(opened: OpenWorld, settings: Settings, count: int) -> Tensor:
     """Clips spread evenly over the dataset: float ``[B, context_window + 4, 3, H, W]`` in [-1, 1]."""
-    chosen, length, size = opened.world, settings.context_window + DELTA_FRAME, opened.suite.frame_size
+    chosen, length = opened.world, settings.context_window + DELTA_FRAME
     with FrameDataset(opened.paths.dataset, chosen.skip, chosen.first_frame, settings.preload_ratio) as data:
         starts = data.starts(length)
         rows = np.unique(np.linspace(0, len(starts) - 1, count).astype(int))
-        clips = np.stack([data.clip(int(starts[row]), length) for row in rows])  # [B, T, H, W, 3]
-    frames = to_model_frames(np.concatenate(clips), size)[0]  # [B*T, 3, H, W]
-    return torch.from_numpy(frames).unflatten(0, clips.shape[:2])
+        clips = np.concatenate([data.clip(int(starts[row]), length) for row in rows])  # [B*T, H, W, 3]
+    frames = to_model_frames(clips, opened.suite.frame_size)[0]  # [B*T, 3, H, W]
+    return torch.from_numpy(frames).unflatten(0, (-1, length))
 
 
 def save(measurement: Measurement, folder: Path = FOLDER) -> Path:
-    """Write a measurement, and its picture beside it; returns the file.
-
-    Raises:
-        OutputError: They cannot be written.
-    """
+    """Write a measurement, and its picture beside it; its file, or an `OutputError`."""
     path = choose.file_of(measurement.made_from, folder)
     with writing(path, fix="Free some disk and run again."):
         folder.mkdir(parents=True, exist_ok=True)
@@ -171,18 +150,14 @@ def save(measurement: Measurement, folder: Path = FOLDER) -> Path:
     return path
 
 
-# --- python runbook.py presets ---------------------------------------------------------------------
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and save; the exit status is 0 if a world was measured."""
     about = "Measure speed against quality for a world on a device; preset=30fps then chooses by it."
-    parser = argparse.ArgumentParser(prog="runbook.py presets", description=about)
-    parser.add_argument("--clips", type=int, default=CLIPS, help=f"clips quality is a mean over ({CLIPS})")
-    meaning = "decoding steps to try, beside the world's own"
-    parser.add_argument("--steps", type=int, nargs="+", default=STEPS, help=meaning)
     meaning = "a parameter of 05_infer, such as -p dataset=sonic or -p device=cuda; may be repeated"
-    add_parameter_arguments(parser, meaning)
+    parser = command_parser("presets", about, meaning)
+    add = parser.add_argument
+    add("--clips", type=int, default=CLIPS, help=f"clips quality is a mean over ({CLIPS})")
+    add("--steps", type=int, nargs="+", default=STEPS, help="decoding steps to try, beside the world's own")
     arguments = parser.parse_args(argv)
     try:
         for name, values in (("--clips", [arguments.clips]), ("--steps", arguments.steps)):
@@ -198,8 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     facts = ("device_name", "threads", "cpu_instructions", "torch", "cuda", "engine_sha256", "commit")
     print(opened, *(f"{name}: {measurement.machine[name]}" for name in facts), sep="\n")
     print(f"PSNR and Δ₄PSNR: mean over {measurement.clips} clips ± half-width of its 95% interval\n")
-    print(table(measurement))
-    print(f"\nSaved as {path}, drawn in {path.with_suffix('.png')}")
+    print(f"{table(measurement)}\n\nSaved as {path}, drawn in {path.with_suffix('.png')}")
     return 0
 
 
