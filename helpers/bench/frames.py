@@ -7,7 +7,6 @@ published project itself takes turns with the engine, on the same weights.
 """
 
 import argparse
-import json
 import math
 import os
 import platform
@@ -27,6 +26,7 @@ from torch import Tensor
 from helpers.bench.peer import Peer
 from helpers.bench.roofline import describe, step_work
 from helpers.errors import RunbookError
+from helpers.report import write_json
 from helpers.run_folder import ROOT
 from helpers.worldmodel import Session, Suite
 from helpers.worldmodel.decode import greedy, unmask_counts
@@ -87,9 +87,8 @@ def rollout_seconds(
     """Median seconds a frame of a rollout from ``context`` ``[1, Tc, 3, H, W]`` under changing actions."""
     session = Session(suite, context, context.shape[1], 1, steps, temperature, feedback=feedback)
     session.step(0)
-    return statistics.median(
-        clock(partial(session.step, index % suite.n_actions), suite.device) for index in range(frames)
-    )
+    steps_ahead = [partial(session.step, index % suite.n_actions) for index in range(frames)]
+    return statistics.median(clock(step, suite.device) for step in steps_ahead)
 
 
 def clock(call: Callable[[], object], device: torch.device = CPU) -> float:
@@ -99,9 +98,6 @@ def clock(call: Callable[[], object], device: torch.device = CPU) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - start
-
-
-# --- the table -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -135,14 +131,14 @@ def share(tokens: Tensor, others: Tensor) -> str:
 
 def machine_facts() -> dict[str, str | int]:
     """What the numbers depend on."""
-    cuda = torch.cuda.is_available()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none: GPU rows are not measured"
     return {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "processors": os.cpu_count() or 0,
         "platform": platform.platform(),
-        "gpu": torch.cuda.get_device_name() if cuda else "none: GPU rows are not measured",
+        "gpu": gpu,
     }
 
 
@@ -150,9 +146,8 @@ class Player:
     """The engine's step, again and again from the same window: what every row times."""
 
     def __init__(self, suite: Suite, window: int, steps: int, batch: int = 1) -> None:
-        size = suite.frame_size
+        self.suite, self.steps, size = suite, steps, suite.frame_size
         numbers = torch.Generator().manual_seed(1)
-        self.suite, self.steps = suite, steps
         self.window = torch.rand(batch, window, 3, size, size, generator=numbers) * 2 - 1
         self.actions = torch.randint(suite.n_actions, (batch, window), generator=numbers)
 
@@ -184,12 +179,12 @@ def interleave(repetitions: int, *calls: Callable[[], tuple[float, float, Tensor
 @torch.inference_mode()
 def matrix_rate(device: torch.device, product: Callable[[Tensor, Tensor], Tensor] = linear) -> float:
     """The most floating-point operations a second in the products these models consist of, best of 30."""
-    operations = seconds = 0.0
-    for rows, inner, columns in [(256, 128, 4096), (256, 128, 384), (256, 128, 340)]:
-        x, weight = torch.randn(rows, inner, device=device), torch.randn(columns, inner, device=device)
-        operations += 2 * rows * inner * columns
+    widths = 4096, 384, 340
+    x, seconds = torch.randn(256, 128, device=device), 0.0
+    for width in widths:
+        weight = torch.randn(width, 128, device=device)
         seconds += min(clock(partial(product, x, weight), device) for _ in range(30))
-    return operations / seconds
+    return 2 * x.numel() * sum(widths) / seconds
 
 
 def engine_rows(suite: Suite, label: str, window: int, steps: int, pairs: int) -> list[Row]:
@@ -226,8 +221,8 @@ def peer_rows(
         )
         ratio = f"engine {times(theirs, ours)} faster, by CPU time {times(their_cpu, our_cpu)}"
         ratio += "" if temperature else f"; {share(tokens[0], their_tokens[0])}"
-        rows.append(Row(f"{label}, {name}, engine", ours))
-        rows.append(Row(f"{label}, {name}, published (torch {peer.torch})", theirs, ratio))
+        published = Row(f"{label}, {name}, published (torch {peer.torch})", theirs, ratio)
+        rows += [Row(f"{label}, {name}, engine", ours), published]
     peer.close()
     return rows
 
@@ -235,15 +230,13 @@ def peer_rows(
 def batch_rows(suite: Suite, window: int, steps: int, largest: int, limit: float) -> list[Row]:
     """Seconds a frame for B sessions in one step, B = 1, 2, 4 … until a step takes ``limit`` seconds."""
     rows: list[Row] = []
-    batch = 1
-    while batch <= largest:
+    for batch in [2**power for power in range(largest.bit_length())]:
         ((seconds, _, _),) = interleave(3, Player(suite, window, steps, batch).step)
         frame = tuple(value / batch for value in seconds)
         ratio = f"{times(rows[0].seconds if rows else frame, frame)} the frames of batch 1"
         rows.append(Row(f"batch of {batch}, a frame", frame, ratio))
         if statistics.median(seconds) > limit:
             break
-        batch *= 2
     return rows
 
 
@@ -281,9 +274,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    facts = machine_facts()
+    facts, device = machine_facts(), resolve_device(options.device)
     rows: list[Row] = []
-    device = resolve_device(options.device)
 
     def add(more: Sequence[Row]) -> None:
         rows.extend(more)
@@ -304,7 +296,7 @@ def main() -> None:
     print(*prediction, sep="\n")
     options.save.parent.mkdir(parents=True, exist_ok=True)
     table = {"machine": facts, "rows": [asdict(row) for row in rows], "predicted": prediction}
-    options.save.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    write_json(options.save, table)
     print(f"\nsaved as {options.save}")
 
 

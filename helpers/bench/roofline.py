@@ -30,11 +30,10 @@ class Device:
     bandwidth: float  # bytes a second from and to its memory
 
 
+# Source: NVIDIA's product pages and data sheets.
 DEVICES = (Device("RTX 3060 Ti", 16.2e12, 448e9), Device("H100 SXM", 66.9e12, 3352e9))
-"""Source: NVIDIA's product pages and data sheets."""
-
+# Seconds a small kernel takes within a replayed graph, and launched from Python: assumed, not measured.
 GRAPH_LAUNCH, EAGER_LAUNCH = 2e-6, 8e-6
-"""Seconds a small kernel takes within a replayed graph, and launched from Python: assumed, not measured."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +52,11 @@ class Work:
 class _Traffic(TorchDispatchMode):
     """Counts operations that are more than a view, and the bytes of their tensors."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = self.kernels = 0
-        self.within = False  # an operation that is counted as one
+    bytes = kernels = 0
+    within = False  # an operation that is counted as one
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        returns = func._schema.returns
+        result, returns = func(*args, **(kwargs or {})), func._schema.returns
         alias = returns[0].alias_info if returns else None
         view = func is torch.ops.aten._unsafe_view.default or (alias is not None and not alias.is_write)
         if not view and not self.within:
@@ -81,12 +77,12 @@ class _Fused(TorchFunctionMode):
         self.traffic = traffic
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in (F.rms_norm, F.scaled_dot_product_attention):
-            return func(*args, **(kwargs or {}))
-        self.traffic.within = True
+        fused = func in (F.rms_norm, F.scaled_dot_product_attention)
+        self.traffic.within = fused
         result = func(*args, **(kwargs or {}))
         self.traffic.within = False
-        self.traffic.count((args, kwargs, result))
+        if fused:
+            self.traffic.count((args, kwargs, result))
         return result
 
 
@@ -108,10 +104,8 @@ def step_work(suite: Suite, window: int, steps: int, sampled: bool = False, batc
 
 def describe(work: Work) -> list[str]:
     """The work, and for each device a line with its least time, bound by what, recorded or not."""
-    lines = [
-        f"a frame: {work.flops / 1e9:.2f} GFLOP, {work.bytes / 1e6:.0f} MB read and written, "
-        f"{work.kernels} kernels"
-    ]
+    moved = f"{work.bytes / 1e6:.0f} MB read and written"
+    lines = [f"a frame: {work.flops / 1e9:.2f} GFLOP, {moved}, {work.kernels} kernels"]
     for device in DEVICES:
         graph, eager = work.seconds(device), work.seconds(device, EAGER_LAUNCH)
         arithmetic, traffic = work.flops / device.flops, work.bytes / device.bandwidth
