@@ -38,6 +38,17 @@ def test_help_needs_nothing_but_the_standard_library():
     assert all(command in done.stdout for command in ("lab", "test", "setup", "--only"))
 
 
+@pytest.mark.parametrize("parameter", ["steps=10001", "steps=many", "actions=[0.5]", "datset=demo"])
+def test_a_wrong_parameter_ends_with_status_2_before_anything_is_set_up(parameter):
+    code = (
+        f"import runbook; runbook.set_up = None; raise SystemExit(runbook.main(['run', '-p', {parameter!r}]))"
+    )
+    done = start(ROOT, code=code)
+
+    assert done.returncode == 2, done.stderr
+    assert parameter.partition("=")[0] in done.stderr and "What to do: " in done.stderr
+
+
 def test_an_old_python_can_read_the_program_far_enough_to_find_a_fitting_one():
     ast.parse((ROOT / "runbook.py").read_text(encoding="utf-8"), feature_version=(3, 7))
 
