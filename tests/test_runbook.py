@@ -10,7 +10,7 @@ import time
 import pytest
 from conftest import make_environment
 
-from helpers.commands import advice, child_environment, memory_settings, printable, run_step
+from helpers.commands import JsonProgram, advice, child_environment, memory_settings, printable, run_step
 from helpers.errors import SetupError
 from helpers.run_folder import ROOT
 
@@ -268,3 +268,16 @@ def test_a_process_started_otherwise_says_that_it_gives_freed_memory_back(enviro
 
 def test_what_runbook_starts_has_the_memory_settings():
     assert memory_settings(child_environment()) == ""
+
+
+def test_a_program_answers_json_lines_until_it_ends_and_its_last_lines_say_why():
+    code = (
+        "import json, sys; print('hello', flush=True); question = json.loads(input()); "
+        "print(json.dumps({'twice': 2 * question}), flush=True); input(); sys.exit('世界 broke')"
+    )
+    program = JsonProgram([sys.executable, "-c", code], env=child_environment())
+
+    assert program.ask(21) == {"twice": 42}
+    assert program.ask(1) == {}
+    assert program.last_lines(2) == ["hello", "世界 broke"]
+    assert program.process.returncode == 1
