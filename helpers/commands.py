@@ -204,12 +204,8 @@ class JsonProgram:
     def __init__(self, command: Sequence[str], **options: Any) -> None:
         self._printed: list[str] = []
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115, kept as long as the process
-        streams: dict[str, Any] = {
-            "stdin": subprocess.PIPE,
-            "stdout": subprocess.PIPE,
-            "stderr": self._errors,
-        }
-        self.process = subprocess.Popen(command, encoding="utf-8", errors="replace", **streams, **options)
+        options |= {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
+        self.process = subprocess.Popen(command, encoding="utf-8", errors="replace", **options)
 
     def ask(self, question: object) -> dict[str, Any]:
         """The program's answer; empty if it has ended."""

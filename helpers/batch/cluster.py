@@ -74,8 +74,8 @@ def worker_options(gpus: Sequence[str], cores: int, jobs: int, workers: int = 0)
         order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as nvidia-smi counts them
         return [common | {"env": order | {"CUDA_VISIBLE_DEVICES": gpu}} for gpu in gpus[:jobs]]
     count = max(1, min(workers or cores, jobs))
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return [common | {"env": dict.fromkeys(names, str(max(1, cores // count)))}] * count
+    names, threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), max(1, cores // count)
+    return [common | {"env": dict.fromkeys(names, str(threads))} for _ in range(count)]
 
 
 def run_jobs(

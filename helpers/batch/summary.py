@@ -31,8 +31,7 @@ _MEASURED = {
     "token_accuracy": "token accuracy",
     "ms_per_frame": "ms a frame",
 }
-_REPEATS = ("seed", "start")
-"""Parameters that repeat an experiment rather than being its subject."""
+_REPEATS = ("seed", "start")  # parameters that repeat an experiment rather than being its subject
 
 
 def row(record: dict[str, Any]) -> dict[str, Any]:

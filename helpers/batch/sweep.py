@@ -161,10 +161,9 @@ def _run(sweep: Sweep, output: str, arguments: argparse.Namespace) -> int:
         print(f"{len(new)} jobs in {time.monotonic() - began:.0f} s. {cost(list(new.values()))}")
     if new and not set(new) & set(read_records(storage, root)):
         print("The folder holds none of their results: the workers write to another disk. Share an --output.")
-    failed = [record for record in done if record["status"] == "fail"]
+    failed, left = [record for record in done if record["status"] == "fail"], count - len(done)
     for record in failed[:10]:
         print(f"  {record['name']} failed: {record['message']}", file=sys.stderr)
-    left = count - len(done)
     print(f"{len(done) - len(failed)} succeeded, {len(failed)} failed, {left} left. {problem}".rstrip())
     print(f"Table: {output}/summary.csv" + (" (the same command continues)" if left or failed else ""))
     return 130 if problem == "Stopped." else 1 if failed or left else 0

@@ -113,10 +113,9 @@ class Row:
         return f"{self.name:<44}{middle:9.1f} ms  [{low:.1f}, {high:.1f}]  {self.ratio}".rstrip()
 
 
-def spread(values: Sequence[float]) -> tuple[float, float, float]:
+def spread(values: Sequence[float]) -> tuple[float, ...]:
     """Lower quartile, median and upper quartile."""
-    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
-    return float(low), float(middle), float(high)
+    return tuple(np.quantile(values, (0.25, 0.5, 0.75)).tolist())
 
 
 def times(over: Sequence[float], under: Sequence[float]) -> str:

@@ -41,8 +41,7 @@ def show(opened: OpenWorld, settings: Settings, folder: Path = FOLDER) -> None:
 
     measurement, line = read(opened, settings, folder), command(opened, settings)
     if measurement is None:
-        world_here = f"{opened.world.title} here"
-        print(f"Speed against quality was not measured for {world_here}. This measures it: {line}")
+        print(f"{opened.world.title}: speed against quality was not measured here. This measures it: {line}")
         return
     played = Decoding(settings.steps or opened.world.steps, settings.temperature, settings.feedback)
     display(picture(plot(measurement, played), alt=table(measurement)))
