@@ -79,6 +79,15 @@ def test_whatever_is_refused_the_sentence_is_short_and_printable(value: object) 
             assert len(str(refusal)) < 300 and str(refusal).isascii()
 
 
+@pytest.mark.parametrize("action", [10**30, -(10**30), 2**63, 0.5, True, "2"])
+def test_an_action_that_is_no_whole_number_of_64_bits_is_refused(action: object) -> None:
+    with pytest.raises(
+        ActionError, match=r"actions holds .*\. Use a list of whole numbers, such as \[2, 2, 6\]"
+    ):
+        Settings.read({"actions": [2, action]})
+    assert checked("actions", [2**63 - 1, -(2**63)]) == (2**63 - 1, -(2**63))
+
+
 def test_a_preset_is_a_rate_in_frames_a_second() -> None:
     for text in ("30fps", " 5 FPS", ""):
         assert checked("preset", text) == text

@@ -119,7 +119,7 @@ def checked(name: str, value: Any, low: float = -math.inf) -> Any:
 
     Raises:
         ParameterError: The value has another type or is out of range; the message says what is taken.
-        ActionError: ``actions`` holds something else than whole numbers.
+        ActionError: ``actions`` holds something else than whole numbers of 64 bits.
     """
     setting = DECLARED[name]
     rule, kind = setting.metadata, type(setting.default)
@@ -129,7 +129,9 @@ def checked(name: str, value: Any, low: float = -math.inf) -> Any:
                 f"{name} is {shown(value)}.", fix="Use a list of action ids, such as [2, 2, 6]."
             )
         for action in value:
-            if not isinstance(action, Integral) or isinstance(action, bool):
+            # torch holds ids in 64 bits, and would overflow without naming the parameter.
+            whole = isinstance(action, Integral) and not isinstance(action, bool)
+            if not whole or not -(2**63) <= action < 2**63:
                 raise ActionError(
                     f"{name} holds {shown(action)}.", fix="Use a list of whole numbers, such as [2, 2, 6]."
                 )
