@@ -179,7 +179,7 @@ def test_a_state_that_was_let_go_of_is_stepped_again_bit_for_bit(
     game = new(temperature=1.0, feedback=feedback)
     play(game, actions)
     held = [moment.session is not None for moment in game._path()]
-    assert [number for number, there in enumerate(held, 1) if there] == [5, 10, 11, 12]
+    assert [number for number, there in enumerate(held) if there] == [0, 5, 10, 11, 12]
     game.rewind(7)
     assert play(game, [3, 2]) == expected
 
@@ -328,7 +328,7 @@ def test_what_is_held_for_each_state_does_not_grow(new: NewGame, monkeypatch: py
     monkeypatch.setattr(helpers.play.game, "RECENT", 8)
     game = new(feedback="tokens")
     play(game, [number % 4 for number in range(70)])
-    sessions = [moment.session for moment in game._path() if moment.session is not None]
+    sessions = [moment.session for moment in game._path()[1:] if moment.session is not None]
     assert len(sessions) <= 8 + 70 // helpers.play.game.LANDMARK
     assert {session.frames.shape[1] for session in sessions} == {3}
     assert {session.tokens.shape[1] for session in sessions} == {3}

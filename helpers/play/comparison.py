@@ -43,9 +43,8 @@ class Replay:
         return self.first is None
 
     def __str__(self) -> str:
-        if self.first is None:
-            text = f"all {self.compared} frames of {self.path} are equal, token for token"
-        else:
+        text = f"all {self.compared} frames of {self.path} are equal, token for token"
+        if self.first:
             text = f"{self.different} of {self.compared} frames of {self.path} differ; first: {self.first}"
         return "; ".join([text, *self.notes])
 
@@ -71,8 +70,6 @@ class Replay:
             return None
         was, now = self.first.recorded, self.first.replayed
         apart = np.abs(was.astype(np.int16) - now.astype(np.int16)).astype(np.uint8)
-        frames = np.stack([was, now, 255 - apart])
+        rows = [(f"frame {self.first.frame}", np.stack([was, now, 255 - apart]))]
         captions = ["recorded", "replayed", "difference"]
-        return contact_sheet(
-            [("frame " + str(self.first.frame), frames)], captions, scale=max(1, 256 // len(was))
-        )
+        return contact_sheet(rows, captions, scale=max(1, 256 // len(was)))

@@ -43,11 +43,7 @@ def a_core_to_spare() -> Iterator[None]:
 
 
 class StepClock:
-    """Times steps, to the end of what they launched: ``with clock: session.step(…)``.
-
-    Args:
-        device: Where the models are.
-    """
+    """Times steps on a device, to the end of what they launched: ``with clock: session.step(…)``."""
 
     def __init__(self, device: torch.device) -> None:
         self.seconds: list[float] = []

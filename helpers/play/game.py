@@ -11,6 +11,7 @@ played, a step costs the same: nothing that is done for a frame looks at all fra
 """
 
 import hashlib
+import itertools
 import math
 import platform
 import time
@@ -48,17 +49,14 @@ LANDMARK = 64
 class Game:
     """A world, played from a clip.
 
-    Args:
-        opened: The world.
-        clip: Where it starts.
-        settings: Window, horizon, precision, and what steps, temperature, seed and feedback are at first.
-
-    Raises:
-        ParameterError: The settings fit neither the suite nor the clip.
+    The settings say its window, horizon and precision, and what steps, temperature, seed and feedback are at
+    first; a `ParameterError` says that they fit neither the suite nor the clip.
     """
 
     def __init__(self, opened: OpenWorld, clip: Clip, settings: Settings) -> None:
         self.opened, self.settings = opened, settings
+        self.horizon = settings.prediction_horizon
+        """Frames one step generates."""
         self.clock = StepClock(opened.suite.device)
         self.timing = Timing(0.0, 0.0)
         self.trace: GpuTrace | None = None
@@ -66,38 +64,23 @@ class Game:
         self.replay: Replay | None = None
         """How this compares with the session file that it is a replay of; None if it is not one."""
         first = Play(settings.steps, settings.temperature, settings.seed, settings.feedback)
-        self._first_play = self._play = first.changed(steps=settings.steps or opened.world.steps)
-        self._first_start = clip.start
+        self.play = first.changed(steps=settings.steps or opened.world.steps)
+        """Steps, temperature, seed and feedback as the next step will use them; `set` changes them."""
+        self._first_play, self._first_start = self.play, clip.start
         self._events: list[tuple[str, int, Any]] = []  # what happened, at which frame, and its particulars
         self._begin(clip)
 
     # --- where play stands ---------------------------------------------------------------------------
 
     @property
-    def horizon(self) -> int:
-        """Frames one step generates."""
-        return self.settings.prediction_horizon
-
-    @property
-    def clip(self) -> Clip:
-        """What play started from."""
-        return self._clip
-
-    @property
     def frame(self) -> np.ndarray:
         """The current picture: uint8 ``[H, W, 3]``."""
-        frames = self._tree.here.frames
-        return (self._given if frames is None else frames)[-1]
+        return self._tree.here.frames[-1]
 
     @property
     def generated(self) -> int:
         """Frames generated on the current branch, up to where play stands."""
         return self._tree.steps * self.horizon
-
-    @property
-    def play(self) -> Play:
-        """Steps, temperature, seed and feedback as the next step will use them."""
-        return self._play
 
     @property
     def token_type(self) -> type[np.unsignedinteger[Any]]:
@@ -108,8 +91,7 @@ class Game:
     @property
     def last_tokens(self) -> np.ndarray:
         """The tokens of the frames that the last step generated: ``[horizon, P]``; none at the start."""
-        tokens = self._tree.here.tokens
-        return self._no_tokens() if tokens is None else tokens
+        return self._tree.here.tokens
 
     @property
     def token_hashes(self) -> list[str]:
@@ -119,47 +101,27 @@ class Game:
     @property
     def tokens(self) -> np.ndarray:
         """The tokens of the generated frames of the current branch, up to where play stands: ``[T, P]``."""
-        return np.concatenate([self._no_tokens(), *(m.tokens for m in self._path() if m.tokens is not None)])
-
-    @property
-    def session(self) -> Session:
-        """The engine's session where play stands; step a fork of it, not the session itself."""
-        return self._state()
+        return np.concatenate([moment.tokens for moment in self._path()])
 
     def last_frames(self, count: int) -> tuple[np.ndarray, list[int | None]]:
-        """The last frames, the current one at the end; costs what ``count`` costs, not what was played.
+        """The last frames, uint8 ``[<=count, H, W, 3]``, and the action, or None, that led to each.
 
-        Returns:
-            uint8 ``[<=count, H, W, 3]``, and the action that led to each; None where there was none.
+        The current frame is at the end. This costs what ``count`` costs, not what was played.
         """
-        parts: list[np.ndarray] = []
-        actions: list[int | None] = []
-        steps = self._tree.back()
-        while len(actions) < count:
-            moment = next(steps, None)
-            if moment is None or moment.frames is None or moment.move is None:
-                parts.append(self._given)
-                actions += [None] * len(self._given)
-                break
-            parts.append(moment.frames)
-            actions += [moment.move.action] * len(moment.frames)
-        if not parts:
-            return self._given[:0], []
-        kept = min(max(count, 0), len(actions))
-        frames = np.concatenate(parts[::-1])
-        return frames[len(frames) - kept :], actions[:kept][::-1]
+        count = max(count, 0)
+        moments = list(itertools.islice(self._tree.back(), math.ceil(count / self.horizon) or 1))[::-1]
+        frames = np.concatenate([moment.frames for moment in moments])
+        actions = [moment.move.action if moment.move else None for moment in moments for _ in moment.frames]
+        first = max(len(frames) - count, 0)
+        return frames[first:], actions[first:]
 
     # --- playing -------------------------------------------------------------------------------------
 
     def step(self, action: int | None, teacher_forced: bool = False) -> np.ndarray:
         """Take an action; from before a branch's end, another one than there opens a new branch.
 
-        Args:
-            action: Its id, or None to go on without conditioning.
-            teacher_forced: See the clip's true frames, not the generated ones.
-
-        Returns:
-            The new frames: uint8 ``[horizon, H, W, 3]``.
+        Without an id the world goes on unconditioned; ``teacher_forced`` it sees the clip's true frames, not
+        the generated ones. Returns the new frames: uint8 ``[horizon, H, W, 3]``.
 
         Raises:
             ActionError: It is not one of the suite's ids.
@@ -169,15 +131,13 @@ class Game:
         if action is not None and not (is_whole(action) and 0 <= action <= last):
             raise ActionError(f"{action!r} is not an action id.", fix=f"Use 0 to {last}.")
         frame = self.generated
-        move = Move(None if action is None else int(action), teacher_forced, self._play)
+        move = Move(None if action is None else int(action), teacher_forced, self.play)
         if self._tree.follow(move):
             self.timing = Timing(0.0, 0.0)
         else:
             self._tree.add(self._take(move))
-        moment = self._tree.here
-        self._events.append(("step", frame, moment))
-        assert moment.frames is not None
-        return moment.frames
+        self._events.append(("step", frame, self._tree.here))
+        return self._tree.here.frames
 
     def rewind(self, generated: int) -> None:
         """Go back, or forward again, to where so many frames were generated on the current branch.
@@ -222,18 +182,13 @@ class Game:
         Raises:
             ParameterError: A value is out of its range; then nothing is changed.
         """
-        play = self._play.changed(**values)
-        before = self._play._asdict()
-        changed = {name: value for name, value in play._asdict().items() if value != before[name]}
+        before, self.play = self.play._asdict(), self.play.changed(**values)
+        changed = {name: value for name, value in self.play._asdict().items() if value != before[name]}
         if changed:
             self._events.append(("set", self.generated, changed))
-        self._play = play
 
     def restart(self, start: int | None = None) -> None:
-        """Start again, from another row of the dataset or the same; branches are dropped, settings stay.
-
-        Args:
-            start: The row; None for the same clip.
+        """Start again, from another row of the dataset or the same clip; branches are dropped, settings stay.
 
         Raises:
             DatasetError: No clip can start there; then nothing is changed.
@@ -241,7 +196,7 @@ class Game:
         """
         if start is not None and not (is_whole(start) and start >= 0):
             raise ParameterError(f"start is {start!r}.", fix="Use a row of the dataset, 0 or more.")
-        clip = self._clip
+        clip = self.clip
         if start is not None and start != clip.start:
             by_hand = replace(self.settings, use_interactive_mode=True, teacher_forced=False)
             clip = choose_clip(self.opened, replace(by_hand, start=int(start)))
@@ -260,8 +215,7 @@ class Game:
     def what_if(self, frames: int = 4) -> np.ndarray:
         """What each action, held, leads to from here, all with the same noise; play stays where it is.
 
-        Returns:
-            The next ``frames`` frames, uint8 ``[n_actions, frames, H, W, 3]``.
+        Returns the next frames, uint8 ``[n_actions, frames, H, W, 3]``.
 
         Raises:
             ParameterError: ``frames`` is not a whole number of at least 1.
@@ -269,15 +223,14 @@ class Game:
         if not is_whole(frames) or frames < 1:
             raise ParameterError(f"frames is {frames!r}.", fix="Use a whole number of at least 1.")
         ids = torch.arange(self.opened.suite.n_actions)
-        worlds = self._ready(self._state(), self._play, len(ids))
-        steps = math.ceil(frames / self.horizon)
-        with precision(self.settings, self.opened.suite.device):
-            generated = [worlds.step(ids) for _ in range(steps)]  # of [n, horizon, 3, H, W]
+        worlds = self._ready(self.session, self.play, len(ids))
+        with precision(self.settings, self.opened.suite.device):  # steps of [n, horizon, 3, H, W]
+            generated = [worlds.step(ids) for _ in range(math.ceil(frames / self.horizon))]
         return to_uint8(torch.cat(generated, 1)[:, :frames].float().cpu())
 
     def warm_up(self) -> float:
         """Take a step that counts for nothing, so that the first real one takes no longer; its seconds."""
-        session = self._ready(self._state(), self._play)
+        session = self._ready(self.session, self.play)
         clock = StepClock(self.opened.suite.device)
         with precision(self.settings, self.opened.suite.device), clock:
             session.step(0)
@@ -286,11 +239,8 @@ class Game:
     def as_if(self, tokens: np.ndarray) -> np.ndarray:
         """The pictures ``[horizon, H, W, 3]`` that the step which led here would have shown for other tokens.
 
-        Args:
-            tokens: Whole numbers ``[horizon, P]`` in the codebook.
-
-        Raises:
-            ParameterError: No step led here.
+        The tokens are whole numbers ``[horizon, P]`` in the codebook. Where no step led, there is a
+        `ParameterError`.
         """
         move = self._tree.here.move
         if move is None:
@@ -298,7 +248,7 @@ class Game:
         steps, suite = self._tree.steps, self.opened.suite
         self._tree.rewind(steps - 1)
         try:
-            before, generated = self._state(), self.generated
+            before, generated = self.session, self.generated
         finally:
             self._tree.rewind(steps)
         tokenizer, quantizer = suite.video_tokenizer, suite.video_tokenizer.quantizer
@@ -319,13 +269,13 @@ class Game:
     def rollout(self) -> Rollout:
         """The current branch, up to where play stands."""
         path = self._path()
-        frames = np.concatenate([self._given, *(m.frames for m in path if m.frames is not None)])
-        truth = to_uint8(self._clip.frames[0])[: len(frames)]
-        given, source = len(self._given), self.settings.action_source
+        frames = np.concatenate([moment.frames for moment in path])
+        truth = to_uint8(self.clip.frames[0])[: len(frames)]
+        given, source = self.settings.context_window, self.settings.action_source
         # Only inferred actions and teacher forcing keep a rollout near its clip.
         near = source == "ground truth" or self.settings.teacher_forced
         return Rollout(
-            clip=self._clip,
+            clip=self.clip,
             given=given,
             frames=frames,
             truth=truth,
@@ -333,7 +283,7 @@ class Game:
             action_source=source,
             tokens=self.tokens,
             token_hashes=self.token_hashes,
-            seconds=[m.seconds for m in path],
+            seconds=[m.seconds for m in path if m.move],
             psnr=psnr(frames[given : len(truth)], truth[given:]).tolist() if near else [],
             gpu_seconds=[m.gpu_seconds for m in path if m.gpu_seconds is not None],
             peak_memory_bytes=self.clock.peak_memory_bytes,
@@ -351,33 +301,23 @@ class Game:
         }
         hashes = opened.hashes
         files = {part: {"name": path.name, "sha256": hashes[part]} for part, path in opened.paths.items()}
-        made_on = {
-            "device": str(opened.suite.device),
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "platform": platform.platform(),
-        }
-        return describe(settings, files, suite_shape(opened), made_on, self._events)
+        suite, made_on = suite_shape(opened), conditions(opened)
+        return describe(settings, self._events, files=files, suite=suite, made_on=made_on)
 
     # --- the engine behind it ------------------------------------------------------------------------
 
     def _begin(self, clip: Clip) -> None:
-        window, play = self.settings.context_window, self._play
+        window, suite = self.settings.context_window, self.opened.suite
         context = clip.frames[:, :window]
-        session = Session(
-            *(self.opened.suite, context, window, self.horizon),
-            *(play.steps, play.temperature, play.seed, play.feedback),
-        )
-        self._clip = clip
-        self._given = to_uint8(context[0])  # [Tc, H, W, 3]
-        self._tree = Tree(Moment(session=session))
+        session = Session(suite, context, window, self.horizon, *self.play)
+        self.clip = clip
+        """What play started from."""
+        no_tokens = np.empty((0, suite.video_tokenizer.config.grid**2), self.token_type)
+        self._tree = Tree(Moment(frames=to_uint8(context[0]), tokens=no_tokens, session=session))
         self._states: deque[tuple[int, Moment]] = deque()
 
-    def _no_tokens(self) -> np.ndarray:
-        return np.empty((0, self.opened.suite.video_tokenizer.config.grid**2), self.token_type)
-
     def _path(self) -> list[Moment]:
-        """The moments of the current branch, from the first step to where play stands."""
+        """The moments of the current branch, from the start to where play stands."""
         return list(self._tree.back())[::-1]
 
     def _ready(self, session: Session, play: Play, batch: int | None = None) -> Session:
@@ -389,7 +329,7 @@ class Game:
 
     def _take(self, move: Move) -> Moment:
         """The moment that ``move`` leads to from here."""
-        session = self._ready(self._state(), move.play)
+        session = self._ready(self.session, move.play)
         seen = self._seen(self.generated) if move.teacher_forced else None
         with precision(self.settings, self.opened.suite.device), self.clock:
             new = session.step(move.action, seen)  # [1, horizon, 3, H, W]
@@ -400,21 +340,23 @@ class Game:
         gpu_seconds = self.clock.gpu_seconds[-1] if self.clock.gpu_seconds else None
         hashes = [token_hash(row) for row in tokens]
         session = session.fork(keep=self.settings.context_window)
-        moment = Moment(move, frames, tokens, hashes, self.clock.seconds[-1], gpu_seconds, session)
+        moment = Moment(move, frames, tokens, hashes, self.timing.model, gpu_seconds, session)
         self._keep_few(moment)
         return moment
 
-    def _state(self) -> Session:
-        """The session that stands here; one that was let go of is stepped again from the last landmark."""
+    @property
+    def session(self) -> Session:
+        """The engine's session where play stands; step a fork of it, not the session itself.
+
+        One that was let go of is stepped again from the last landmark.
+        """
         again: list[Move] = []
-        session = self._tree.start.session
         for moment in self._tree.back():
             if moment.session is not None:
                 session = moment.session
                 break
             assert moment.move is not None
             again.append(moment.move)
-        assert session is not None
         if not again:
             return session
         with precision(self.settings, self.opened.suite.device):
@@ -429,10 +371,10 @@ class Game:
     def _seen(self, generated: int) -> Tensor:
         """The true frames before the step that goes on after ``generated`` frames: ``[1, Tc, 3, H, W]``."""
         window = self.settings.context_window
-        seen = self._clip.frames[:, generated : generated + window]
+        seen = self.clip.frames[:, generated : generated + window]
         if seen.shape[1] < window:
             raise ParameterError(
-                f"The clip has {self._clip.frames.shape[1]} frames: too few to force the frame after "
+                f"The clip has {self.clip.frames.shape[1]} frames: too few to force the frame after "
                 f"{generated} generated ones.",
                 fix="Start from a clip that goes on for longer.",
             )
@@ -454,17 +396,25 @@ def token_hash(tokens: np.ndarray) -> str:
 
 
 def what_if_picture(now: np.ndarray, grid: np.ndarray, names: list[str] | None = None) -> Image.Image:
-    """A what-if grid with its labels: one row an action, the present in front.
+    """A what-if grid with its labels: one row an action, the present picture ``[H, W, 3]`` in front.
 
-    Args:
-        now: The present picture, uint8 ``[H, W, 3]``.
-        grid: uint8 ``[n_actions, frames, H, W, 3]``, as `Game.what_if` returns it.
-        names: What to call each action, instead of "action 0", "action 1", …
+    The grid is uint8 ``[n_actions, frames, H, W, 3]``, as `Game.what_if` returns it; ``names`` are what to
+    call the actions instead of "action 0", "action 1", …
     """
     names = names or [f"action {action}" for action in range(len(grid))]
     rows = [(name, np.concatenate([now[None], future])) for name, future in zip(names, grid, strict=True)]
     captions = ["now", *[f"+{step}" for step in range(1, grid.shape[1] + 1)]]
     return contact_sheet(rows, captions, scale=max(1, 128 // now.shape[0]), columns=grid.shape[1] + 1)
+
+
+def conditions(opened: OpenWorld) -> dict[str, str | int]:
+    """What play is recorded on: where it differs, the last bits of the numbers may."""
+    return {
+        "device": str(opened.suite.device),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+    }
 
 
 def suite_shape(opened: OpenWorld) -> dict[str, int]:

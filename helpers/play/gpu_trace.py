@@ -36,12 +36,9 @@ class GpuTrace:
             ...                                   # the work
         trace.samples, trace.note
 
-    Args:
-        device_index: NVML's index of the device, used if ``uuid`` is empty.
-        hz: Samples a second; 10 to 20 fit the driver's own window.
-        uuid: The device's UUID, ``"GPU-…"``: CUDA_VISIBLE_DEVICES renumbers devices, and this stays.
-        around_seconds: How long to watch before and after the work.
-        reader: Reads the device instead of NVML.
+    The device is given by its UUID, ``"GPU-…"``, since CUDA_VISIBLE_DEVICES renumbers devices; else by NVML's
+    index. It is read ``hz`` times a second, 10 to 20 fit the driver's own window, also for ``around_seconds``
+    before and after the work; by ``reader`` instead of NVML if given.
     """
 
     def __init__(
@@ -54,18 +51,15 @@ class GpuTrace:
     ) -> None:
         self.note = ""
         self._samples: list[GpuSample] = []
-        self._period = 1 / hz
-        self._around = around_seconds
-        self._phase = "before"
-        self._began = 0.0
+        self._period, self._around = 1 / hz, around_seconds
+        self._phase, self._began = "before", 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="gpu-trace", daemon=True)
-        self._reader: Reader | None = reader
-        if reader is None:
-            try:
-                self._reader = nvml_reader(device_index, uuid)
-            except RuntimeError as error:
-                self.note = str(error)
+        self._reader = reader
+        try:
+            self._reader = reader or nvml_reader(device_index, uuid)
+        except RuntimeError as error:
+            self.note = str(error)
 
     @property
     def samples(self) -> tuple[GpuSample, ...]:
@@ -80,22 +74,22 @@ class GpuTrace:
         return max(0, max(during) - min(before)) if before and during else 0
 
     def __enter__(self) -> "GpuTrace":
-        self._began = time.perf_counter() + (self._around if self._reader is not None else 0)
-        if self._reader is not None:
+        if self._reader:
+            self._began = time.perf_counter() + self._around
             self._thread.start()
-            time.sleep(max(0.0, self._began - time.perf_counter()))
+            time.sleep(self._around)
         self._phase = "during"
         return self
 
     def __exit__(self, *_raised: object) -> None:
         self._phase = "after"
-        if self._reader is not None:
+        if self._reader:
             time.sleep(self._around)
             self._stop.set()
             self._thread.join(timeout=5)
 
     def _watch(self) -> None:
-        assert self._reader is not None
+        assert self._reader
         while not self._stop.wait(self._period):
             phase, seconds = self._phase, time.perf_counter() - self._began
             try:
@@ -107,11 +101,7 @@ class GpuTrace:
 
 
 def nvml_reader(device_index: int = 0, uuid: str = "") -> Reader:
-    """A reader of one GPU through NVML.
-
-    Raises:
-        RuntimeError: There is no NVML, or no such GPU; the message says which.
-    """
+    """A reader of one GPU through NVML; a RuntimeError says why there is none, also when it is read."""
     try:
         import pynvml
     except ImportError:
@@ -134,10 +124,7 @@ def nvml_reader(device_index: int = 0, uuid: str = "") -> Reader:
 
 
 def plot_trace(samples: Sequence[GpuSample]) -> "Figure":
-    """Memory and utilisation over time, the work's span shaded.
-
-    The figure is made without pyplot, so nothing global changes; save it with ``figure.savefig``.
-    """
+    """Memory and utilisation over time, the work's span shaded; without pyplot, so nothing global changes."""
     from matplotlib.figure import Figure
 
     seconds = [sample.seconds for sample in samples]

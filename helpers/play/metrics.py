@@ -48,35 +48,23 @@ def interval(values: np.ndarray) -> Interval:
 
 
 def psnr(images: np.ndarray, truth: np.ndarray, data_range: float = 255.0) -> np.ndarray:
-    """Peak signal-to-noise ratio in dB of each image; 100 where it equals the truth.
+    """Peak signal-to-noise ratio of each image in dB, float64 ``[...]``; 100 where it equals the truth.
 
+    An image is the last three axes of ``[..., a, b, c]``, in whatever order; ``data_range`` is the largest
+    minus the smallest value: 255 for uint8, 2 for [-1, 1].
     Source: the usual definition, 10 log10(data_range^2 / mean squared error). scikit-image has it for one
     image at a time, and infinite for equal ones, which JSON cannot hold.
-
-    Args:
-        images: ``[..., a, b, c]``; an image is the last three axes, in whatever order.
-        truth: Likewise.
-        data_range: Largest minus smallest value: 255 for uint8, 2 for [-1, 1].
-
-    Returns:
-        float64 ``[...]``.
     """
     error = np.square(images.astype(np.float64) - truth).mean(axis=(-3, -2, -1)) / data_range**2
     return np.asarray(-10 * np.log10(np.maximum(error, 1e-10)))
 
 
 def ssim(images: np.ndarray, truth: np.ndarray) -> list[float]:
-    """Structural similarity of each image to the true one, 1 where they are equal.
+    """Structural similarity of each image, uint8 ``[T, H, W, 3]``, to the true one; 1 where they are equal.
 
+    T values; none where the frames are smaller than the window of 11 pixels.
     Source: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity" (2004), in
     scikit-image's implementation with that paper's Gaussian window; the mean over the colour channels.
-
-    Args:
-        images: uint8 ``[T, H, W, 3]``.
-        truth: Likewise.
-
-    Returns:
-        T values; none where the frames are smaller than the window of 11 pixels.
     """
     if min(images.shape[1:3]) < 11:
         return []
@@ -113,13 +101,9 @@ def action_histogram(actions: Sequence[int | None], n_actions: int) -> list[int]
 def delta_psnr(followed: np.ndarray, random: np.ndarray) -> Interval:
     """Controllability: the PSNR lost when random actions are taken instead of the clip's own.
 
-    Delta_t PSNR = PSNR(x_t, x'_t) - PSNR(x_t, x''_t): x_t is the true frame, x'_t the generated one under the
-    actions inferred from the clip, x''_t under random ones; t = 4. 0 means that actions change nothing.
+    Delta_t PSNR = PSNR(x_t, x'_t) - PSNR(x_t, x''_t), ``[n]`` each: x_t is the true frame, x'_t the generated
+    one under the actions inferred from the clip, x''_t under random ones; t = 4. 0: actions change nothing.
     Source: Bruce et al., "Genie: Generative Interactive Environments" (2024), section 3.
-
-    Args:
-        followed: PSNR ``[n]`` of the t-th generated frame under the clip's actions.
-        random: Likewise under random actions.
     """
     return interval(followed - random)
 
@@ -130,31 +114,21 @@ def run_delta_psnr(session: Session, truth: Tensor, draws: int = RANDOM_DRAWS) -
     The interval is over ``draws`` random action sequences; across clips the model card's number and a sweep's
     table tell more. None where fewer than four true frames follow the context.
     """
-    window, horizon = session.context_window, session.horizon
-    if truth.shape[1] < window + DELTA_FRAME:
+    if truth.shape[1] < session.context_window + DELTA_FRAME:
         return None
-    followed, random = delta_rollouts(
-        session.suite, truth, window, horizon, session.decoding, session.seed[0], draws
-    )
+    played = session.context_window, session.horizon, session.decoding, session.seed[0]
+    followed, random = delta_rollouts(session.suite, truth, *played, draws)
     return None if random is None else delta_psnr(followed, random[0])
 
 
 @torch.inference_mode()
 def token_accuracy(suite: Suite, truth: Tensor, window: int, batch: int = 16) -> float | None:
-    """Share of tokens that the dynamics model gets right when it sees true frames and actions only.
+    """Share of tokens, 0 to 1, that the dynamics model gets right when it sees true frames and actions only.
 
-    Teacher forcing: for every frame behind the context, the ``window`` true frames before it and the actions
-    inferred between them are given, all tokens of the frame are masked, and the likeliest token of each
-    position, found in one pass, is compared with the tokenised true frame.
-
-    Args:
-        suite: The models.
-        truth: The clip, float ``[1, T, 3, H, W]`` in [-1, 1].
-        window: Frames of context.
-        batch: Frames to look at in one pass.
-
-    Returns:
-        The share in [0, 1]; None where no true frame follows the context.
+    Teacher forcing: for every frame behind the context of the clip, float ``[1, T, 3, H, W]`` in [-1, 1], the
+    ``window`` true frames before it and the actions inferred between them are given, all tokens of the frame
+    are masked, and the likeliest token of each position, from one pass over ``batch`` frames, is compared
+    with the tokenised true frame. None where no true frame follows the context.
     """
     if truth.shape[1] <= window:
         return None
@@ -170,12 +144,9 @@ def token_accuracy(suite: Suite, truth: Tensor, window: int, batch: int = 16) ->
 
 
 def measure(session: Session, rollout: Rollout, evaluate: bool = True) -> dict[str, Any]:
-    """Every metric of a rollout, as plain JSON values; those that do not apply are None or empty.
+    """Every metric of a rollout of the session's game, as plain JSON values; None or empty if none applies.
 
-    Args:
-        session: Of the game that the rollout was taken from.
-        rollout: What to measure.
-        evaluate: Also measure what takes further passes of the models: Δ₄PSNR and token accuracy.
+    ``evaluate`` adds what takes further passes of the models: Δ₄PSNR and token accuracy.
     """
     began = time.perf_counter()
     suite, given, truth = session.suite, rollout.given, rollout.truth
@@ -209,19 +180,12 @@ def delta_rollouts(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """PSNR of the fourth generated frame under the actions inferred from a clip, and under random ones.
 
-    Args:
-        suite: The models.
-        clips: Float ``[B, T, 3, H, W]`` in [-1, 1], T at least ``window + 4``.
-        window: Frames of context.
-        horizon: Frames generated by one step.
-        decoding: As in `Session`.
-        seed: Of the random actions, and of the sampling: clip b is sampled with ``seed + b`` throughout.
-        draws: Random action sequences a clip.
-        batch: Rollouts to play together.
+    The clips are float ``[B, T, 3, H, W]`` in [-1, 1], T at least ``window + 4``; ``batch`` rollouts are
+    played together. The seed is that of the random actions, ``draws`` sequences a clip, and of the sampling:
+    clip b is sampled with ``seed + b`` throughout.
 
-    Returns:
-        Float64 in dB, of frames clamped to [-1, 1]: ``[B]``, and ``[B, draws]``; None instead of the latter
-        for a world without actions.
+    Returns float64 in dB, of frames clamped to [-1, 1]: ``[B]``, and ``[B, draws]``; None instead of the
+    latter for a world without actions.
     """
     last, steps = window + DELTA_FRAME - 1, -(-DELTA_FRAME // horizon)
     acts = suite.dynamics.config.action_dim is not None
@@ -232,17 +196,9 @@ def delta_rollouts(
     scores = []
     for rows in torch.arange(len(clips) * rollouts).split(batch):
         clip, draw = rows // rollouts, rows % rollouts  # [b], of which draw 0 follows the clip
-        played = clips[clip]
-        session = Session(
-            suite,
-            played[:, :window],
-            window,
-            horizon,
-            decoding.steps,
-            decoding.temperature,
-            (seed + clip).tolist(),
-            decoding.feedback,
-        )
+        played, seeds = clips[clip], (seed + clip).tolist()
+        how = decoding.steps, decoding.temperature, seeds, decoding.feedback
+        session = Session(suite, played[:, :window], window, horizon, *how)
         for action in actions[clip, draw].unbind(1):
             session.step(action if acts else None)
         frame = session.frames[:, last].float().clamp(-1, 1).cpu().numpy()  # [b, 3, H, W]

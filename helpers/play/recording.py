@@ -33,11 +33,10 @@ Nothing in a file is trusted: it is checked whole before anything is played, and
 """
 
 import base64
-import binascii
 import contextlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,24 +63,18 @@ _MANY = 2**62
 
 
 def describe(
-    settings: Mapping[str, Any],
-    files: Mapping[str, Mapping[str, str]],
-    suite: Mapping[str, int],
-    made_on: Mapping[str, Any],
-    events: Sequence[tuple[str, int, Any]],
+    settings: Mapping[str, Any], events: Sequence[tuple[str, int, Any]], **about: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The content of a session file, as this module's docstring describes it.
 
     Of the settings those that are recorded are taken. An event is its kind, the frame it happened at, and its
-    particulars: a `Moment` for a step.
+    particulars: a `Moment` for a step. ``about`` are the files, the suite and what it was made on.
     """
     return {
         "format": FORMAT,
         "version": VERSION,
         "settings": {name: settings[name] for name in RECORDED},
-        "files": dict(files),
-        "suite": dict(suite),
-        "made_on": dict(made_on),
+        **about,
         "events": [_describe_event(*event) for event in events],
     }
 
@@ -90,7 +83,7 @@ def _describe_event(kind: str, frame: int, what: Any) -> dict[str, Any]:
     """An event as plain JSON values."""
     if not isinstance(what, Moment):
         return {"event": kind, "frame": frame, **what}
-    assert what.move is not None and what.tokens is not None
+    assert what.move is not None
     little_endian = what.tokens.astype(what.tokens.dtype.newbyteorder("<"))
     return {
         "event": kind,
@@ -140,10 +133,7 @@ def write(path: Path, recording: Mapping[str, Any]) -> None:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Read a session file and check all of it.
-
-    Returns:
-        The recording, as `Game.recording` made it.
+    """The recording in a session file, as `Game.recording` made it; all of it is checked.
 
     Raises:
         SessionFileError: It is not there, or something in it cannot be; the message says what and where.
@@ -159,11 +149,18 @@ def read(path: str | Path) -> dict[str, Any]:
         raise SessionFileError(
             f"{found} is not JSON in UTF-8, or is cut short ({error}).", fix=_BROKEN
         ) from error
-    try:
+    with _refused_in(found):
         check(recording)
-    except SessionFileError as error:
-        raise SessionFileError(f"{found}: {error.what}", fix=error.fix) from error
     return dict(recording)
+
+
+@contextlib.contextmanager
+def _refused_in(place: object) -> Iterator[None]:
+    """Turn a refusal within the block into a `SessionFileError` that says where."""
+    try:
+        yield
+    except RunbookError as error:
+        raise SessionFileError(f"{place}: {error.what}", fix=error.fix) from error
 
 
 # --- checks ----------------------------------------------------------------------------------------
@@ -179,10 +176,17 @@ def check(recording: Any) -> None:
             f"it has version {recording['version']}; this program reads version {VERSION}.",
             fix="Use the version of the runbook that wrote it, or a newer one than this.",
         )
-    settings = _check_settings(top.part("settings"))
+    part = top.part("settings")
+    for name in RECORDED:
+        if name not in OPTIONAL:
+            part.get(name, object)
+    with _refused_in(part.where):
+        settings = read_settings(part.values)
+        checked("steps", settings.steps, low=1)
+        checked("start", settings.start, low=0)
     files = top.part("files")
-    for part in PARTS:
-        entry = files.part(part)
+    for name in PARTS:
+        entry = files.part(name)
         entry.get("name", str)
         entry.matching("sha256", r"[0-9a-f]{64}", "64 hexadecimal digits")
     suite = top.part("suite")
@@ -202,20 +206,6 @@ def read_settings(values: Mapping[str, Any]) -> Settings:
     return Settings.read({name: value for name, value in values.items() if name in RECORDED})
 
 
-def _check_settings(part: "_Part") -> Settings:
-    """The settings of a recording, each of its type and in its range."""
-    for name in RECORDED:
-        if name not in OPTIONAL:
-            part.get(name, object)
-    try:
-        settings = read_settings(part.values)
-        checked("steps", settings.steps, low=1)
-        checked("start", settings.start, low=0)
-    except RunbookError as error:
-        raise SessionFileError(f"{part.where}: {error.what}", fix=error.fix) from error
-    return settings
-
-
 def _check_events(events: Sequence[Any], settings: Settings, suite: Mapping[str, int]) -> None:
     """Go through the events without a model: where would each of them happen, and can it?"""
     play = Play(settings.steps, settings.temperature, settings.seed, settings.feedback)
@@ -227,12 +217,16 @@ def _check_events(events: Sequence[Any], settings: Settings, suite: Mapping[str,
         if frame != tree.steps * horizon:
             raise event.refusal(f" happens at frame {frame}, and play stands at {tree.steps * horizon}")
         if kind == "step":
-            move = Move(event.action(suite["actions"]), event.flag("teacher_forced"), play)
+            unconditioned = event.get("action", object) is None
+            action = None if unconditioned else event.whole("action", 0, suite["actions"] - 1)
+            forced = "teacher_forced" in raw and event.get("teacher_forced", bool)
+            move = Move(action, forced, play)
             _check_frames(event, horizon, suite)
             if not tree.follow(move):
                 tree.add(Moment(move))
         elif kind == "set":
-            play = _set_play(play, event)
+            with _refused_in(event.where):
+                play = play.changed(**{name: raw[name] for name in Play._fields if name in raw})
         elif kind == "rewind":
             to = event.whole("to", 0, tree.tip * horizon)
             if to % horizon:
@@ -245,13 +239,6 @@ def _check_events(events: Sequence[Any], settings: Settings, suite: Mapping[str,
             tree = Tree(Moment())
         else:
             raise event.refusal(f" is {shown(kind)}, which nobody knows")
-
-
-def _set_play(play: Play, event: "_Part") -> Play:
-    try:
-        return play.changed(**{name: event.values[name] for name in Play._fields if name in event.values})
-    except RunbookError as error:
-        raise SessionFileError(f"{event.where}: {error.what}", fix=error.fix) from error
 
 
 def _check_frames(event: "_Part", horizon: int, suite: Mapping[str, int]) -> None:
@@ -274,7 +261,7 @@ def read_tokens(text: Any, codebook: int) -> np.ndarray | None:
     kind = np.dtype("<u2" if codebook <= 2**16 else "<u4")
     try:
         data = base64.b64decode(text, validate=True)
-    except (TypeError, ValueError, binascii.Error):
+    except (TypeError, ValueError):
         return None
     return np.frombuffer(data, kind) if data and len(data) % kind.itemsize == 0 else None
 
@@ -315,11 +302,3 @@ class _Part:
         """A text of a form."""
         if not re.fullmatch(pattern, self.get(name, str), re.ASCII):
             raise self.refusal(f": {name} is {shown(self.values[name])}, not {wanted}")
-
-    def action(self, count: int) -> int | None:
-        """An action id, or None."""
-        return None if self.get("action", object) is None else self.whole("action", 0, count - 1)
-
-    def flag(self, name: str) -> bool:
-        """True or False; False where it is absent."""
-        return bool(self.get(name, bool)) if name in self.values else False

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from helpers.errors import DeviceError, SessionFileError
 from helpers.play.comparison import Difference, Replay
-from helpers.play.game import Game, suite_shape, token_hash
+from helpers.play.game import Game, conditions, suite_shape, token_hash
 from helpers.play.recording import PARTS, find, read, read_settings, read_tokens
 from helpers.play.settings import Settings, names, shown
 from helpers.play.tree import Play
@@ -106,27 +105,18 @@ def compare_worlds(recording: Mapping[str, Any], opened: OpenWorld, other_weight
                 f"The session's world has {recording['suite'][name]} {name}, and this one {value}.",
                 fix="Replay it with a suite of the same shape.",
             )
-    recorded = recording["made_on"]
-    now = {
-        "device": str(opened.suite.device),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
-    changed = [(name, value) for name, value in now.items() if recorded[name] != value]
-    return [*notes, *(f"{name} was {shown(recorded[name])} and is {shown(value)}" for name, value in changed)]
+    recorded, now = recording["made_on"], conditions(opened)
+    changed = [name for name in ("device", "torch", "threads") if recorded[name] != now[name]]
+    return [*notes, *(f"{name} was {shown(recorded[name])} and is {shown(now[name])}" for name in changed)]
 
 
 def play_again(game: Game, events: Iterable[Mapping[str, Any]]) -> tuple[int, int, Difference | None]:
-    """Let a new game take every event of a checked recording.
+    """Let a new game take every event of a checked recording; a RunbookError says which cannot happen.
 
-    Returns:
-        How many frames were compared, how many differ, and the first that does.
-
-    Raises:
-        RunbookError: An event cannot happen in this world.
+    Returns how many frames were compared, how many differ, and the first that does.
     """
     compared = different = 0
-    first: Difference | None = None
+    first = None
     codebook = game.opened.suite.video_tokenizer.quantizer.codebook_size
     for number, event in enumerate(events):
         kind = event["event"]
@@ -142,14 +132,13 @@ def play_again(game: Game, events: Iterable[Mapping[str, Any]]) -> tuple[int, in
             frames = game.step(event["action"], event.get("teacher_forced", False))
             rows = [read_tokens(text, codebook) for text in event["tokens"]]
             recorded = np.stack([row for row in rows if row is not None])  # [H, P]
+            wrong = (game.last_tokens != recorded).sum(1)
             for index, row in enumerate(game.last_tokens):
                 compared += 1
-                wrong = int((row != recorded[index]).sum())
-                if not wrong and token_hash(row) == event["hashes"][index]:
+                if not wrong[index] and token_hash(row) == event["hashes"][index]:
                     continue
                 different += 1
                 if first is None:
-                    was = game.as_if(recorded)[index]
-                    frame = event["frame"] + index
-                    first = Difference(number, game.branch, frame, wrong, len(row), was, frames[index])
+                    where = number, game.branch, event["frame"] + index, int(wrong[index]), len(row)
+                    first = Difference(*where, game.as_if(recorded)[index], frames[index])
     return compared, different, first

@@ -13,8 +13,7 @@ from helpers.play.world import Clip, OpenWorld
 def play(opened: OpenWorld, clip: Clip, settings: Settings) -> Game:
     """Play a world from a clip as the settings say, with a progress bar and, if one is used, the GPU watched.
 
-    Returns:
-        The game, standing behind its last step; a player may go on from there.
+    The game stands behind its last step; a player may go on from there.
 
     Raises:
         RunbookError: Of the kind that fits; an ActionError for an id that the suite has not.
@@ -29,13 +28,8 @@ def play(opened: OpenWorld, clip: Clip, settings: Settings) -> Game:
 
 
 def choose_actions(opened: OpenWorld, clip: Clip, settings: Settings) -> list[int | None]:
-    """One action a step, from wherever the settings say.
-
-    Raises:
-        ActionError: An id given is not one of the suite's.
-    """
-    source, suite, horizon = settings.action_source, opened.suite, settings.prediction_horizon
-    count = settings.generation_steps
+    """One action a step, from wherever the settings say; `ActionError`: an id given is not the suite's."""
+    source, suite, count = settings.action_source, opened.suite, settings.generation_steps
     if source == "given":
         suite.check_actions(torch.tensor(settings.actions, dtype=torch.int64))
         return list(settings.actions)
@@ -44,5 +38,4 @@ def choose_actions(opened: OpenWorld, clip: Clip, settings: Settings) -> list[in
     if source == "random":
         return np.random.default_rng(settings.seed).integers(suite.n_actions, size=count).tolist()
     inferred = suite.infer_actions(clip.frames)[0]  # [T-1]
-    first = settings.context_window - 1
-    return inferred[first : first + count * horizon : horizon].tolist()
+    return inferred[settings.context_window - 1 :: settings.prediction_horizon][:count].tolist()

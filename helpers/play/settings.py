@@ -30,21 +30,11 @@ Group = Literal["place", "speed", "play", "show"]
 """
 
 
-def _declare(
-    default: Any,
-    group: Group,
-    low: float = -math.inf,
-    high: float = math.inf,
-    choices: tuple[str, ...] = (),
-    pattern: str = "",
-    example: str = "",
-    above: float = -math.inf,
-) -> Any:
+def _declare(default: Any, group: Group, **rule: Any) -> Any:
     """A field of `Settings`: ``low`` and ``high`` are within its range, ``above`` is not."""
-    if isinstance(default, int) and not isinstance(default, bool):
-        high = min(high, 2**63 - 1)
-    rule = {"low": low, "high": high, "above": above, "choices": choices, "pattern": pattern}
-    return field(default=default, metadata={"group": group, **rule, "example": example})
+    high = 2**63 - 1 if type(default) is int else math.inf
+    free = {"low": -math.inf, "high": high, "above": -math.inf, "choices": (), "pattern": "", "example": ""}
+    return field(default=default, metadata={"group": group, **free, **rule})
 
 
 @dataclass(frozen=True)
@@ -125,27 +115,29 @@ def checked(name: str, value: Any, low: float = -math.inf) -> Any:
     rule, kind = setting.metadata, type(setting.default)
     if kind is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ParameterError(
-                f"{name} is {shown(value)}.", fix="Use a list of action ids, such as [2, 2, 6]."
-            )
+            fix = "Use a list of action ids, such as [2, 2, 6]."
+            raise ParameterError(f"{name} is {shown(value)}.", fix=fix)
         for action in value:
             # torch holds ids in 64 bits, and would overflow without naming the parameter.
-            whole = isinstance(action, Integral) and not isinstance(action, bool)
-            if not whole or not -(2**63) <= action < 2**63:
-                raise ActionError(
-                    f"{name} holds {shown(action)}.", fix="Use a list of whole numbers, such as [2, 2, 6]."
-                )
+            if not _is_number(action, Integral) or not -(2**63) <= action < 2**63:
+                fix = "Use a list of whole numbers, such as [2, 2, 6]."
+                raise ActionError(f"{name} holds {shown(action)}.", fix=fix)
         return tuple(int(action) for action in value)
     low = max(low, rule["low"])
     if kind in (int, float):
-        number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+        number = _is_number(value, Integral if kind is int else Real)
         if number and low <= value <= rule["high"] and value > rule["above"]:
             return kind(value)
     elif isinstance(value, kind):
-        fits = value in rule["choices"] if rule["choices"] else True
-        if fits and not (rule["pattern"] and value and not re.fullmatch(rule["pattern"], str(value).lower())):
+        chosen = not rule["choices"] or value in rule["choices"]
+        if chosen and (not rule["pattern"] or not value or re.fullmatch(rule["pattern"], str(value).lower())):
             return value
     raise ParameterError(f"{name} is {shown(value)}.", fix=f"Use {_taken(setting, low)}.")
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    """Whether a value is a number of a kind; True and False are none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _taken(setting: "Field[Any]", low: float) -> str:
@@ -179,13 +171,10 @@ def ignored(settings: Settings, device: str) -> list[str]:
     sentences = []
     if settings.tf32 and device != "cuda":
         sentences.append(f"tf32 has no effect on {device}: only NVIDIA GPUs have TF32.")
-    if settings.actions and settings.generation_steps not in (
-        len(settings.actions),
-        Settings.generation_steps,
-    ):
+    count, steps = len(settings.actions), settings.generation_steps
+    if count and steps not in (count, Settings.generation_steps):
         sentences.append(
-            f"generation_steps={settings.generation_steps} has no effect: "
-            f"{len(settings.actions)} actions are given, and each is one step."
+            f"generation_steps={steps} has no effect: {count} actions are given, and each is one step."
         )
     paths = [name for name in names("place") if name.endswith("_path") and getattr(settings, name)]
     if settings.use_latest_checkpoints and len(paths) == 3:
@@ -197,16 +186,14 @@ def source_of_actions(settings: Settings) -> str:
     """Which parameter the actions come from, and which others were set and had to stand back, in words."""
     if settings.replay:
         return "recorded in the session file"
-    set_ones = [
-        (bool(settings.actions), "actions", "given in `actions`"),
-        (settings.use_interactive_mode, "use_interactive_mode", "chosen in the player"),
-        (settings.use_gt_actions, "use_gt_actions", "inferred from the true clip (use_gt_actions)"),
-        (settings.use_actions, "use_actions", "random (use_actions)"),
-    ]
-    active = [(name, words) for is_set, name, words in set_ones if is_set]
-    if not active:
-        return "none: frames are generated without conditioning"
+    sources = {  # in the order of precedence
+        "actions": "given in `actions`",
+        "use_interactive_mode": "chosen in the player",
+        "use_gt_actions": "inferred from the true clip (use_gt_actions)",
+        "use_actions": "random (use_actions)",
+    }
+    used, *unused = [name for name in sources if getattr(settings, name)] or [""]
+    words = sources.get(used, "none: frames are generated without conditioning")
     if settings.actions and settings.use_interactive_mode:
-        active = [("actions", "given in `actions`, then chosen in the player"), *active[2:]]
-    unused = ", ".join(name for name, _ in active[1:])
-    return active[0][1] + (f"; set as well and not used: {unused}" if unused else "")
+        words = f"{words}, then {sources[unused.pop(0)]}"
+    return words + (f"; set as well and not used: {', '.join(unused)}" if unused else "")

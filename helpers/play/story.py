@@ -71,10 +71,12 @@ def decoding(game: Game, steps: int = 8) -> Image.Image:
         fixed = torch.cat([latents for latents, _ in states])[:, None]  # [M, 1, P, L]
         whole = torch.cat([context.expand(len(fixed), -1, -1, -1), fixed], 1)  # [M, Tc+1, P, L]
         pictures = to_uint8(tokenizer.detokenize(whole)[:, -1].float().cpu())  # [M, H, W, 3]
-    left = [masked[0].tolist() for _, masked in states]
-    for frame, positions in zip(pictures, left, strict=True):
-        _paint_masked(frame, positions, grid)
-    captions = [f"step {step}: {grid**2 - len(positions)} fixed" for step, positions in enumerate(left, 1)]
+    masked = np.zeros((len(states), grid**2), bool)
+    for row, (_, positions) in zip(masked, states, strict=True):
+        row[positions[0].cpu()] = True
+    patch = suite.frame_size // grid
+    pictures[masked.reshape(-1, grid, grid).repeat(patch, 1).repeat(patch, 2)] = _MASKED
+    captions = [f"step {step}: {grid**2 - row.sum()} fixed" for step, row in enumerate(masked, 1)]
     return contact_sheet([("decoded", pictures)], captions, scale=_scale(game), columns=4)
 
 
@@ -128,11 +130,3 @@ def _context(game: Game) -> Tensor:
 
 def _scale(game: Game) -> int:
     return max(1, _WIDTH // game.opened.suite.frame_size)
-
-
-def _paint_masked(frame: np.ndarray, masked: list[int], grid: int) -> None:
-    """Paint the masked patches of a frame ``[H, W, 3]`` in one colour."""
-    patch = len(frame) // grid
-    for position in masked:
-        row, column = divmod(position, grid)
-        frame[row * patch : (row + 1) * patch, column * patch : (column + 1) * patch] = _MASKED

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -23,15 +24,10 @@ class Play(NamedTuple):
     feedback: Feedback
 
     def changed(self, **values: object) -> "Play":
-        """These with other values, checked as everywhere.
-
-        Raises:
-            ParameterError: A value is of another type or out of its range.
-        """
+        """These with other values; a ParameterError says which one is of another type or out of its range."""
         if unknown := sorted(values.keys() - set(self._fields)):
-            raise ParameterError(
-                f"{unknown[0]} cannot be changed in play.", fix=f"Use {', '.join(self._fields)}."
-            )
+            fix = f"Use {', '.join(self._fields)}."
+            raise ParameterError(f"{unknown[0]} cannot be changed in play.", fix=fix)
         lowest = {"steps": 1}  # 0 stands for the world's own number, which is known by now
         values = self._asdict() | values
         return Play(*(checked(name, values[name], lowest.get(name, -math.inf)) for name in self._fields))
@@ -47,11 +43,11 @@ class Move(NamedTuple):
 
 @dataclass(eq=False)
 class Moment:
-    """What one step generated, and the state right after it."""
+    """What one step generated, and the state right after it; at the start, the given frames and no tokens."""
 
-    move: Move | None = None  # what led here; None at the start, as are frames and tokens
-    frames: np.ndarray | None = None  # uint8 [horizon, H, W, 3]
-    tokens: np.ndarray | None = None  # uint16 or uint32 [horizon, P]
+    move: Move | None = None  # what led here; None at the start
+    frames: np.ndarray = field(default_factory=partial(np.empty, 0))  # uint8 [horizon, H, W, 3]
+    tokens: np.ndarray = field(default_factory=partial(np.empty, 0))  # uint16 or uint32 [horizon, P]
     hashes: list[str] = field(default_factory=list)  # one a frame, as `game.token_hash` computes them
     seconds: float = 0.0  # how long the step took
     gpu_seconds: float | None = None  # likewise by the GPU's own clock; None on a CPU
@@ -75,17 +71,13 @@ class _Line:
 class Tree:
     """Where play went: lines of moments that fork from each other, and where on them it stands.
 
-    Counts steps, knows nothing of models. Branch 0 begins at the start.
-
-    Args:
-        start: The moment before any step.
+    Branch 0 begins at ``start``, the moment before any step.
     """
 
     def __init__(self, start: Moment) -> None:
         self.start = start
         self.lines = [_Line(None, 0)]
-        self.branch = 0
-        self.steps = 0
+        self.branch = self.steps = 0
 
     @property
     def tip(self) -> int:
@@ -95,15 +87,15 @@ class Tree:
     @property
     def here(self) -> Moment:
         """The moment where play stands."""
-        return next(self.back(), self.start)
+        return next(self.back())
 
     def back(self) -> Iterator[Moment]:
-        """The moments from here back to the start, which is not among them."""
-        line, steps = self.lines[self.branch], self.steps
-        while steps:
+        """The moments from here back to the start."""
+        line = self.lines[self.branch]
+        for steps in range(self.steps, 0, -1):
             line = self._holder(line, steps)
             yield line.moments[steps - line.at - 1]
-            steps -= 1
+        yield self.start
 
     def follow(self, move: Move) -> bool:
         """Go on to where ``move`` led from here before, on the current branch if it is there; else False."""

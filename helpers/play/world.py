@@ -62,7 +62,7 @@ class Clip:
 class WorldCache:
     """Worlds and starts found before in this process, for a kernel that runs one notebook after another.
 
-    Empty and without effect until `keep` is called. It holds one suite: a GPU may not hold two.
+    Without effect until `keep` is called. It holds one suite: a GPU may not hold two.
     """
 
     def __init__(self) -> None:
@@ -80,21 +80,21 @@ class WorldCache:
     def open(self, settings: Settings, root: Path) -> OpenWorld:
         """The world kept, if its files are unchanged and the settings mean the same; else opened anew."""
         key = root, *(getattr(settings, name) for name in ("dataset", *names("place", "speed")))
-        if self._world is not None and self._world[0] == key and self._world[1] == _stamps(self._world[2]):
-            kept = self._world[2]
-            for part, path in kept.paths.items():
-                log.info("loaded before %s %s sha256 %s", part, path, kept.hashes[part])
-            return kept
-        self._world = None
-        opened = _open(settings, root)
-        if self._keeps:
-            self._world = key, _stamps(opened), opened
+        loaded = "loaded"
+        if self._world and self._world[0] == key and self._world[1] == _stamps(self._world[2]):
+            opened, loaded = self._world[2], "loaded before"
+        else:
+            self._world = None
+            opened = _open(settings, root)
+            if self._keeps:
+                self._world = key, _stamps(opened), opened
+        for part, path in opened.paths.items():
+            log.info("%s %s %s sha256 %s", loaded, part, path, opened.hashes[part])
         return opened
 
     def lively_starts(self, data: FrameDataset, length: int) -> Sequence[int]:
         """`lively_starts` of a dataset; looked up where its file is as it was."""
-        stamp = data.path.stat().st_mtime_ns
-        key = data.path, stamp, data.skip, data.first_frame, len(data), length
+        key = data.path, data.path.stat().st_mtime_ns, data.skip, data.first_frame, len(data), length
         starts = self._starts.get(key) or lively_starts(data, length, LIVELY_CLIPS)
         if self._keeps:
             self._starts[key] = starts
@@ -103,8 +103,8 @@ class WorldCache:
 
 def _stamps(opened: OpenWorld) -> list[tuple[int, int]]:
     """Time and size of each of a world's files."""
-    found = [path.stat() for _, path in opened.paths.items()]
-    return [(stat.st_mtime_ns, stat.st_size) for stat in found]
+    facts = [path.stat() for _, path in opened.paths.items()]
+    return [(stat.st_mtime_ns, stat.st_size) for stat in facts]
 
 
 open_worlds = WorldCache()
@@ -128,17 +128,14 @@ def _open(settings: Settings, root: Path) -> OpenWorld:
     began = time.perf_counter()
     suite, hashes = open_suite(chosen, paths, root, settings.device)
     load_seconds = time.perf_counter() - began
-    for part, path in paths.items():
-        log.info("loaded %s %s sha256 %s", part, path, hashes[part])
     note = compile_models(suite, partial(_try_step, suite, settings)) if settings.compile else ""
     return OpenWorld(chosen, paths, suite, hashes, load_seconds, (note,) if note else ())
 
 
 def _try_step(suite: Suite, settings: Settings) -> None:
-    size, window = suite.frame_size, settings.context_window
-    context = torch.zeros(1, window, 3, size, size)
+    context = torch.zeros(1, settings.context_window, 3, suite.frame_size, suite.frame_size)
     with precision(settings, suite.device):
-        session = Session(suite, context, window, settings.prediction_horizon)
+        session = Session(suite, context, settings.context_window, settings.prediction_horizon)
         session.step(None if suite.dynamics.config.action_dim is None else 0)
 
 
@@ -149,13 +146,12 @@ def choose_clip(opened: OpenWorld, settings: Settings) -> Clip:
         DatasetError: The dataset is missing, damaged, or shorter than what the settings need of the truth:
             all frames to be generated with inferred actions or teacher forcing, the context otherwise.
     """
-    chosen = opened.world
+    chosen, start = opened.world, settings.start
     wanted = settings.context_window + settings.generation_steps * settings.prediction_horizon
     needs_truth = settings.teacher_forced or settings.action_source == "ground truth"
     with FrameDataset(opened.paths.dataset, chosen.skip, chosen.first_frame, settings.preload_ratio) as data:
         shortest = wanted if needs_truth else settings.context_window
-        length = longest_clip(data, settings.start, shortest, wanted)
-        start = settings.start
+        length = longest_clip(data, start, shortest, wanted)
         if start < 0:
             lively = open_worlds.lively_starts(data, length)
             start = lively[settings.seed % len(lively)]
@@ -171,11 +167,11 @@ def longest_clip(data: FrameDataset, start: int, shortest: int, wanted: int) -> 
     Raises a `DatasetError` where not even those fit.
     """
 
-    def fits(length: int) -> bool:
+    def too_long(length: int) -> bool:
         with contextlib.suppress(DatasetError):
-            return start in data.starts(length) if start >= 0 else len(data.starts(length)) > 0
-        return False
+            starts = data.starts(length)
+            return start >= 0 and start not in starts
+        return True
 
     data.starts(shortest)
-    too_long = range(shortest + 1, wanted + 1)
-    return shortest + bisect.bisect_left(too_long, True, key=lambda length: not fits(length))
+    return shortest + bisect.bisect_left(range(shortest + 1, wanted + 1), True, key=too_long)
