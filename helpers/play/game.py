@@ -142,8 +142,7 @@ class Game:
     def rewind(self, generated: int) -> None:
         """Go back, or forward again, to where so many frames were generated on the current branch.
 
-        Raises:
-            ParameterError: There are not so many, or it is not a multiple of the horizon.
+        A `ParameterError` if there are not so many, or it is not a multiple of the horizon.
         """
         last = self._tree.tip * self.horizon
         if not is_whole(generated) or not 0 <= generated <= last or generated % self.horizon:
@@ -152,7 +151,7 @@ class Game:
                 fix=f"Use a multiple of the horizon, {self.horizon}, from 0 to {last}.",
             )
         self._events.append(("rewind", self.generated, {"to": int(generated)}))
-        self._tree.rewind(int(generated) // self.horizon)
+        self._tree.steps = int(generated) // self.horizon
 
     @property
     def branches(self) -> list[Branch]:
@@ -165,11 +164,7 @@ class Game:
         return self._tree.branch
 
     def select(self, branch_id: int) -> None:
-        """Go to the end of another branch.
-
-        Raises:
-            ParameterError: There is no such branch.
-        """
+        """Go to the end of another branch; a `ParameterError` if there is none of that id."""
         count = len(self._tree.lines)
         if not is_whole(branch_id) or not 0 <= branch_id < count:
             raise ParameterError(f"There is no branch {branch_id!r}.", fix=f"Use 0 to {count - 1}.")
@@ -179,8 +174,7 @@ class Game:
     def set(self, **values: Any) -> None:
         """Change steps, temperature, seed or feedback, from the next step on.
 
-        Raises:
-            ParameterError: A value is out of its range; then nothing is changed.
+        A `ParameterError` says which value is out of its range; then nothing is changed.
         """
         before, self.play = self.play._asdict(), self.play.changed(**values)
         changed = {name: value for name, value in self.play._asdict().items() if value != before[name]}
@@ -215,10 +209,7 @@ class Game:
     def what_if(self, frames: int = 4) -> np.ndarray:
         """What each action, held, leads to from here, all with the same noise; play stays where it is.
 
-        Returns the next frames, uint8 ``[n_actions, frames, H, W, 3]``.
-
-        Raises:
-            ParameterError: ``frames`` is not a whole number of at least 1.
+        Returns the next ``frames`` frames, 1 or more: uint8 ``[n_actions, frames, H, W, 3]``.
         """
         if not is_whole(frames) or frames < 1:
             raise ParameterError(f"frames is {frames!r}.", fix="Use a whole number of at least 1.")
@@ -239,20 +230,18 @@ class Game:
     def as_if(self, tokens: np.ndarray) -> np.ndarray:
         """The pictures ``[horizon, H, W, 3]`` that the step which led here would have shown for other tokens.
 
-        The tokens are whole numbers ``[horizon, P]`` in the codebook. Where no step led, there is a
-        `ParameterError`.
+        The tokens are whole numbers ``[horizon, P]`` in the codebook; a `ParameterError` if no step led here.
         """
         move = self._tree.here.move
         if move is None:
             raise ParameterError("No step led here.", fix="Step first.")
-        steps, suite = self._tree.steps, self.opened.suite
-        self._tree.rewind(steps - 1)
+        self._tree.steps -= 1
         try:
             before, generated = self.session, self.generated
         finally:
-            self._tree.rewind(steps)
+            self._tree.steps += 1
+        suite, count = self.opened.suite, self.settings.context_window
         tokenizer, quantizer = suite.video_tokenizer, suite.video_tokenizer.quantizer
-        count = self.settings.context_window
         window = self._seen(generated) if move.teacher_forced else before.frames
         ids = torch.from_numpy(tokens.astype(np.int64))[None].to(suite.device)  # [1, horizon, P]
         with torch.inference_mode(), precision(self.settings, suite.device):

@@ -38,13 +38,12 @@ class Interval:
 
 def interval(values: np.ndarray) -> Interval:
     """The mean of independent values ``[n]``, such as one a clip, and Student's interval around it."""
-    count = len(values)
-    if count < 2:
-        return Interval(float(np.mean(values)), math.inf)
-    from scipy.special import stdtrit  # a quantile of Student's t; scipy.stats would load for a second
+    count, half_width = len(values), math.inf
+    if count > 1:
+        from scipy.special import stdtrit  # a quantile of Student's t; scipy.stats would load for a second
 
-    half_width = stdtrit(count - 1, 0.975) * np.std(values, ddof=1) / count**0.5
-    return Interval(float(np.mean(values)), float(half_width))
+        half_width = float(stdtrit(count - 1, 0.975) * np.std(values, ddof=1) / count**0.5)
+    return Interval(float(np.mean(values)), half_width)
 
 
 def psnr(images: np.ndarray, truth: np.ndarray, data_range: float = 255.0) -> np.ndarray:
@@ -95,7 +94,7 @@ def motion_ratio(frames: np.ndarray, truth: np.ndarray, given: int) -> float | N
 def action_histogram(actions: Sequence[int | None], n_actions: int) -> list[int]:
     """How often each action id led to a generated frame: ``n_actions`` counts; None is left out."""
     taken = np.array([action for action in actions if action is not None], np.int64)
-    return [int(count) for count in np.bincount(taken, minlength=n_actions)]
+    return np.bincount(taken, minlength=n_actions).tolist()
 
 
 def delta_psnr(followed: np.ndarray, random: np.ndarray) -> Interval:

@@ -118,11 +118,7 @@ def find(path: str | Path) -> Path:
 
 
 def write(path: Path, recording: Mapping[str, Any]) -> None:
-    """Write a recording, whole or not at all; one event a line.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
+    """Write a recording, whole or not at all, one event a line; an `OutputError` if that is impossible."""
     head = json.dumps({name: value for name, value in recording.items() if name != "events"}, indent=2)
     events = ",\n".join(f"    {json.dumps(event, allow_nan=False)}" for event in recording["events"])
     text = f'{head.removesuffix("}").rstrip()},\n  "events": [\n{events}\n  ]\n}}\n'
@@ -146,9 +142,8 @@ def read(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise SessionFileError(f"{found} cannot be read ({error.strerror or error}).") from error
     except (ValueError, RecursionError) as error:
-        raise SessionFileError(
-            f"{found} is not JSON in UTF-8, or is cut short ({error}).", fix=_BROKEN
-        ) from error
+        what = f"{found} is not JSON in UTF-8, or is cut short ({error})."
+        raise SessionFileError(what, fix=_BROKEN) from error
     with _refused_in(found):
         check(recording)
     return dict(recording)
@@ -231,7 +226,7 @@ def _check_events(events: Sequence[Any], settings: Settings, suite: Mapping[str,
             to = event.whole("to", 0, tree.tip * horizon)
             if to % horizon:
                 raise event.refusal(f" goes to frame {to}, amid a step")
-            tree.rewind(to // horizon)
+            tree.steps = to // horizon
         elif kind == "select":
             tree.select(event.whole("branch", 0, len(tree.lines) - 1))
         elif kind == "restart":

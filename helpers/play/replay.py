@@ -24,9 +24,7 @@ def recorded_settings(settings: Settings) -> Settings:
 
     Where a world is found, and how fast its video runs, stays as given; so does an explicit device. Device
     ``"auto"`` becomes the recorded one if it is there: elsewhere the last bits of the numbers may differ.
-
-    Raises:
-        SessionFileError: The file is missing or cannot be used.
+    A `SessionFileError` says that the file is missing or cannot be used.
     """
     if not settings.replay:
         return settings
@@ -48,11 +46,7 @@ def recorded_settings(settings: Settings) -> Settings:
 
 
 def play_session(opened: OpenWorld, clip: Clip, settings: Settings) -> Game:
-    """The game that ``settings.replay`` recorded, played again; ``game.replay`` says how it compares.
-
-    Raises:
-        RunbookError: Of the kind that fits; a SessionFileError where the session needs other weights.
-    """
+    """The game that ``settings.replay`` recorded, played again; ``game.replay`` says how it compares."""
     path = find(settings.replay)
     recording = read(path)
     notes = compare_worlds(recording, opened, settings.replay_other_weights)
@@ -86,19 +80,19 @@ def compare_worlds(recording: Mapping[str, Any], opened: OpenWorld, other_weight
         SessionFileError: A part has another sha256, and ``other_weights`` is False; or tokens and actions
             mean something else here.
     """
-    notes = []
-    for part in PARTS:
-        entry, here = recording["files"][part], opened.hashes[part]
-        if entry["sha256"] != here:
-            what = f"the {part} was {shown(entry['name'])} with sha256 {entry['sha256']}, and "
-            what += f"{getattr(opened.paths, part)} has {here}"
-            if not other_weights:
-                raise SessionFileError(
-                    f"The session was played with other files: {what}.",
-                    fix="Point video_tokenizer_path, latent_actions_path and dynamics_path at the files it "
-                    "was played with; or set replay_other_weights to see how these differ.",
-                )
-            notes.append(what)
+    files, hashes = recording["files"], opened.hashes
+    notes = [
+        f"the {part} was {shown(files[part]['name'])} with sha256 {files[part]['sha256']}, and "
+        f"{getattr(opened.paths, part)} has {hashes[part]}"
+        for part in PARTS
+        if files[part]["sha256"] != hashes[part]
+    ]
+    if notes and not other_weights:
+        raise SessionFileError(
+            f"The session was played with other files: {notes[0]}.",
+            fix="Point video_tokenizer_path, latent_actions_path and dynamics_path at the files it was "
+            "played with; or set replay_other_weights to see how these differ.",
+        )
     for name, value in suite_shape(opened).items():
         if recording["suite"][name] != value:
             raise SessionFileError(

@@ -3,7 +3,6 @@
 The notebook calls `save`, `show` and `verify`, in this order.
 """
 
-import itertools
 import logging
 import os
 import platform
@@ -66,17 +65,15 @@ def sheet(rollout: Rollout) -> Image.Image:
     """The contact sheet: the true clip above the generated frames, with the action that led to each."""
     captions = ["-" if action is None else f"action {action}" for action in rollout.actions]
     captions = ["given"] * rollout.given + captions
-    missing = max(0, len(rollout.frames) - len(rollout.truth))
-    grey = np.full_like(rollout.frames[:missing], 235)
-    truth = np.concatenate((rollout.truth, grey))
+    truth = np.full_like(rollout.frames, 235)  # grey where the clip has ended
+    truth[: len(rollout.truth)] = rollout.truth
     return contact_sheet([("true", truth), ("generated", rollout.frames)], captions, rollout.given)
 
 
 def save(game: Game, run: Path) -> Saved:
     """Write every picture of the branch where play stands, and the session file, into the run's folder.
 
-    Raises:
-        OutputError: Something could not be written.
+    An `OutputError` says what could not be written.
     """
     rollout, different = game.rollout(), run / "replay_difference.png"
     with writing(run):
@@ -87,8 +84,7 @@ def save(game: Game, run: Path) -> Saved:
         sheet(rollout).save(sheet_path)
         fps = game.settings.fps or game.opened.world.fps
         video = write_video(rollout.frames, run / "rollout.mp4", fps)
-        # frames uint8 [T, H, W, 3], tokens int32 [T', P]
-        tokens = rollout.tokens.astype(np.int32)
+        tokens = rollout.tokens.astype(np.int32)  # [T', P]
         np.savez_compressed(run / "rollout.npz", frames=rollout.frames, tokens=tokens)
         recording.write(session, game.recording())
         if game.replay and (difference := game.replay.picture()):
@@ -117,8 +113,7 @@ def show(saved: Saved, game: Game) -> None:
 def verify(game: Game, saved: Saved, run: Path) -> list[Check]:
     """The verdict's checks of what was saved of a game: log, file and GPU evidence; also writes ``run.json``.
 
-    Raises:
-        OutputError: ``run.json`` could not be written.
+    An `OutputError` says that ``run.json`` could not be written.
     """
     rollout, settings = saved.rollout, game.settings
     checks = [
@@ -148,16 +143,15 @@ def check_log(run: Path, game: Game) -> Check:
     wanted = [*(str(path) for _, path in game.opened.paths.items()), LOOP_STARTS, LOOP_ENDS]
     missing = [line for line in wanted if line not in text]
     if missing:
-        return log_file.fail(
-            f"run.log does not mention {', '.join(missing)}", "Run the notebook from the top."
-        )
+        observed = f"run.log does not mention {', '.join(missing)}"
+        return log_file.fail(observed, "Run the notebook from the top.")
     return log_file.ok("run.log names the dataset, the three checkpoints, and the loop's start and end")
 
 
 def check_files(saved: Saved) -> list[Check]:
     """Every picture is opened again."""
-    png, video, count = Subject("png"), Subject("video"), len(saved.rollout.frames)
-    size = saved.rollout.frames.shape[1] * SCALE
+    png, video = Subject("png"), Subject("video")
+    count, size = len(saved.rollout.frames), saved.rollout.frames.shape[1] * SCALE
     intact = 0
     for path in saved.pngs:
         with Image.open(path) as image:
@@ -177,7 +171,7 @@ def check_frames_differ(rollout: Rollout) -> Check:
         fix = "Play above, then run this cell again; or set actions."
         return frames.warn("no frame was generated yet", fix)
     tail = rollout.frames[rollout.given - 1 :]
-    changed = sum(not np.array_equal(a, b) for a, b in itertools.pairwise(tail))
+    changed = (tail[1:] != tail[:-1]).any((1, 2, 3)).sum()
     observed = f"{changed} of {rollout.generated} generated frames differ from the one before"
     return frames.ok(observed) if changed else frames.warn(observed, "Try other actions or another start.")
 
@@ -191,9 +185,10 @@ def check_device(game: Game, rollout: Rollout) -> Check:
     if suite.device.type != "cuda":
         kind = "CPU" if suite.device.type == "cpu" else "Metal"
         where = f"{kind} run: all {suite.parameter_count():,} parameters on {', '.join(places)}"
-        if suite.device.type == "cpu" and torch.cuda.is_available():
-            return device.warn(where, 'A CUDA device is there: set device to "cuda".')
-        return device.ok(where)
+        idle = suite.device.type == "cpu" and torch.cuda.is_available()
+        return (
+            device.warn(where, 'A CUDA device is there: set device to "cuda".') if idle else device.ok(where)
+        )
     needed = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
     peak, event = rollout.peak_memory_bytes, sum(rollout.gpu_seconds)
     rise = game.trace.memory_rise if game.trace else 0

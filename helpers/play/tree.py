@@ -77,7 +77,7 @@ class Tree:
     def __init__(self, start: Moment) -> None:
         self.start = start
         self.lines = [_Line(None, 0)]
-        self.branch = self.steps = 0
+        self.branch = self.steps = 0  # where play stands: after so many steps of that branch, at most `tip`
 
     @property
     def tip(self) -> int:
@@ -121,10 +121,6 @@ class Tree:
         self.lines[self.branch].moments.append(moment)
         here.onward[moment.move] = self.branch
         self.steps += 1
-
-    def rewind(self, steps: int) -> None:
-        """Stand after so many steps of the current branch; at most `tip`."""
-        self.steps = steps
 
     def branches(self, horizon: int) -> list[Branch]:
         """Every branch, oldest first, in frames of ``horizon`` a step."""

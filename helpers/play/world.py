@@ -114,8 +114,7 @@ open_worlds = WorldCache()
 def open_world(settings: Settings, root: Path = ROOT) -> OpenWorld:
     """Find a world's files and load its suite.
 
-    Raises:
-        RunbookError: Of the kind that fits: a file is missing or wrong, or the device cannot be used.
+    A `RunbookError` of the kind that fits: a file is missing or wrong, or the device cannot be used.
     """
     return open_worlds.open(settings, root)
 
