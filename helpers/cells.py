@@ -9,11 +9,7 @@ from helpers.errors import CellOrderError
 def needs(names: Mapping[str, Any], *wanted: str) -> None:
     """Stop with a sentence, not a NameError, where the cells above have not run yet.
 
-        needs(globals(), "run", "checks")
-
-    Args:
-        names: The notebook's ``globals()``.
-        *wanted: Variables that cells above create and this cell uses.
+        needs(globals(), "run", "checks")       # what cells above create and this cell uses
 
     Raises:
         CellOrderError: One of the variables does not exist; the message names it.

@@ -69,12 +69,8 @@ def contact_sheet(
 ) -> Image.Image:
     """A picture of all frames: one row per sequence, one column per frame, captions over the columns.
 
-    Args:
-        rows: Label and frames per row: uint8 ``[T, H, W, 3]``, all of one shape.
-        captions: T texts, such as ``"action 3"``.
-        given: Number of first columns that were not generated: framed, and captioned "given".
-        scale: Enlargement.
-        columns: Frames in a band; longer sequences continue in bands below.
+    Rows are a label and frames, uint8 ``[T, H, W, 3]``, all of one shape, with T captions. The ``given`` ones
+    in front are framed, and captioned "given". After ``columns`` frames a sequence continues in a band below.
     """
     frames = [upscale(sequence, scale) for _, sequence in rows]
     total, height, width = frames[0].shape[:3]
@@ -109,12 +105,8 @@ def write_video(
 ) -> VideoResult:
     """Write an MP4 that every browser plays (H.264, yuv420p, index in front), or a GIF where that fails.
 
-    Args:
-        frames: uint8 ``[T, H, W, 3]``.
-        path: The .mp4; a GIF takes the same name with ``.gif``.
-        fps: Frames per second.
-        scale: Enlargement. Odd sizes, which H.264 cannot hold, get one more row or column of the last pixels.
-        codec: PyAV's name of the encoder.
+    Frames are uint8 ``[T, H, W, 3]``; a GIF takes the name of ``path`` with ``.gif``. Odd sizes, which H.264
+    cannot hold, get one more row or column of the last pixels. ``codec`` is PyAV's name of the encoder.
 
     Raises:
         OutputError: Neither the MP4 nor the GIF could be written.

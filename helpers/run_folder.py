@@ -14,11 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def open_run(label: str, run_dir: str | Path = "", outputs: Path = ROOT / "outputs") -> Path:
     """The absolute path of this run's folder, made and proved writable.
 
-    Args:
-        label: What the run is of: a dataset such as ``"demo"``, or a step such as ``"00_check"``.
-        run_dir: A folder to use as it is (a headless run shares one among its six notebooks);
-            empty for a new ``<outputs>/<YYYYmmdd_HHMMSS>_<label>``.
-        outputs: The folder that holds the runs.
+    A new ``<outputs>/<YYYYmmdd_HHMMSS>_<label>``, the label being a dataset or a step; or ``run_dir`` as it
+    is, which a headless run shares among its six notebooks.
 
     Raises:
         OutputError: The folder cannot be made or written to.

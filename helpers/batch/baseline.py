@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from helpers.batch.headless import check_run, run_notebook
-from helpers.errors import OutputError, ParameterError, RunbookError
+from helpers.errors import OutputError, ParameterError, RunbookError, exit_status
 from helpers.parameters import command_parser, read_overrides, read_yaml
 from helpers.report import write_json
 from helpers.run_folder import ROOT, open_run, writing
@@ -236,6 +236,7 @@ def default_folder(dataset: str) -> Path:
     return ROOT / "outputs" / f"baseline_{world(dataset).name}"
 
 
+@exit_status
 def main(argv: Sequence[str] | None = None) -> int:
     """Freeze a baseline; 0 if every case could be played, 1 if one could not, 2 for wrong arguments."""
     about = "Run 05_infer for every case and freeze what it generates, to compare with later."
@@ -248,26 +249,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--to", type=Path, metavar="FOLDER", help="where to write; outputs/baseline_<dataset> otherwise")
     arguments = parser.parse_args(argv)
     here = arguments.called_from
-    try:
-        dataset = world(arguments.dataset).name
-        file = here / arguments.cases.expanduser()
-        to = here / arguments.to.expanduser() if arguments.to else default_folder(dataset)
-        plans = choose(read_plans(file, dataset, read_overrides(arguments.parameter)), arguments.only)
-        run = open_run(f"{dataset}_baseline")
-        print(f"Freezing {len(plans)} cases of {dataset}; their runs are in {run}", flush=True)
-        cases = []
-        for plan in (with_session(plan, run) for plan in plans):
-            try:
-                played = play(plan.parameters, run / plan.name)
-            except RunbookError as error:
-                print(f"{plan.name} failed: {error}\nNothing was frozen.", file=sys.stderr)
-                return 1
-            print(f"  {plan.name:<18} {len(played.frames)} frames in {played.seconds:.1f} s", flush=True)
-            cases.append(Case(plan.name, played, plan.bounds))
-        write_baseline(cases, to)
-    except RunbookError as error:
-        print(error, file=sys.stderr)
-        return 2
+    dataset = world(arguments.dataset).name
+    file = here / arguments.cases.expanduser()
+    to = here / arguments.to.expanduser() if arguments.to else default_folder(dataset)
+    plans = choose(read_plans(file, dataset, read_overrides(arguments.parameter)), arguments.only)
+    run = open_run(f"{dataset}_baseline")
+    print(f"Freezing {len(plans)} cases of {dataset}; their runs are in {run}", flush=True)
+    cases = []
+    for plan in (with_session(plan, run) for plan in plans):
+        try:
+            played = play(plan.parameters, run / plan.name)
+        except RunbookError as error:
+            print(f"{plan.name} failed: {error}\nNothing was frozen.", file=sys.stderr)
+            return 1
+        print(f"  {plan.name:<18} {len(played.frames)} frames in {played.seconds:.1f} s", flush=True)
+        cases.append(Case(plan.name, played, plan.bounds))
+    write_baseline(cases, to)
     size = sum(path.stat().st_size for path in to.iterdir() if path.is_file())
     argument = "" if to == default_folder(dataset) else f" {to}"
     print(f"Frozen in {to} ({size / 1000:.0f} kB). Compare with it: python runbook.py regress{argument}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import helpers.errors
-from helpers.errors import RunbookError
+from helpers.errors import exit_status
 from helpers.parameters import (
     FOLDER,
     check_parameters,
@@ -165,18 +165,15 @@ def _sentence(kind: str, text: str, executed: Path) -> str:
     return f"{kind}: {text}" + (f"\nThe traceback is in {executed}." if executed.is_file() else "")
 
 
+@exit_status
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what the arguments ask for; the exit status is 0 unless a notebook failed."""
     arguments = parser().parse_args(argv)
-    try:
-        names, parameters = plan(arguments)
-        label = parameters[names[-1]].get("dataset", world(arguments.dataset).name)
-        run_dir = open_run(label, read_overrides(arguments.parameter, names).get("run_dir", ""))
-        print(f"Running {', '.join(names)} into {run_dir}", flush=True)
-        outcomes = run_notebooks(names, run_dir, parameters)
-    except RunbookError as error:
-        print(error, file=sys.stderr)
-        return 2
+    names, parameters = plan(arguments)
+    label = parameters[names[-1]].get("dataset", world(arguments.dataset).name)
+    run_dir = open_run(label, read_overrides(arguments.parameter, names).get("run_dir", ""))
+    print(f"Running {', '.join(names)} into {run_dir}", flush=True)
+    outcomes = run_notebooks(names, run_dir, parameters)
     last = outcomes[-1]
     if last.message:
         print(f"\n{last.name} failed: {last.message}", file=sys.stderr)

@@ -6,7 +6,6 @@ A case is *identical* (every token and pixel), *close* (within its bound for thi
 
 import base64
 import io
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from PIL import Image
 from helpers.batch import baseline
 from helpers.batch.baseline import EMBEDDED, NOTEBOOK, Case, Played
 from helpers.batch.headless import check_run
-from helpers.errors import OutputError, RunbookError
+from helpers.errors import OutputError, RunbookError, exit_status
 from helpers.parameters import command_parser, read_overrides
 from helpers.pictures import contact_sheet
 from helpers.play.metrics import psnr
@@ -209,6 +208,7 @@ def run_case(case: Case, run_dir: Path, overrides: dict[str, Any]) -> Judgement:
     return replace(judgement, seconds=time.monotonic() - began)
 
 
+@exit_status
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the cases, write the report; 0 if all passed, 1 if one did not, 2 for wrong arguments."""
     about = "Run a baseline's cases again; the exit status is 0 if each is identical or close."
@@ -221,23 +221,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--report", type=Path, metavar="FOLDER", help="where report.html and junit.xml go")
     arguments = parser.parse_args(argv)
     here, frozen, report = arguments.called_from, arguments.baseline, arguments.report
-    try:
-        overrides = read_overrides(arguments.parameter)
-        check_run(NOTEBOOK, overrides)
-        folder = here / frozen.expanduser() if frozen else find_baseline(arguments.dataset)
-        cases = baseline.choose(baseline.read_baseline(folder), arguments.only)
-        label = f"{world(arguments.dataset).name}_regress"
-        run = open_run(label, here / report.expanduser() if report else "")
-        print(f"Comparing {len(cases)} cases with {folder}; their runs are in {run}", flush=True)
-        judgements = []
-        for case in cases:
-            judgements.append(run_case(case, run / case.name, overrides))
-            print(f"  {case.name:<18} {judgements[-1].outcome:<10} {judgements[-1].why}", flush=True)
-        write_report(judgements, folder, run / "report.html")
-        write_report(judgements, folder, run / "junit.xml")
-    except RunbookError as error:
-        print(error, file=sys.stderr)
-        return 2
+    overrides = read_overrides(arguments.parameter)
+    check_run(NOTEBOOK, overrides)
+    folder = here / frozen.expanduser() if frozen else find_baseline(arguments.dataset)
+    cases = baseline.choose(baseline.read_baseline(folder), arguments.only)
+    label = f"{world(arguments.dataset).name}_regress"
+    run = open_run(label, here / report.expanduser() if report else "")
+    print(f"Comparing {len(cases)} cases with {folder}; their runs are in {run}", flush=True)
+    judgements = []
+    for case in cases:
+        judgements.append(run_case(case, run / case.name, overrides))
+        print(f"  {case.name:<18} {judgements[-1].outcome:<10} {judgements[-1].why}", flush=True)
+    write_report(judgements, folder, run / "report.html")
+    write_report(judgements, folder, run / "junit.xml")
     for fact in dict.fromkeys(fact for judgement in judgements for fact in judgement.facts):
         print(f"  different from the baseline: {fact}")
     passed = sum(judgement.passed for judgement in judgements)

@@ -31,7 +31,7 @@ from helpers.batch.cluster import Job, open_cluster, run_jobs
 from helpers.batch.headless import check_run
 from helpers.batch.storage import open_storage, read_records, remove_leftovers
 from helpers.batch.summary import cost, write_summary
-from helpers.errors import ParameterError, RunbookError
+from helpers.errors import ParameterError, exit_status
 from helpers.parameters import FOLDER, command_parser, find_notebook, read_yaml
 from helpers.run_folder import ROOT
 
@@ -105,6 +105,7 @@ def unused(name: str, names: set[str]) -> str:
     return free
 
 
+@exit_status
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a sweep; 0 if every job has succeeded, now or before; 1 if not; 2 for wrong arguments."""
     about = "Run a notebook for every combination of parameters. After a stop the same command continues; "
@@ -125,9 +126,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "://" not in output:
             output = str(arguments.called_from / Path(output).expanduser())
         return _run(sweep, output, arguments)
-    except RunbookError as error:
-        print(error, file=sys.stderr)
-        return 2
     except OSError as error:
         print(f"{error}\nFree some disk and run the same command again to continue.", file=sys.stderr)
         return 1

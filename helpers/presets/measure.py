@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import logging
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from helpers.assets.dataset import FrameDataset, to_model_frames
-from helpers.errors import ParameterError, RunbookError
+from helpers.errors import ParameterError, exit_status
 from helpers.parameters import command_parser, read_overrides
 from helpers.play.compute import StepClock, a_core_to_spare, precision
 from helpers.play.metrics import DELTA_FRAME, delta_psnr, delta_rollouts, interval
@@ -150,6 +149,7 @@ def save(measurement: Measurement, folder: Path = FOLDER) -> Path:
     return path
 
 
+@exit_status
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and save; the exit status is 0 if a world was measured."""
     about = "Measure speed against quality for a world on a device; preset=30fps then chooses by it."
@@ -159,17 +159,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--clips", type=int, default=CLIPS, help=f"clips quality is a mean over ({CLIPS})")
     add("--steps", type=int, nargs="+", default=STEPS, help="decoding steps to try, beside the world's own")
     arguments = parser.parse_args(argv)
-    try:
-        for name, values in (("--clips", [arguments.clips]), ("--steps", arguments.steps)):
-            if min(values) < 1:
-                raise ParameterError(f"{name} is {min(values)}.", fix="Use at least 1.")
-        settings = Settings.read(read_overrides(arguments.parameter))
-        opened = open_world(settings)
-        measurement = measure(opened, settings, arguments.clips, arguments.steps)
-        path = save(measurement)
-    except RunbookError as error:
-        print(error, file=sys.stderr)
-        return 2
+    for name, values in (("--clips", [arguments.clips]), ("--steps", arguments.steps)):
+        if min(values) < 1:
+            raise ParameterError(f"{name} is {min(values)}.", fix="Use at least 1.")
+    settings = Settings.read(read_overrides(arguments.parameter))
+    opened = open_world(settings)
+    measurement = measure(opened, settings, arguments.clips, arguments.steps)
+    path = save(measurement)
     facts = ("device_name", "threads", "cpu_instructions", "torch", "cuda", "engine_sha256", "commit")
     print(opened, *(f"{name}: {measurement.machine[name]}" for name in facts), sep="\n")
     print(f"PSNR and Δ₄PSNR: mean over {measurement.clips} clips ± half-width of its 95% interval\n")

@@ -43,13 +43,9 @@ def install(
     removed, and a build that does not compute is removed before the next is tried. A torch that is there
     stays until pip has fetched the other one whole.
 
-    Args:
-        builds: What to try, best first, as `helpers.torch_build.builds.fitting` gives it.
-        python: The Python into whose environment it goes.
-        packages: That environment's site-packages folder.
-        log: File that pip's output is added to.
-        constraint: File to write for pip's ``-c``, which keeps later installations from replacing torch.
-        say: Called with every line of progress.
+    Builds are tried in their order, the best first, in the environment of ``python``, whose site-packages are
+    ``packages``. pip's output is added to ``log``; the ``constraint`` file, for pip's ``-c``, keeps later
+    installations from replacing torch; ``say`` is called with every line of progress.
 
     Raises:
         TorchBuildError: No build fits, or none that fits works; the message says what was wrong with each.
