@@ -1,0 +1,287 @@
+"""Train the dynamics model: ``python -m helpers.train.crafter_dynamics train.npz runs/first --steps 20000``.
+
+The folder holds ``state.pt`` (weights, their running average, optimisers, step), ``log.jsonl`` and the averaged
+weights as ``crafter_dynamics.pth``. The same command goes on from the last state, with the weights that an
+undisturbed training would have. With more ``--steps`` a finished training goes on from ``stable.pt``, the state
+before its learning rate began to fall.
+
+Needs no tokenizer: the tokens are the recording's own (`crafter_tiles`), and the tokenizer is trained to find
+the same ones.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from helpers.errors import ParameterError
+from helpers.train.crafter_checkpoint import Average, export, read_state, save_atomically
+from helpers.train.crafter_data import ACTION_BITS, Batch, Batches, Noise, bits_of, latents_of, read_recording
+from helpers.train.crafter_forward import hidden
+from helpers.train.crafter_tiles import GRID, MAP_PATCHES, TILE, TOKEN_BITS
+from helpers.worldmodel.models import Dynamics, ModelConfig
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training's settings; all but ``steps`` and ``decay_steps`` stay the same when it goes on.
+
+    Args:
+        steps: Steps in all.
+        decay_steps: The last so many steps, over which the learning rate falls to zero.
+        batch: Clips a step.
+        context: Context frames of a clip: the longest context window the model can be played with.
+        embed_dim: E.
+        heads: Attention heads.
+        ffn_width: F.
+        blocks: Number of blocks.
+        learning_rate: At its peak.
+        noise_clips: Share of clips with spoiled context.
+        noise_rate: The largest share of tiles spoiled in one.
+        whole: Share of clips masked whole.
+        rare: Weight of clips that end in place or craft.
+        seed: Of weights and batches.
+        muon: Use Muon for the blocks' matrices, else AdamW for all.
+        half: Matrix products in bfloat16.
+    """
+
+    steps: int = 20_000
+    decay_steps: int = 3000
+    batch: int = 24
+    context: int = 1
+    embed_dim: int = 128
+    heads: int = 4
+    ffn_width: int = 192
+    blocks: int = 4
+    learning_rate: float = 2e-3
+    noise_clips: float = 0.25
+    noise_rate: float = 0.04
+    whole: float = 0.85
+    rare: float = 2.0
+    seed: int = 0
+    muon: bool = True
+    half: bool = True
+
+    def config(self) -> ModelConfig:
+        """The model's configuration."""
+        return ModelConfig(
+            frame_size=GRID * TILE,
+            patch_size=TILE,
+            embed_dim=self.embed_dim,
+            num_heads=self.heads,
+            ffn_width=self.ffn_width,
+            num_blocks=self.blocks,
+            latent_dim=TOKEN_BITS,
+            num_bins=2,
+            action_dim=ACTION_BITS,
+        )
+
+    def rate(self, step: int) -> float:
+        """The learning rate at ``step``: warm-up, constant, then linearly to zero."""
+        left = (self.steps - step) / max(1, self.decay_steps)
+        return self.learning_rate * min(1.0, (step + 1) / 200, max(left, 0.0))
+
+
+def new_model(plan: Plan) -> Dynamics:
+    """A model with random weights; the eight bits of a token start as loud as its place."""
+    torch.manual_seed(plan.seed)
+    model = Dynamics(plan.config())
+    with torch.no_grad():
+        model.latent_embed.weight.mul_(3)
+    return model
+
+
+def optimizers(model: Dynamics, plan: Plan) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for everything else."""
+    inner, outer = [], []
+    for name, parameter in model.named_parameters():
+        matrix = parameter.ndim == 2 and "blocks" in name and "to_gamma_beta" not in name
+        (inner if matrix and plan.muon else outer).append(parameter)
+    adam = torch.optim.AdamW(outer, lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    if not inner:
+        return [adam]
+    return [torch.optim.Muon(inner, lr=plan.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"), adam]
+
+
+def logits_of(model: Dynamics, batch: Batch, half: bool) -> Tensor:
+    """Logits of the masked target tokens, float ``[masked, 256]``."""
+    shown = latents_of(batch.target)
+    seen = torch.where(batch.masked.unsqueeze(-1), model.mask_token, shown)
+    found = hidden(model, latents_of(batch.context), seen, bits_of(batch.actions, ACTION_BITS), half)
+    return F.linear(found[batch.masked], model.output_mlp.weight, model.output_mlp.bias)
+
+
+class Training:
+    """A dynamics training that can be killed at any moment.
+
+    Args:
+        plan: Its settings.
+        folder: Where its files are.
+        batches: Where its clips come from.
+        held_out: Batches never trained on; None measures nothing.
+    """
+
+    def __init__(self, plan: Plan, folder: Path, batches: Batches, held_out: Batches | None = None) -> None:
+        self.plan, self.folder, self.batches, self.held_out = plan, folder, batches, held_out
+        self.model = new_model(plan)
+        self.optimizers = optimizers(self.model, plan)
+        self.average = Average(self.model)
+        self.step = 0
+        self.shown: dict[str, float] = {}
+        self._restore()
+
+    def _restore(self) -> None:
+        """Go on from the last state; from the one before the decay, if the decay was of a shorter training."""
+        state = read_state(self.folder / "state.pt")
+        if state and state["plan"]["steps"] != self.plan.steps:
+            before = state["plan"]["steps"] - state["plan"]["decay_steps"]
+            state = state if state["step"] <= before else read_state(self.folder / "stable.pt")
+        if state is None:
+            return
+        shape = asdict(self.plan.config())
+        if state["shape"] != shape:
+            raise ParameterError(
+                f"{self.folder} holds a model of another shape: {state['shape']}.", fix="Use another folder."
+            )
+        self.load(state)
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over weights, average, optimisers and step."""
+        self.model.load_state_dict(state["model"])
+        self.average.weights = state["average"]
+        for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(stored)
+        self.step = state["step"]
+
+    def save(self, name: str = "state.pt") -> None:
+        """Write the state, and the averaged weights as a checkpoint."""
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average.weights,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            "plan": asdict(self.plan),
+            "shape": asdict(self.plan.config()),
+        }
+        save_atomically(state, self.folder / name)
+        export(self.folder / "crafter_dynamics.pth", self.average.weights, self.plan.config(), self.step)
+
+    def learn(self) -> None:
+        """One step."""
+        batch = self.batches.draw(self.step)
+        found = logits_of(self.model, batch, self.plan.half)
+        wanted = batch.target[batch.masked]
+        loss = F.cross_entropy(found, wanted)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+            for group in optimizer.param_groups:
+                group["lr"] = self.plan.rate(self.step)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step += 1
+        self.average.update(self.model, self.step)
+        with torch.no_grad():
+            before = batch.context[batch.masked]
+            right = (found.argmax(-1) == wanted).float()
+            changed = wanted != before
+            self._note(loss=loss.item(), right=right.mean().item(), changed=right[changed].mean().item())
+
+    def _note(self, **numbers: float) -> None:
+        for name, value in numbers.items():
+            self.shown[name] = value + 0.98 * (self.shown.get(name, value) - value)
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """The averaged weights on held-out frames masked whole: cross-entropy, and shares of tiles right."""
+        assert self.held_out is not None
+        model = Dynamics(self.plan.config())
+        model.load_state_dict(self.average.weights)
+        loss, right, changed, fields, sure = [], [], [], [], []
+        for number in range(8):
+            batch = self.held_out.draw(number)
+            found = logits_of(model, batch, self.plan.half).view(*batch.target.shape, -1)
+            hit = found.argmax(-1) == batch.target
+            loss.append(F.cross_entropy(found.flatten(0, 2), batch.target.flatten()))
+            sure.append(found.softmax(-1).gather(-1, batch.target[..., None])[..., :MAP_PATCHES, 0].mean())
+            right.append(hit.float().mean())
+            fields.append(hit[..., :MAP_PATCHES].float().mean())
+            changed.append(hit[batch.target != batch.context].float().mean())
+        names = ("held_loss", "held_right", "held_view", "held_changed", "held_sampled_view")
+        numbers = (loss, right, fields, changed, sure)
+        return {name: torch.stack(each).mean().item() for name, each in zip(names, numbers, strict=True)}
+
+    def log(self, **numbers: float) -> None:
+        """One line of progress, shown and kept."""
+        line = {"step": self.step, "cpu_seconds": round(time.process_time()), **numbers}
+        text = json.dumps({name: round(value, 5) for name, value in line.items()})
+        print(text, flush=True)
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+    def run(self, save_seconds: float = 120, stop: Callable[[], bool] = lambda: False) -> None:
+        """Learn until the plan's last step, saving now and then; ``stop`` may end it early, saved."""
+        saved = time.monotonic()
+        stable = self.plan.steps - self.plan.decay_steps
+        while self.step < self.plan.steps and not stop():
+            self.learn()
+            if self.step == stable:
+                self.save("stable.pt")
+            if self.step % 50 == 0:
+                self.log(**self.shown)
+            if time.monotonic() - saved > save_seconds:
+                self.save()
+                saved = time.monotonic()
+                if self.held_out is not None:
+                    self.log(**self.measure())
+        self.save()
+        if self.held_out is not None:
+            self.log(**self.measure())
+
+
+def read_plan() -> tuple[Plan, argparse.Namespace]:
+    """The plan and the other arguments of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("recordings", type=Path, nargs="+", help="recordings, then the training's folder")
+    parser.add_argument("--held-out", type=Path, help="a recording to measure on while training")
+    parser.add_argument("--save-seconds", type=float, default=120)
+    for name, value in asdict(Plan()).items():
+        kind = (lambda text: text in ("1", "true", "True")) if isinstance(value, bool) else type(value)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=value)
+    options = parser.parse_args()
+    return Plan(**{name: getattr(options, name) for name in asdict(Plan())}), options
+
+
+def main() -> None:
+    """Train what the arguments ask for."""
+    plan, options = read_plan()
+    *recordings, folder = options.recordings
+    if not recordings:
+        raise ParameterError("No recording was given.", fix="Name a recording, then the folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    batches = Batches(
+        read_recording(*recordings),
+        plan.seed,
+        plan.batch,
+        plan.context,
+        Noise(plan.noise_clips, plan.noise_rate),
+        plan.whole,
+        plan.rare,
+    )
+    held_out = None
+    if options.held_out:
+        held_out = Batches(read_recording(options.held_out), 1, 64, plan.context, Noise(0.0, 0.0), 1.0, 1.0)
+    Training(plan, folder, batches, held_out).run(options.save_seconds)
+
+
+if __name__ == "__main__":
+    main()
