@@ -25,6 +25,7 @@ from helpers.errors import ParameterError
 from helpers.train.crafter_checkpoint import Average, export, read_state, save_atomically
 from helpers.train.crafter_data import ACTION_BITS, Batch, Batches, Noise, bits_of, latents_of, read_recording
 from helpers.train.crafter_forward import hidden
+from helpers.train.crafter_initial import start_from_neighbours
 from helpers.train.crafter_tiles import GRID, MAP_PATCHES, TILE, TOKEN_BITS
 from helpers.worldmodel.models import Dynamics, ModelConfig
 
@@ -50,6 +51,7 @@ class Plan:
         seed: Of weights and batches.
         muon: Use Muon for the blocks' matrices, else AdamW for all.
         half: Matrix products in bfloat16.
+        neighbours: Start with attention at the neighbours of each tile.
     """
 
     steps: int = 20_000
@@ -68,6 +70,7 @@ class Plan:
     seed: int = 0
     muon: bool = True
     half: bool = True
+    neighbours: bool = True
 
     def config(self) -> ModelConfig:
         """The model's configuration."""
@@ -95,6 +98,8 @@ def new_model(plan: Plan) -> Dynamics:
     model = Dynamics(plan.config())
     with torch.no_grad():
         model.latent_embed.weight.mul_(3)
+    if plan.neighbours:
+        start_from_neighbours(model)
     return model
 
 
