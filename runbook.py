@@ -47,7 +47,7 @@ LOG = ROOT / "outputs" / "setup.log"
 THIS = f"{sys.version_info[0]}.{sys.version_info[1]}"
 # What runs inside the environment: the arguments that follow its Python.
 INSIDE = {
-    "run": ["-m", "helpers.batch"],
+    "run": ["-m", "helpers.batch.headless"],
     "lab": [
         "-m",
         "jupyterlab",
@@ -55,12 +55,12 @@ INSIDE = {
         "--LabApp.default_url=/lab/tree/notebooks/00_check.ipynb",
     ],
     "test": ["-X", "warn_default_encoding", "-m", "pytest"],
-    "bench": ["-m", "helpers.bench"],
-    "evaluate": ["-m", "helpers.demo.evaluate"],
-    "baseline": ["-m", "helpers.baseline"],
-    "regress": ["-m", "helpers.regress"],
-    "sweep": ["-m", "helpers.sweep"],
-    "presets": ["-m", "helpers.presets"],
+    "bench": ["-m", "helpers.bench.frames"],
+    "evaluate": ["-m", "helpers.train.coinrun_evaluate"],
+    "baseline": ["-m", "helpers.batch.baseline"],
+    "regress": ["-m", "helpers.batch.regress"],
+    "sweep": ["-m", "helpers.batch.sweep"],
+    "presets": ["-m", "helpers.presets.measure"],
 }
 COMMANDS = (*INSIDE, "setup", "doctor")
 PYTHONS = ("3.11", "3.12", "3.10", "3.13")  # all that fit, the most comfortable first
@@ -91,7 +91,7 @@ def main(argv: list[str]) -> int:
         return 2
     try:
         if command == "doctor":
-            from helpers import doctor
+            from helpers.machine import doctor
 
             return doctor.main(rest)
         lock = check_arguments(command, rest)
@@ -112,17 +112,17 @@ def main(argv: list[str]) -> int:
 def check_arguments(command: str, rest: list[str]) -> str | None:
     """Refuse wrong arguments now rather than after minutes of installing; returns setup's torch lock."""
     if command == "run":
-        from helpers import batch
+        from helpers.batch import headless
 
-        batch.plan(batch.parser().parse_args(rest))
+        headless.plan(headless.parser().parse_args(rest))
     if command == "setup":
         parser = argparse.ArgumentParser(prog="runbook.py setup")
         parser.add_argument("--torch-lock", metavar="LOCK", help="auto, cpu, or a version such as 2.8.0")
         lock: str | None = parser.parse_args(rest).torch_lock
         if lock:
-            from helpers import torch_build
+            from helpers.torch_build import builds
 
-            torch_build.candidates(**torch_build.this_machine(), lock=lock)
+            builds.candidates(**builds.this_machine(), lock=lock)
         return lock
     return None
 
@@ -213,9 +213,9 @@ def set_up(lock: str | None, again: bool) -> Path:
         SetupError: A step failed; what was done stays, and the next run goes on from there.
         TorchBuildError: No torch build fits this machine.
     """
-    from helpers import deps
-    from helpers.env import venv_python
-    from helpers.torch_probe import CONSTRAINT_NAME
+    from helpers.machine.interpreter import venv_python
+    from helpers.torch_build import deps
+    from helpers.torch_build.probe import CONSTRAINT_NAME
 
     stamp = read_stamp()
     lock = lock or stamp.get("torch_lock", "auto")
@@ -244,18 +244,18 @@ def set_up(lock: str | None, again: bool) -> Path:
 
 def install_torch(python: Path, version: str, lock: str) -> None:
     """Install the best build of torch that works on this machine, and prove it with a kernel."""
-    from helpers import torch_build
-    from helpers.torch_probe import CONSTRAINT_NAME, site_packages
+    from helpers.torch_build import builds
+    from helpers.torch_build.probe import CONSTRAINT_NAME, site_packages
 
-    machine = torch_build.this_machine() | {"python": version}
-    fitting = torch_build.fitting(**machine, lock=lock)
-    builds = torch_build.with_fallback(fitting)
+    machine = builds.this_machine() | {"python": version}
+    fitting = builds.fitting(**machine, lock=lock)
+    wanted = builds.with_fallback(fitting)
     print("  Installing torch …", flush=True)
-    if builds != fitting:
-        print(f"    {torch_build.INDEX} is out of reach; pip looks where it is configured to", flush=True)
+    if wanted != fitting:
+        print(f"    {builds.INDEX} is out of reach; pip looks where it is configured to", flush=True)
     started = time.monotonic()
-    torch_build.install(
-        builds,
+    builds.install(
+        wanted,
         str(python),
         site_packages(VENV),
         LOG,
@@ -267,7 +267,7 @@ def install_torch(python: Path, version: str, lock: str) -> None:
 
 def install_helpers(pip: list[str]) -> None:
     """Let the environment's Python find ``helpers`` here, whatever folder it starts in."""
-    from helpers.torch_probe import site_packages
+    from helpers.torch_build.probe import site_packages
 
     packages = site_packages(VENV)
     if packages and set("{}") & set(str(ROOT)):

@@ -1,4 +1,14 @@
-"""What the notebooks call: one thin module a notebook, and what those share.
+"""Everything the notebooks call, one package a room.
 
-Importing this package imports nothing: every step up to 02_torch must work before torch is installed.
+From the top down; a room imports only from rooms below it (`tests/test_house.py` enforces this):
+
+    player · batch · presets      playing by hand · headless runs, baselines, sweeps · speed against quality
+    play                          05: open a world, choose a clip, generate frames, record and replay
+    machine                       00 and 01: judge the computer and the Python; the doctor
+    torch_build · assets          02 and 03: install torch and the rest · 04: find, fetch and verify files
+    worldmodel                    the engine: checkpoints, models, decoding
+    worlds · pictures · parameters · report · commands · run_folder · gpu · file_kind · errors
+
+`bench` and `train` stand beside them: no notebook needs either. Importing this package imports nothing, for
+every step up to 02_torch must work before torch is installed.
 """

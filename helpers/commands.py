@@ -162,6 +162,37 @@ class Progress:
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 
 
+def capture(
+    command: Sequence[str],
+    timeout: float | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> "subprocess.CompletedProcess[str]":
+    """Run a program to its end without a shell or standard input, and keep what it prints.
+
+    Args:
+        command: Program and arguments.
+        timeout: Seconds to wait; None waits for as long as it takes.
+        cwd: Folder to run in; None for the current one.
+        env: Its environment; None for `child_environment`.
+
+    Raises:
+        OSError: It cannot be started.
+        subprocess.TimeoutExpired: It was stopped after ``timeout`` seconds.
+    """
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=child_environment() if env is None else env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=timeout,
+        check=False,
+    )
+
+
 def run_step(
     what: str,
     command: Sequence[str],

@@ -44,6 +44,37 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Subject:
+    """What a check looks at, declared once; each outcome then says only what was observed.
+
+    Args:
+        id: As in `Check`.
+        expected: As in `Check`.
+        why: As in `Check`.
+    """
+
+    id: str
+    expected: str = ""
+    why: str = ""
+
+    def ok(self, observed: str) -> Check:
+        """It is as it should be."""
+        return Check(self.id, "ok", observed, "", self.expected, self.why)
+
+    def warn(self, observed: str, fix: str) -> Check:
+        """It is not as it should be, and the run can go on."""
+        return Check(self.id, "warn", observed, fix, self.expected, self.why)
+
+    def fail(self, observed: str, fix: str) -> Check:
+        """It is not as it should be, and the run cannot go on."""
+        return Check(self.id, "fail", observed, fix, self.expected, self.why)
+
+    def skip(self, observed: str, fix: str) -> Check:
+        """It was not looked at; ``observed`` says why."""
+        return Check(self.id, "skip", observed, fix, self.expected, self.why)
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The checks of one step, e.g. ``Verdict("00_check", checks)``."""
 

@@ -1,6 +1,8 @@
 """Where a run leaves what it made: ``outputs/<timestamp>_<label>/``. Standard library only."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from helpers.errors import OutputError
@@ -39,6 +41,22 @@ def open_run(label: str, run_dir: str | Path = "", outputs: Path = ROOT / "outpu
             fix="Free some disk, or choose another folder with the parameter run_dir.",
         ) from error
     return path
+
+
+@contextlib.contextmanager
+def writing(
+    path: Path, fix: str = "Free some disk, or choose another folder with run_dir."
+) -> Iterator[None]:
+    """Turn what the system says against writing ``path`` within the block into an `OutputError`.
+
+    Args:
+        path: The file or folder that is written.
+        fix: What the reader can do about it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path} could not be written ({error.strerror or error}).", fix=fix) from error
 
 
 def _unused(outputs: Path, name: str) -> Path:

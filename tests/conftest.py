@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.env import venv_python
+from helpers.machine.interpreter import venv_python
 from helpers.run_folder import ROOT
 
 AWKWARD = "a folder 世界 {x}"

@@ -7,9 +7,10 @@ import h5py
 import numpy as np
 from golden_cases import random_suite
 
-from helpers.assets import SuitePaths
-from helpers.rollout import OpenWorld, Settings, choose_clip
-from helpers.suites import world
+from helpers.assets.fetch import SuitePaths
+from helpers.play.settings import Settings
+from helpers.play.world import OpenWorld, choose_clip
+from helpers.worlds import world
 
 SETTINGS = Settings(context_window=3, steps=3, start=5, generation_steps=4, use_interactive_mode=True)
 ROWS, EPISODE = 60, 20

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import small_world
 
-import helpers.action_labels
-from helpers.action_labels import (
+import helpers.player.labels
+from helpers.play.settings import Settings
+from helpers.play.world import OpenWorld, open_world
+from helpers.player.labels import (
     ActionLabel,
     describe,
     idle_action,
@@ -17,8 +19,7 @@ from helpers.action_labels import (
     picture_shift,
     player_motion,
 )
-from helpers.rollout import OpenWorld, Settings, open_world
-from helpers.suites import world
+from helpers.worlds import world
 
 
 def texture(size: int = 96) -> np.ndarray:
@@ -143,7 +144,7 @@ def test_labels_are_kept_and_read_again(
     made = label_actions(opened, 10, tmp_path)
     assert [label.id for label in made] == [0, 1, 2, 3]
     assert json.loads((tmp_path / "data" / "demo_actions.json").read_text(encoding="utf-8"))
-    monkeypatch.setattr(helpers.action_labels, "sample", None)  # it would fail if it were called
+    monkeypatch.setattr(helpers.player.labels, "sample", None)  # it would fail if it were called
     assert label_actions(opened, 10, tmp_path) == made
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from hub_double import COMMIT, Fault, HubDouble, sha256
 
-from helpers import assets
-from helpers.assets import (
+from helpers.assets import fetch as assets
+from helpers.assets.fetch import (
     SuitePaths,
     checkpoint_form,
     describe_assets,
@@ -24,9 +24,9 @@ from helpers.assets import (
     preview_batch,
     weights_file,
 )
+from helpers.assets.hub import Patience
 from helpers.errors import AssetError, ParameterError
-from helpers.hub import Patience
-from helpers.suites import world
+from helpers.worlds import world
 
 TOKENIZER = "sonic/sonic_video_tokenizer_step_27500_2025_09_17_06_20_26.pth"
 ACTIONS = "sonic/sonic_latent_actions_step_2500_2025_09_17_06_50_59.pth"
@@ -374,7 +374,7 @@ def test_a_batch_that_cannot_be_shown_is_a_failed_check(tmp_path: Path) -> None:
 
 
 def test_nothing_of_the_hub_is_imported_until_it_is_asked() -> None:
-    code = "import sys, helpers.assets; print({'huggingface_hub', 'torch', 'av'} & set(sys.modules))"
+    code = "import sys, helpers.assets.fetch; print({'huggingface_hub', 'torch', 'av'} & set(sys.modules))"
     root = Path(assets.__file__).parent.parent
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, encoding="utf-8"

@@ -17,11 +17,11 @@ import pytest
 from hub_double import Fault, HubDouble, sha256
 from test_assets import ACTIONS, DATASETS, DYNAMICS, MODELS, QUICK, TOKENIZER, files_under
 
-from helpers import assets
-from helpers.assets import fetch_suite, import_files, prepare_assets
+from helpers.assets import fetch as assets
+from helpers.assets.fetch import fetch_suite, import_files, prepare_assets
+from helpers.assets.hub import Patience, RemoteFile
+from helpers.assets.progress import Progress
 from helpers.errors import AssetError
-from helpers.hub import Patience, RemoteFile
-from helpers.progress import Progress
 
 FRAMES = os.urandom(100_000)
 PARTS = [DATASETS["sonic_frames.h5"], MODELS[TOKENIZER], MODELS[ACTIONS]]
@@ -85,7 +85,7 @@ def test_the_next_run_goes_on_where_the_last_one_ended(hub: HubDouble, tmp_path:
 
 def start_fetching(root: Path, hub: HubDouble) -> "subprocess.Popen[str]":
     code = (
-        "import sys; from helpers.assets import fetch_suite\n"
+        "import sys; from helpers.assets.fetch import fetch_suite\n"
         "print(fetch_suite('sonic', sys.argv[1], sys.argv[2], ['dataset'])[0])"
     )
     return subprocess.Popen(
@@ -291,7 +291,7 @@ def test_a_login_page_instead_of_every_answer_is_called_so(
 ) -> None:
     if not lists:
         listed = [RemoteFile("AlmondGod/tinyworlds", "dataset", "main", "sonic_frames.h5")]
-        monkeypatch.setattr("helpers.hub.list_files", lambda *_arguments: listed)
+        monkeypatch.setattr("helpers.assets.hub.list_files", lambda *_arguments: listed)
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Page)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:

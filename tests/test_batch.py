@@ -6,8 +6,9 @@ import nbformat
 import papermill
 import pytest
 
-from helpers.batch import FOLDER, main, parameters_of, parse_value, parser, plan, run_notebooks
+from helpers.batch.headless import main, parser, plan, run_notebooks
 from helpers.errors import ParameterError
+from helpers.parameters import FOLDER, parameters_of, parse_value
 from helpers.run_folder import ROOT
 
 

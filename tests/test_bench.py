@@ -11,10 +11,10 @@ from golden_cases import random_frames, random_suite
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from helpers import bench
-from helpers.bench_peer import Peer, config
+from helpers.bench import frames as bench
+from helpers.bench.peer import Peer, config
+from helpers.bench.roofline import Device, Work, _Fused, _Traffic, step_work
 from helpers.errors import ParameterError
-from helpers.roofline import Device, Work, _Fused, _Traffic, step_work
 from helpers.worldmodel import Session, layers
 
 

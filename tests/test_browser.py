@@ -12,7 +12,7 @@ import pytest
 from browser_lab import FLAGS, Lab, find_browser, jupyterlab, parametrised
 from PIL import Image
 
-from helpers import session_file
+from helpers.play import recording
 from helpers.run_folder import ROOT
 
 BROWSER = find_browser()
@@ -249,7 +249,7 @@ def test_what_is_set_in_the_player_is_what_is_played(console: Console) -> None:
 
 
 MEASURED = """
-from helpers import presets
+from helpers.presets import measure as presets
 way = presets.Way(1, 1.0, "pixels", 25.0, 24.0, 26.0, 20.0, 1.0, (19.5, 20.5))
 facts = presets.environment_facts(opened.suite.device)
 kept = presets.save(presets.Measurement(presets.conditions(opened, settings), facts, "now", 2, (way,)))
@@ -305,11 +305,11 @@ def test_what_is_saved_opens_and_its_session_replays_equal(console: Console) -> 
     with Image.open(saved["gif"]) as picture:
         assert picture.is_animated
     said = console.lab.run(
-        f"from helpers import session_file\nprint(session_file.replay({str(saved['session'])!r}).to_dict())",
+        f"from helpers.play.replay import replay\nprint(replay({str(saved['session'])!r}).to_dict())",
         timeout=120,
     )
     assert "'equal': True" in said
-    assert session_file.read(saved["session"])["events"]
+    assert recording.read(saved["session"])["events"]
 
 
 def test_other_cells_run_while_it_plays(console: Console) -> None:
@@ -322,7 +322,7 @@ def test_other_cells_run_while_it_plays(console: Console) -> None:
 
 
 def test_two_players_in_one_notebook_are_independent(console: Console) -> None:
-    shown = "other = player.open_player(opened, settings, session_file.roll_out(opened, clip, settings), run)"
+    shown = "other = player.open_player(play(opened, choose_clip(opened, settings), settings), run)"
     console.page.evaluate(
         """async code => {
             const { content, sessionContext } = window.jupyterapp.shell.currentWidget;

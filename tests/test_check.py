@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from helpers import check
-from helpers.check import judge_machine
 from helpers.commands import set_line, this_shell, unset_line
 from helpers.gpu import Gpu
-from helpers.machine import Machine, Place, drive_in, read_machine, total_memory, write_problem
+from helpers.machine import judge as check
+from helpers.machine.facts import Machine, Place, drive_in, read_machine, total_memory, write_problem
+from helpers.machine.judge import judge_machine
 from helpers.run_folder import ROOT
 
 GIB = 2**30

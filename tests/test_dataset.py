@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers.dataset import FrameDataset, lively_starts, to_model_frames
+from helpers.assets.dataset import FrameDataset, lively_starts, to_model_frames
 from helpers.errors import DatasetError, ParameterError
 
 
@@ -259,7 +259,7 @@ def test_damaged_pixels_are_a_sentence_not_a_traceback(tmp_path: Path) -> None:
 
 MEASURE = """
 import sys
-from helpers.dataset import FrameDataset, lively_starts
+from helpers.assets.dataset import FrameDataset, lively_starts
 def peak():
     lines = open("/proc/self/status", encoding="ascii").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))

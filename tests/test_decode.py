@@ -6,7 +6,7 @@ import pytest
 import torch
 from golden_cases import SMALL, random_actions, random_latents, random_suite
 
-from helpers.bench import straight_decode
+from helpers.bench.frames import straight_decode
 from helpers.errors import ParameterError
 from helpers.worldmodel import maskgit_decode
 from helpers.worldmodel.decode import draw_uniform, greedy, probabilities, sample, unmask_counts

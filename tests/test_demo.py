@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.assets import find_suite
-from helpers.demo.evaluate import (
+from helpers.assets.fetch import find_suite
+from helpers.train.coinrun_evaluate import (
     evaluate_actions,
     evaluate_rollouts,
     information,
@@ -19,7 +19,7 @@ from helpers.demo.evaluate import (
     read_clips,
     reconstruct,
 )
-from helpers.demo.train import CONFIGS, Trainer, blur_dead_actions, dynamics_loss, save
+from helpers.train.coinrun_train import CONFIGS, Trainer, blur_dead_actions, dynamics_loss, save
 from helpers.worldmodel import Suite, load_suite
 from helpers.worldmodel.models import Dynamics, LatentActions, VideoTokenizer
 

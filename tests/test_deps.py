@@ -6,7 +6,9 @@ import zipfile
 
 import pytest
 
-from helpers.deps import (
+from helpers.errors import SetupError
+from helpers.machine.interpreter import venv_python
+from helpers.torch_build.deps import (
     REQUIREMENTS,
     Difference,
     check_dependencies,
@@ -19,8 +21,6 @@ from helpers.deps import (
     pinned_here,
     torch_version,
 )
-from helpers.env import venv_python
-from helpers.errors import SetupError
 
 LOCK = """# compiled
 av==17.1.0 ; python_full_version < '3.11'

@@ -16,14 +16,14 @@ import pytest
 from interpreters import find
 from test_check import GPU, LINUX, WINDOWS
 
-from helpers import doctor
-from helpers.doctor import Answer, Environment, Late, ask, gather, judge_assets, judge_build, main
 from helpers.errors import ParameterError
-from helpers.redact import Private, redact
+from helpers.machine import doctor
+from helpers.machine.doctor import Answer, Environment, Late, ask, gather, judge_assets, judge_build, main
+from helpers.machine.redact import Private, redact
 from helpers.report import Check
 from helpers.run_folder import ROOT
-from helpers.suites import world
-from helpers.torch_build import weigh_for
+from helpers.torch_build.builds import weigh_for
+from helpers.worlds import world
 
 SECRET = "hf_" + "Abc123Xyz" * 4
 

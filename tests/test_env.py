@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.env import Interpreter, judge, this_interpreter, venv_python
+from helpers.machine.interpreter import Interpreter, judge, this_interpreter, venv_python
 from helpers.run_folder import ROOT
 
 PREFIX = str(Path("/elsewhere/env"))
@@ -61,7 +61,7 @@ def test_the_python_that_runs_the_tests_is_described():
 
 def test_a_real_environment_under_the_root_is_the_projects_own(borrowed_python, tmp_path):
     code = (
-        "import json, pathlib; from helpers.env import this_interpreter, judge; "
+        "import json, pathlib; from helpers.machine.interpreter import this_interpreter, judge; "
         f"root = pathlib.Path({str(tmp_path)!r}); "
         "print(json.dumps([check.status for check in judge(this_interpreter(), root)]))"
     )

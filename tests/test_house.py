@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from helpers.batch import NOTEBOOKS
+from helpers.batch.headless import NOTEBOOKS
 from helpers.run_folder import ROOT
 
 TOP = {
@@ -168,37 +168,80 @@ def modules(folder):
     return [path for path in sorted((ROOT / folder).rglob("*.py")) if "__pycache__" not in path.parts]
 
 
-STEPS = ("check", "env", "torch_build", "deps", "assets", "infer")
+GROUND = {
+    "errors",
+    "file_kind",
+    "report",
+    "commands",
+    "run_folder",
+    "gpu",
+    "worlds",
+    "pictures",
+    "parameters",
+}
+"""The ground floor: modules that every room may use."""
+
+ENGINE = {"errors", "file_kind"}
+"""What the engine may use beside itself."""
+
+ROOMS = {
+    "worldmodel": set(),
+    "assets": {"worldmodel"},
+    "torch_build": set(),
+    "machine": {"torch_build", "assets"},
+    "play": {"assets", "worldmodel"},
+    "presets": {"play", "assets", "worldmodel"},
+    "player": {"presets", "play", "assets", "worldmodel"},
+    "batch": {"play", "assets", "worldmodel"},
+    "bench": {"worldmodel"},
+    "train": {"bench", "play", "assets", "worldmodel"},
+}
+"""Each package of helpers, and the packages below it that it may import."""
 
 
-# What the engine may use beside itself: two leaves that import nothing of the house.
-LEAVES = ("helpers.worldmodel", "helpers.errors", "helpers.file_kind")
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def test_the_engine_knows_nothing_of_the_house_around_it():
-    for path in modules("helpers/worldmodel"):
-        foreign = {name for name in imports(path) if name.split(".")[0] == "helpers"}
-        foreign = {name for name in foreign if not name.startswith(LEAVES)}
-        assert foreign == set(), f"{path.name} imports {foreign}"
+def house_imports(path):
+    """The modules of helpers that a file imports, at whatever level and for whatever use."""
+    names = {module_name(other) for other in modules("helpers")} - {"helpers"}
+    return imports(path) & names
 
 
-# These stand before the steps and call them: headless runs, the doctor, the widgets of 05's interactive
-# mode, and the rollout of 05, which opens the files that 04 found and must find the same ones.
-FRONTS = ("batch", "doctor", "player", "rollout")
+def test_helpers_are_these_rooms_and_no_others():
+    there = {path.stem if path.suffix == ".py" else path.name for path in (ROOT / "helpers").iterdir()}
+    rooms = there - {"__init__", "__pycache__", "demo"}
+
+    assert rooms == GROUND | set(ROOMS)
+    assert len(rooms) <= 24
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_step_imports_no_other_step(step):
-    others = {f"helpers.{other}" for other in STEPS if other != step}
+@pytest.mark.parametrize("path", modules("helpers"), ids=module_name)
+def test_a_room_imports_only_rooms_below_it(path):
+    room = path.relative_to(ROOT / "helpers").parts[0].removesuffix(".py")
+    allowed = (ENGINE if room == "worldmodel" else GROUND) | ROOMS.get(room, set()) | {room}
+    used = {name.split(".")[1] for name in house_imports(path)}
 
-    assert imports(ROOT / "helpers" / f"{step}.py") & others == set()
+    assert used - allowed == set(), f"{module_name(path)} imports upwards"
 
 
-def test_the_shared_helpers_import_no_step():
-    steps = {f"helpers.{step}" for step in STEPS}
-    for path in modules("helpers"):
-        if path.parent.name == "helpers" and path.stem not in (*STEPS, *FRONTS):
-            assert imports(path) & steps == set(), path.name
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {module_name(path): house_imports(path) - {module_name(path)} for path in modules("helpers")}
+    packages = {name for name in graph if any(other.startswith(f"{name}.") for other in graph)}
+    left = {name: used - packages for name, used in graph.items() if name not in packages}
+    while free := {name for name, used in left.items() if not used & left.keys()}:
+        left = {name: used for name, used in left.items() if name not in free}
+
+    assert not left, f"a circle among {sorted(left)}"
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_a_room_says_what_it_is_for_what_it_must_not_know_and_where_to_start(room):
+    text = ast.get_docstring(ast.parse((ROOT / "helpers" / room / "__init__.py").read_text(encoding="utf-8")))
+
+    assert text and "must not" in text and "Start reading" in text
 
 
 def test_nothing_but_the_player_loads_a_front_end_merely_by_being_imported():
@@ -210,8 +253,9 @@ def test_nothing_but_the_player_loads_a_front_end_merely_by_being_imported():
 
 
 BARE = (
-    *("check", "env", "torch_build", "torch_probe", "gpu", "machine", "redact", "doctor", "deps", "batch"),
-    *("commands", "report"),
+    *("commands", "gpu", "parameters", "report", "batch.headless"),
+    *("machine.doctor", "machine.facts", "machine.interpreter", "machine.judge", "machine.redact"),
+    *("torch_build.builds", "torch_build.deps", "torch_build.probe"),
 )
 
 

@@ -14,9 +14,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from torch_index import make_torch, make_wheel
 
-from helpers.deps import REQUIREMENTS, pinned_here
-from helpers.env import venv_python
-from helpers.torch_build import TESTED
+from helpers.machine.interpreter import venv_python
+from helpers.torch_build.builds import TESTED
+from helpers.torch_build.deps import REQUIREMENTS, pinned_here
 
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 

@@ -9,9 +9,11 @@ from typing import Any
 import nbformat
 import pytest
 
-from helpers import presets
-from helpers.batch import NOTEBOOKS, main, run_notebooks
-from helpers.rollout import LOOP_ENDS, LOOP_STARTS, Settings, open_world
+from helpers.batch.headless import NOTEBOOKS, main, run_notebooks
+from helpers.play.settings import Settings
+from helpers.play.watch import LOOP_ENDS, LOOP_STARTS
+from helpers.play.world import open_world
+from helpers.presets import measure as presets
 
 SHORT: dict[str, Any] = {"generation_steps": 3, "steps": 2}
 
@@ -80,7 +82,7 @@ def played(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
     folder = tmp_path_factory.mktemp("played")
     given = {"use_interactive_mode": True, "actions": [2, 6, 0, 1]}
     try:
-        assert infer(folder, preset="40fps", tf32=True, **given) == ("ok", "")
+        assert infer(folder, preset="40fps", tf32=True, **given) == ("warn", "")
         yield folder
     finally:
         kept.unlink()
@@ -90,6 +92,12 @@ def played(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
 def test_interactive_mode_without_a_front_end_takes_the_actions_given_and_ends(played: Path) -> None:
     record = json.loads((played / "run.json").read_text(encoding="utf-8"))
     assert [frame["action"] for frame in record["frames"]] == [2, 6, 0, 1]
+
+
+def test_a_parameter_that_has_no_effect_is_a_line_of_the_verdict(played: Path) -> None:
+    verdict = json.loads((played / "05_infer.json").read_text(encoding="utf-8"))
+    (warned,) = (check for check in verdict["checks"] if check["status"] != "ok")
+    assert warned["id"] == "ignored" and "tf32 has no effect on cpu" in warned["observed"]
 
 
 def test_a_preset_sets_what_was_measured_for_it_and_the_run_records_what_it_set(played: Path) -> None:

@@ -16,16 +16,18 @@ import torch
 from PIL import Image
 from small_world import clip, settings, small_world
 
-from helpers import presets, session_file
-from helpers.action_labels import ActionLabel, suggest_keys
 from helpers.errors import ParameterError
-from helpers.game import Game
-from helpers.player import open_player, played
+from helpers.play import recording as recording_module
+from helpers.play.game import Game
+from helpers.play.rollout import play
+from helpers.play.world import OpenWorld
+from helpers.player import open_player, paused
 from helpers.player.keymap import KeyMap, action_id, default_keys, load_keys, save_keys
+from helpers.player.labels import ActionLabel, suggest_keys
 from helpers.player.loop import BEHIND, SILENT, Loop, Shown, Watch
 from helpers.player.plain import PlainPlayer
 from helpers.player.widget import Player
-from helpers.rollout import OpenWorld, roll_out
+from helpers.presets import measure as presets
 
 SETTINGS = settings(actions=(2, 0))
 
@@ -37,7 +39,13 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> OpenWorld:
 
 @pytest.fixture
 def game(opened: OpenWorld) -> Game:
-    return Game.from_rollout(opened, roll_out(opened, clip(opened, SETTINGS), SETTINGS), SETTINGS)
+    return play(opened, clip(opened, SETTINGS), SETTINGS)
+
+
+def actions_of(player: Any) -> list[int | None]:
+    """The actions of the branch that is played, once everything asked for is done."""
+    with paused(player):
+        return player.game.rollout().actions
 
 
 class Told(list[Any]):
@@ -259,7 +267,7 @@ def test_a_button_a_field_and_a_key_all_take_a_step(page: Page) -> None:
     page.say(type="tap", action=1, press=1)
     page.say(type="hold", action=3, press=2)
     page.say(type="hold", action=None)
-    assert page.player.rollout().actions == [2, 0, 1, 3]
+    assert actions_of(page.player) == [2, 0, 1, 3]
     content, buffers = page.last("frame")
     assert (content["press"], content["generated"]) == (2, 4)
     assert np.array_equal(np.frombuffer(buffers[0], np.uint8), page.player.game.frame.reshape(-1))
@@ -270,7 +278,7 @@ def test_an_id_that_is_none_is_refused_and_play_goes_on(page: Page, action: Any)
     page.say(type="tap", action=action)
     assert "0 to 3" in page.last("refused")[0]["text"]
     page.say(type="tap", action=0)
-    assert page.player.rollout().actions == [2, 0, 0]
+    assert actions_of(page.player) == [2, 0, 0]
 
 
 def test_rewinding_and_stepping_opens_a_branch_and_the_first_can_be_selected(page: Page) -> None:
@@ -279,7 +287,7 @@ def test_rewinding_and_stepping_opens_a_branch_and_the_first_can_be_selected(pag
     page.say(type="tap", action=1)
     assert (page.player.state["branch"], len(page.player.state["branches"])) == (1, 2)
     page.say(type="select", branch=0)
-    assert page.player.rollout().actions == [2, 0]
+    assert actions_of(page.player) == [2, 0]
     page.say(type="rewind", to=10**9)
     assert page.player.state["generated"] == 2
 
@@ -326,7 +334,7 @@ def test_whatever_a_page_says_does_no_harm(page: Page, content: Any) -> None:
     page.player._receive(page.player, content, [])
     assert page.player.loop.wait() and page.player.loop.alive
     page.say(type="tap", action=3)
-    assert page.player.rollout().actions == [2, 0, 3]
+    assert actions_of(page.player) == [2, 0, 3]
 
 
 def test_what_is_saved_can_be_opened(page: Page) -> None:
@@ -339,7 +347,7 @@ def test_what_is_saved_can_be_opened(page: Page) -> None:
             with Image.open(path) as picture:
                 assert picture.size == (384, 384)
         if kind == "session":
-            steps = [each for each in session_file.read(path)["events"] if each["event"] == "step"]
+            steps = [each for each in recording_module.read(path)["events"] if each["event"] == "step"]
             assert [each["action"] for each in steps] == [2, 0, 1]
 
 
@@ -374,13 +382,13 @@ def test_play_stops_when_the_last_view_is_gone(page: Page) -> None:
     assert until(lambda: not page.player.loop.alive)
     page.say(type="hello")
     page.say(type="tap", action=1)
-    assert page.player.rollout().actions[-1] == 1
+    assert actions_of(page.player)[-1] == 1
 
 
 def test_a_player_that_nobody_looks_at_does_nothing(game: Game, tmp_path: Path) -> None:
     player = Player(game, tmp_path, tmp_path)
     assert not player.loop.alive
-    assert player.rollout().actions == [2, 0]
+    assert actions_of(player) == [2, 0]
     assert not player.loop.alive
     player.close()
 
@@ -430,8 +438,8 @@ def test_a_preset_holds_from_the_next_step_is_recorded_as_what_it_sets_and_can_b
     changes = [each for each in recording["events"] if each["event"] == "set"]
     assert changes[0] == {"event": "set", "frame": 2, "steps": 1, "temperature": 1.0, "feedback": "pixels"}
     assert "preset" not in json.dumps(recording)
-    session_file.write(tmp_path / "session.json", recording)
-    session_file.read(tmp_path / "session.json")
+    recording_module.write(tmp_path / "session.json", recording)
+    recording_module.read(tmp_path / "session.json")
 
 
 def test_what_is_set_by_hand_is_no_preset_any_more(measured: None, page: Page) -> None:
@@ -485,11 +493,11 @@ def test_the_plain_player_plays_by_button_and_field(plain: PlainPlayer) -> None:
     assert plain.loop.wait()
     plain.field.value = "3"
     assert plain.loop.wait()
-    assert plain.rollout().actions == [2, 0, 1, 3]
+    assert actions_of(plain) == [2, 0, 1, 3]
     assert before.shape == (384, 384, 3) and not np.array_equal(pixels(plain.image.value), before)
     plain.reset_button.click()
     assert plain.loop.wait()
-    assert plain.rollout().actions == []
+    assert actions_of(plain) == []
 
 
 @pytest.mark.parametrize("text", ["4", "-1", "left", "1.5", "٣", "9" * 400])
@@ -524,12 +532,13 @@ def test_the_plain_player_offers_presets_or_says_how_to_get_them(
 
 def test_without_interactive_mode_there_is_no_player(opened: OpenWorld, tmp_path: Path) -> None:
     alone = replace(SETTINGS, use_interactive_mode=False)
-    made = roll_out(opened, clip(opened, alone), alone)
-    assert open_player(opened, alone, made, tmp_path) is None
-    assert played(None, made) is made
+    game = play(opened, clip(opened, alone), alone)
+    assert open_player(game, tmp_path) is None
+    with paused(None):
+        assert game.generated == 2
 
 
-def test_what_was_played_is_what_is_saved(page: Page, opened: OpenWorld) -> None:
+def test_what_was_played_is_what_is_saved(page: Page) -> None:
     page.say(type="tap", action=1)
-    made = roll_out(opened, clip(opened, SETTINGS), SETTINGS)
-    assert played(page.player, made).actions == [2, 0, 1]
+    with paused(page.player):
+        assert page.player.game.rollout().actions == [2, 0, 1]

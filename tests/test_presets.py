@@ -12,12 +12,13 @@ import torch
 from matplotlib.text import Text
 from small_world import settings, small_world
 
-from helpers import presets
-from helpers.demo.evaluate import evaluate_rollouts
 from helpers.errors import OutputError, ParameterError
-from helpers.presets import Measurement, Way
-from helpers.rollout import OpenWorld, Settings
-from helpers.suites import world
+from helpers.play.settings import Settings
+from helpers.play.world import OpenWorld
+from helpers.presets import measure as presets
+from helpers.presets.measure import Measurement, Way
+from helpers.train.coinrun_evaluate import evaluate_rollouts
+from helpers.worlds import world
 
 PLAYED = settings(preset="30fps")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import baseline, regress
-from helpers.baseline import (
+from helpers.batch import baseline, regress
+from helpers.batch.baseline import (
     EMBEDDED,
     Bound,
     Case,
@@ -19,8 +19,7 @@ from helpers.baseline import (
     with_session,
     write_baseline,
 )
-from helpers.errors import OutputError, ParameterError
-from helpers.regress import (
+from helpers.batch.regress import (
     Fact,
     changed_facts,
     judge,
@@ -30,6 +29,7 @@ from helpers.regress import (
     write_junit,
     write_report,
 )
+from helpers.errors import OutputError, ParameterError
 
 # --- judging -----------------------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import session_file
-from helpers.batch import parser, plan, run_notebooks
+from helpers.batch.headless import parser, plan, run_notebooks
+from helpers.play import recording
+from helpers.play.replay import replay
 
 SHORT: dict[str, Any] = {"generation_steps": 3, "steps": 2, "temperature": 1.0, "seed": 4}
 
@@ -37,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_its_session_and_is_no_replay(run: Path) -> None:
     assert record(run)["replay"] is None
     assert record(run)["outputs"]["session"] == "session.json"
-    session = session_file.read(run)
+    session = recording.read(run)
     hashes = [each for event in session["events"] for each in event["hashes"]]
     assert hashes == [frame["tokens"] for frame in record(run)["frames"]]
     files = {part: entry["sha256"] for part, entry in session["files"].items()}
@@ -52,7 +53,7 @@ def test_a_run_replays_headless_and_leaves_the_same_session(run: Path, tmp_path:
     assert replayed["replay"]["frames_compared"] == 3
     assert replayed["frames"] == record(run)["frames"]
     assert not (tmp_path / "replay_difference.png").exists()
-    assert session_file.read(tmp_path)["events"] == session_file.read(run)["events"]
+    assert recording.read(tmp_path)["events"] == recording.read(run)["events"]
     verdict = json.loads((tmp_path / "05_infer.json").read_text(encoding="utf-8"))
     (check,) = (check for check in verdict["checks"] if check["id"] == "replay")
     assert check["status"] == "ok" and "all 3 frames" in check["observed"]
@@ -61,20 +62,20 @@ def test_a_run_replays_headless_and_leaves_the_same_session(run: Path, tmp_path:
 def test_one_call_replays_a_run_too(run: Path) -> None:
     # Other tests compute in one thread; a run's kernel takes what the machine has.
     before = torch.get_num_threads()
-    torch.set_num_threads(session_file.read(run)["made_on"]["threads"])
+    torch.set_num_threads(recording.read(run)["made_on"]["threads"])
     try:
-        made = session_file.replay(run / "session.json")
+        made = replay(run / "session.json")
     finally:
         torch.set_num_threads(before)
     assert made.equal and made.compared == 3 and made.notes == ()
 
 
 def test_a_difference_fails_the_verdict_and_shows_both_frames(run: Path, tmp_path: Path) -> None:
-    session = session_file.read(run)
+    session = recording.read(run)
     row = np.frombuffer(base64.b64decode(session["events"][1]["tokens"][0]), "<u2").copy()
     row[100:110] = 4095 - row[100:110]
     session["events"][1]["tokens"][0] = base64.b64encode(row.tobytes()).decode()
-    session_file.write(tmp_path / "changed.json", session)
+    recording.write(tmp_path / "changed.json", session)
 
     status, message = infer(tmp_path / "run", replay=str(tmp_path / "changed.json"))
 
@@ -89,14 +90,14 @@ def test_a_difference_fails_the_verdict_and_shows_both_frames(run: Path, tmp_pat
 
 
 def test_other_weights_are_refused_by_hash_unless_asked(run: Path, tmp_path: Path) -> None:
-    session = session_file.read(run)
+    session = recording.read(run)
     here = session["files"]["dynamics"]["sha256"]
     session["files"]["dynamics"]["sha256"] = "0" * 64
-    session_file.write(tmp_path / "other.json", session)
+    recording.write(tmp_path / "other.json", session)
     status, message = infer(tmp_path / "run", replay=str(tmp_path / "other.json"))
     assert status == "fail"
     assert "0" * 64 in message and here in message
-    made = session_file.replay(tmp_path / "other.json", replay_other_weights=True)
+    made = replay(tmp_path / "other.json", replay_other_weights=True)
     assert made.equal and "0" * 64 in made.notes[0]
 
 

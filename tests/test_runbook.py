@@ -90,7 +90,7 @@ def ready_copy(project_copy):
     """A copy whose environment is complete: made, and stamped as a finished setup stamps it."""
     make_environment(project_copy)
     code = (
-        "import runbook; from helpers.env import venv_python; "
+        "import runbook; from helpers.machine.interpreter import venv_python; "
         "version = runbook.environment_version(venv_python(runbook.ROOT)); "
         "runbook.write_stamp(runbook.fingerprint(version, 'auto'), 'auto')"
     )

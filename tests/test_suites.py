@@ -3,7 +3,7 @@
 import pytest
 
 from helpers.errors import ParameterError
-from helpers.suites import WORLDS, world
+from helpers.worlds import WORLDS, world
 
 
 @pytest.mark.parametrize(

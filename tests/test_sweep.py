@@ -12,10 +12,7 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-from helpers.errors import OutputError, ParameterError
-from helpers.rollout import Settings, choose_clip, open_world, roll_out
-from helpers.run_folder import ROOT
-from helpers.sweep import (
+from helpers.batch.sweep import (
     disk_is_full,
     folder_name,
     plot,
@@ -28,7 +25,12 @@ from helpers.sweep import (
     visible_gpus,
     worker_options,
 )
-from helpers.sweep_worker import _ended, _publish, open_storage
+from helpers.batch.worker import _ended, _publish, open_storage
+from helpers.errors import OutputError, ParameterError
+from helpers.play.rollout import play
+from helpers.play.settings import Settings
+from helpers.play.world import choose_clip, open_world
+from helpers.run_folder import ROOT
 
 # --- what a sweep.yaml means -------------------------------------------------------------------------
 
@@ -213,7 +215,14 @@ SHORT = "{generation_steps: 2, steps: 2, evaluate: false}"
 
 def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     """A sweep, as its own process: the driver."""
-    command = [sys.executable, "-m", "helpers.sweep", str(folder / "sweep.yaml"), "--output", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "helpers.batch.sweep",
+        str(folder / "sweep.yaml"),
+        "--output",
+        str(folder),
+    ]
     return subprocess.Popen(
         [*command, *arguments],
         cwd=ROOT,
@@ -269,7 +278,7 @@ def test_jobs_give_the_tokens_of_single_runs_and_a_failing_one_stops_no_other(tm
     opened = open_world(settings)
     for seed in (1, 2):  # the second ran in the first one's kernel
         alone = replace(settings, seed=seed)
-        expected = roll_out(opened, choose_clip(opened, alone), alone).token_hashes
+        expected = play(opened, choose_clip(opened, alone), alone).token_hashes
         assert hashes(folder, f"seed-{seed}") == expected
     table = read_summary(folder)
     assert table["status"].to_pylist() == ["fail", "ok", "ok"]

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.errors import ParameterError, RunbookError, TorchBuildError
 from helpers.gpu import Gpu, parse_nvidia_smi, read_nvidia_smi
-from helpers.torch_build import (
+from helpers.torch_build.builds import (
     Choice,
     TorchBuild,
     candidates,
@@ -18,7 +18,7 @@ from helpers.torch_build import (
     serves,
     this_machine,
 )
-from helpers.torch_probe import TorchReport, verify
+from helpers.torch_build.probe import TorchReport, verify
 
 # system, driver, capability, Python, lock -> torch, tag
 SERVED = [

@@ -7,11 +7,11 @@ import torch_index
 from torch_index import damage, environment_with_pip, make_torch, make_wheel
 
 import runbook
-from helpers import torch_build
 from helpers.commands import Progress
 from helpers.errors import SetupError, TorchBuildError
-from helpers.torch_build import Choice, TorchBuild, install, install_if, with_fallback
-from helpers.torch_probe import (
+from helpers.torch_build import builds as torch_build
+from helpers.torch_build.builds import Choice, TorchBuild, install, install_if, with_fallback
+from helpers.torch_build.probe import (
     CONSTRAINT_NAME,
     cuda_of,
     installed_version,
@@ -221,7 +221,7 @@ def test_a_file_that_another_program_holds_is_named(tmp_path, monkeypatch):
     def held(path):
         raise PermissionError(13, "Access is denied", str(path))
 
-    monkeypatch.setattr("helpers.torch_probe.shutil.rmtree", held)
+    monkeypatch.setattr("helpers.torch_build.probe.shutil.rmtree", held)
 
     with pytest.raises(SetupError, match="~orch") as caught:
         remove_remains(tmp_path)

@@ -15,10 +15,11 @@ from golden_cases import KINDS, golden_paths
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers.assets import SuitePaths, safe_checkpoints
-from helpers.dataset import FrameDataset
+from helpers.assets.dataset import FrameDataset
+from helpers.assets.fetch import SuitePaths, safe_checkpoints
 from helpers.errors import CheckpointError, DatasetError
-from helpers.rollout import Settings, open_world
+from helpers.play.settings import Settings
+from helpers.play.world import open_world
 from helpers.worldmodel import load_suite
 from helpers.worldmodel.checkpoint import read_checkpoint
 
@@ -140,7 +141,7 @@ def test_the_embedded_world_is_read_as_it_is_and_nothing_is_written(tmp_path: Pa
 _MEMORY = """
 import sys
 import h5py, numpy
-from helpers.dataset import FrameDataset, lively_starts
+from helpers.assets.dataset import FrameDataset, lively_starts
 
 def most():
     import resource

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from helpers.errors import OutputError
-from helpers.video import contact_sheet, to_uint8, write_pngs, write_video
+from helpers.pictures import contact_sheet, to_uint8, write_pngs, write_video
 
 
 def moving(count: int, height: int = 16, width: int = 16) -> np.ndarray:

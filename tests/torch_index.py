@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pip
 
-from helpers.env import venv_python
-from helpers.torch_probe import site_packages
+from helpers.machine.interpreter import venv_python
+from helpers.torch_build.probe import site_packages
 
 TORCH = '''
 __version__ = "{version}"

@@ -1,54 +1,55 @@
-"""The player: a world as a small game console inside JupyterLab.
+"""Playing by hand: a world as a small game console inside JupyterLab.
+
+It plays a `Game` of the play room. It must not know headless runs. Start reading at `open_player`.
 
 `loop` is the thread that plays, `widget` (with `player.js` and `player.css`) what is seen and touched,
 `plain` what is shown where anywidget is missing; `keymap`, `preset` and `keep` are what they share.
 
-    game = open_player(opened, clip, settings, made, run)     # shown in the cell
-    made = played(game, made)                                 # what was played so far
+    console = open_player(game, run)          # shown in the cell; None unless the settings ask for a player
+    with paused(console):                     # play stands still
+        results.save(game, run)
 """
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from helpers.game import Game
-from helpers.rollout import OpenWorld, Rollout, Settings
+from helpers.play.game import Game
 
 
 class AnyPlayer(Protocol):
     """What the notebook needs of a player, whichever it is."""
 
-    def rollout(self) -> Rollout:
-        """What was played so far, on the branch where play stands; play is paused."""
+    def paused(self) -> contextlib.AbstractContextManager[object]:
+        """Play stands still within the block, and nothing that the page asks for is done."""
 
     def close(self) -> None:
         """End the thread and take the player off the page."""
 
 
-def open_player(opened: OpenWorld, settings: Settings, rollout: Rollout, run: Path) -> AnyPlayer | None:
-    """A player that goes on from ``rollout``, shown in the cell; None unless ``use_interactive_mode``.
+def open_player(game: Game, run: Path) -> AnyPlayer | None:
+    """A player that goes on with ``game``, shown in the cell; None unless ``use_interactive_mode``.
 
     Running the cell again closes the player that it opened before.
 
     Args:
-        opened: The world.
-        settings: Of the notebook.
-        rollout: Where play starts: its steps count as played.
+        game: What is played; its steps so far count as played.
         run: The folder for what the player saves.
     """
-    if not settings.use_interactive_mode or settings.replay:
+    if not game.settings.use_interactive_mode or game.settings.replay:
         return None
     from IPython.display import display
 
-    player = _player_class()(Game.from_rollout(opened, rollout, settings), run)
+    player = _player_class()(game, run)
     _take_the_place_of_an_older_one(player)
     display(player)
     return player
 
 
-def played(player: AnyPlayer | None, rollout: Rollout) -> Rollout:
-    """What there is to save: what was played by now, or ``rollout`` where there is no player."""
-    return player.rollout() if player else rollout
+def paused(player: AnyPlayer | None) -> contextlib.AbstractContextManager[object]:
+    """A block in which the player's game may be read and saved; does nothing where there is no player."""
+    return player.paused() if player else contextlib.nullcontext()
 
 
 def _player_class() -> Callable[[Game, Path], AnyPlayer]:

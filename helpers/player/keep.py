@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from helpers.errors import OutputError
-from helpers.video import upscale, write_gif, write_video
+from helpers.pictures import upscale, write_gif, write_video
 
 SIDE = 384
 """Saved pictures are about this large, in whole multiples of the frames' size."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers.action_labels import ActionLabel, idle_action, key_map
 from helpers.errors import ParameterError
+from helpers.player.labels import ActionLabel, idle_action, key_map
 from helpers.report import write_json
 from helpers.run_folder import ROOT
 

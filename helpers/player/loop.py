@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.errors import RunbookError
-from helpers.game import Game
-from helpers.rollout import a_core_to_spare
+from helpers.play.compute import a_core_to_spare
+from helpers.play.game import Game
 
 WAITING = 8
 """Requests that may wait; later ones are dropped, or the world would lag ever further behind its player."""

@@ -1,6 +1,8 @@
 """The player where anywidget is missing: a picture, a button for each action, a field, play and pause."""
 
+import contextlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +10,12 @@ import ipywidgets as widgets
 from PIL import Image
 
 from helpers.errors import ParameterError
-from helpers.game import Game
+from helpers.pictures import contact_sheet, upscale
+from helpers.play.game import Game
 from helpers.player.keymap import action_id
 from helpers.player.loop import Loop, Shown
 from helpers.player.preset import AS_SET, Preset
-from helpers.rollout import Rollout
 from helpers.run_folder import ROOT
-from helpers.video import contact_sheet, upscale
 
 STRIP = 8
 """Frames in the strip below the picture."""
@@ -76,10 +77,11 @@ class PlainPlayer:
     def _repr_mimebundle_(self, **options: Any) -> Any:
         return self.view._repr_mimebundle_(**options)
 
-    def rollout(self) -> Rollout:
-        """What was played so far, on the branch where play stands; play is paused."""
-        with self.loop.alone() as game:
-            return game.rollout()
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Play stands still within the block."""
+        with self.loop.alone():
+            yield
 
     def close(self) -> None:
         """End the thread and take the widgets off the page."""

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from helpers import presets
 from helpers.errors import ParameterError
-from helpers.game import Game, Play
+from helpers.play.game import Game, Play
 from helpers.player.loop import FASTEST, Loop
-from helpers.rollout import frames_a_second
+from helpers.presets import measure
+from helpers.presets.measure import frames_a_second
 
 AS_SET = ""
 """The choice of no preset: steps, temperature and feedback as the player or the notebook set them."""
@@ -25,7 +25,7 @@ class Preset:
     def __init__(self, game: Game, loop: Loop, root: Path) -> None:
         self._game, self._loop = game, loop
         self._folder = root / "outputs" / "presets"
-        self._ways: dict[str, presets.Way] = {}
+        self._ways: dict[str, measure.Way] = {}
         self._name = AS_SET
         self._before: tuple[Play, float] | None = None
         self.look()
@@ -36,10 +36,10 @@ class Preset:
     def look(self) -> None:
         """Look again at what was measured: it may have happened meanwhile, in a terminal."""
         game = self._game
-        found = presets.read(game.opened, game.settings, self._folder)
+        found = measure.read(game.opened, game.settings, self._folder)
         asked = [frames_a_second(game.settings.preset)] if game.settings.preset else []
-        rates = sorted({*presets.RATES, *asked})
-        self._ways = presets.offered(found, rates) if found else {}
+        rates = sorted({*measure.RATES, *asked})
+        self._ways = measure.offered(found, rates) if found else {}
 
     @property
     def options(self) -> list[tuple[str, str]]:
@@ -50,7 +50,7 @@ class Preset:
     def help(self) -> str:
         """How to get presets; empty where there are some."""
         game = self._game
-        return "" if self._ways else presets.command(game.opened, game.settings)
+        return "" if self._ways else measure.command(game.opened, game.settings)
 
     @property
     def chosen(self) -> str:

@@ -26,9 +26,10 @@ Kernel to page, each with its pictures as raw RGB (or one PNG) in ``buffers``:
 JupyterLab may call a handler on any thread, so a handler takes a lock, leaves a note for the loop, and goes.
 """
 
+import contextlib
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,16 +38,15 @@ import anywidget
 import numpy as np
 import traitlets
 
-from helpers import session_file
-from helpers.action_labels import ActionLabel, label_actions, suggest_keys
 from helpers.errors import ParameterError, RunbookError
-from helpers.game import Game, what_if_picture
+from helpers.play import recording
+from helpers.play.game import Game, what_if_picture
 from helpers.player.keep import keep_picture, keep_video, unused
 from helpers.player.keymap import KeyMap, default_keys, keys_file, load_keys, save_keys
+from helpers.player.labels import ActionLabel, label_actions, suggest_keys
 from helpers.player.loop import FASTEST, Loop, Shown
 from helpers.player.plain import png
 from helpers.player.preset import Preset
-from helpers.rollout import Rollout
 from helpers.run_folder import ROOT
 
 HERE = Path(__file__).resolve().parent
@@ -104,12 +104,12 @@ class Player(anywidget.AnyWidget):
 
     # --- for the notebook ----------------------------------------------------------------------------
 
-    def rollout(self) -> Rollout:
-        """What was played so far, on the branch where play stands; play is paused."""
-        with self.loop.alone() as game:
-            rollout = game.rollout()
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Play stands still within the block, and nothing that the page asks for is done."""
+        with self.loop.alone():
+            yield
         self._say()
-        return rollout
 
     def close(self) -> None:
         """End the thread and take the player off the page."""
@@ -349,7 +349,7 @@ class Player(anywidget.AnyWidget):
     def _save(self, kind: str, overlay: bool) -> None:
         if kind == "session":
             path = unused(self._run, ".json")
-            session_file.write(path, self.game.recording())
+            recording.write(path, self.game.recording())
         elif kind == "png":
             path = keep_picture(self.game.frame, unused(self._run, ".png"))
         else:

@@ -1,5 +1,5 @@
-"""Trains worlds: records games, fits the three models, measures what they play.
+"""How the embedded worlds were recorded, trained and measured.
 
-Knows nothing of notebooks, run folders or the player, and nothing the notebooks need lives here.
-Start at `crafter_record`, then `crafter_train`; `crafter_evaluate` prints what a world reaches.
+Notebooks 00 to 05 must not need it, and it must not know the player or headless runs.
+Start reading at `coinrun_train`, or at `crafter_tiles` and `crafter_dynamics`.
 """

@@ -1,4 +1,6 @@
-"""The engine: tensors and checkpoints. It knows nothing of notebooks, run folders, widgets or the hub.
+"""The engine: tensors and checkpoints.
+
+It must not know notebooks, run folders, widgets or the hub. Start reading at `session.Session`.
 
 >>> suite = load_suite(video_tokenizer=..., latent_actions=..., dynamics=..., device="cpu")
 >>> session = Session(suite, context_frames)

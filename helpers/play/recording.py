@@ -1,0 +1,340 @@
+"""The session file: everything that was played, so that it can be played again and compared bit for bit.
+
+    recording.write(path, game.recording())
+    replay.replay(path).equal                          # True on the same machine
+
+A session file is one JSON object in UTF-8. Version 1:
+
+    format, version   "tinyworlds-session", 1
+    settings          parameters of 05_infer by their names: dataset, start (the first clip's row), seed,
+                      context_window, prediction_horizon, steps, temperature, feedback, amp, tf32, compile, …
+    files             for dataset, video_tokenizer, latent_actions and dynamics: name and sha256 of the file
+    suite             actions, patches (tokens a frame, P), codebook (tokens run from 0 to one less)
+    made_on           device, torch (its version), threads, platform
+    events            what happened, in order
+
+Every event says where it happened: ``frame``, how many frames were generated on the current branch by then.
+
+    {"event": "step", "frame": 12, "action": 3, "hashes": [...], "tokens": [...]}
+        A step was taken: action is an id or null; "teacher_forced": true if it saw the clip's true frames.
+        For each frame it made, a hash (16 hexadecimal digits of the sha256 of its tokens as little-endian
+        int32) and the tokens themselves (base64 of little-endian uint16; uint32 if the codebook is larger).
+    {"event": "set", "frame": 12, "temperature": 1.0}
+        Some of steps, temperature, seed and feedback were changed.
+    {"event": "rewind", "frame": 12, "to": 4}
+        Play went to where 4 frames were generated on the current branch: back, or forward again.
+    {"event": "select", "frame": 4, "branch": 1}
+        Play went to the end of a branch. Branches are numbered from 0 as they open: a step that is taken from
+        before a branch's end opens one, unless the same step was taken from there before, which is followed.
+    {"event": "restart", "frame": 9, "start": 1010}
+        Play began again from a row of the dataset, with no branch but 0.
+
+Nothing in a file is trusted: it is checked whole before anything is played, and its paths are never opened.
+"""
+
+import base64
+import binascii
+import contextlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from helpers.errors import RunbookError, SessionFileError
+from helpers.play.settings import Settings, checked, names, shown
+from helpers.play.tree import Moment, Move, Play, Tree
+from helpers.run_folder import ROOT, writing
+from helpers.worlds import KINDS
+
+FORMAT, VERSION = "tinyworlds-session", 1
+PARTS = ("dataset", *KINDS)
+MAX_BYTES = 2_000_000_000
+RECORDED = names("speed", "play")
+"""The settings that a file records: what a preset set is among them, where the world was found is not."""
+OPTIONAL: frozenset[str] = frozenset()
+"""Recorded settings that files of version 1 may lack, because 05_infer gained them later."""
+
+_BROKEN = "Use a session.json as a run or the player saved it."
+_WHOLE, _MANY = (int,), 2**62
+
+
+# --- writing down ----------------------------------------------------------------------------------
+
+
+def describe(
+    settings: Mapping[str, Any],
+    files: Mapping[str, Mapping[str, str]],
+    suite: Mapping[str, int],
+    made_on: Mapping[str, Any],
+    events: Sequence[tuple[str, int, Any]],
+) -> dict[str, Any]:
+    """The content of a session file.
+
+    Args:
+        settings: Every setting; those that are recorded are taken.
+        files: Name and sha256 of the file of each of `PARTS`.
+        suite: Its shape.
+        made_on: Device, torch, threads and platform.
+        events: Each one's kind, the frame it happened at, and its particulars: a `Moment` for a step.
+    """
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "settings": {name: settings[name] for name in RECORDED},
+        "files": dict(files),
+        "suite": dict(suite),
+        "made_on": dict(made_on),
+        "events": [_describe_event(*event) for event in events],
+    }
+
+
+def _describe_event(kind: str, frame: int, what: Any) -> dict[str, Any]:
+    """An event as plain JSON values."""
+    if not isinstance(what, Moment):
+        return {"event": kind, "frame": frame, **what}
+    assert what.move is not None and what.tokens is not None
+    little_endian = what.tokens.astype(what.tokens.dtype.newbyteorder("<"))
+    return {
+        "event": kind,
+        "frame": frame,
+        "action": what.move.action,
+        **({"teacher_forced": True} if what.move.teacher_forced else {}),
+        "hashes": what.hashes,
+        "tokens": [base64.b64encode(row.tobytes()).decode() for row in little_endian],
+    }
+
+
+# --- files -----------------------------------------------------------------------------------------
+
+
+def find(path: str | Path) -> Path:
+    """The session file meant: as given, or under the repository; a run's folder stands for its session.json.
+
+    Raises:
+        SessionFileError: There is none; the message names every place that was looked at.
+    """
+    given = Path(path).expanduser()
+    places = [given.absolute(), ROOT / given, ROOT / "outputs" / given]
+    places = [where for place in dict.fromkeys(places) for where in (place, place / "session.json")]
+    for place in places:
+        with contextlib.suppress(OSError, ValueError):  # names that no file can have
+            if place.is_file():
+                return place
+    raise SessionFileError(
+        f"There is no session file {str(path)!r}.",
+        fix=f"Give its whole path. These were looked at: {', '.join(map(str, places[::2]))}.",
+    )
+
+
+def write(path: Path, recording: Mapping[str, Any]) -> None:
+    """Write a recording, whole or not at all; one event a line.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    head = json.dumps({name: value for name, value in recording.items() if name != "events"}, indent=2)
+    events = ",\n".join(f"    {json.dumps(event, allow_nan=False)}" for event in recording["events"])
+    text = f'{head.removesuffix("}").rstrip()},\n  "events": [\n{events}\n  ]\n}}\n'
+    partial = path.with_name(path.name + ".part")
+    with writing(path):
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Read a session file and check all of it.
+
+    Returns:
+        The recording, as `Game.recording` made it.
+
+    Raises:
+        SessionFileError: It is not there, or something in it cannot be; the message says what and where.
+    """
+    found = find(path)
+    try:
+        if found.stat().st_size > MAX_BYTES:
+            raise SessionFileError(f"{found} is larger than any session: {found.stat().st_size:,} bytes.")
+        recording = json.loads(found.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise SessionFileError(f"{found} cannot be read ({error.strerror or error}).") from error
+    except (ValueError, RecursionError) as error:
+        raise SessionFileError(
+            f"{found} is not JSON in UTF-8, or is cut short ({error}).", fix=_BROKEN
+        ) from error
+    try:
+        check(recording)
+    except SessionFileError as error:
+        raise SessionFileError(f"{found}: {error.what}", fix=error.fix) from error
+    return dict(recording)
+
+
+# --- checks ----------------------------------------------------------------------------------------
+
+
+def check(recording: Any) -> None:
+    """Raise a `SessionFileError` for the first thing in a recording that cannot be."""
+    top = _Part(recording, "the session")
+    if top.get("format", str) != FORMAT:
+        raise SessionFileError(f"its format is {shown(recording['format'])}, not {FORMAT!r}.", fix=_BROKEN)
+    if top.whole("version", 0, _MANY) != VERSION:
+        raise SessionFileError(
+            f"it has version {recording['version']}; this program reads version {VERSION}.",
+            fix="Use the version of the runbook that wrote it, or a newer one than this.",
+        )
+    settings = _check_settings(top.part("settings"))
+    files = top.part("files")
+    for part in PARTS:
+        entry = files.part(part)
+        entry.get("name", str)
+        entry.matching("sha256", r"[0-9a-f]{64}", "64 hexadecimal digits")
+    suite = top.part("suite")
+    for name in ("actions", "patches"):
+        suite.whole(name, 1, 2**20)
+    suite.whole("codebook", 1, 2**32)
+    made_on = top.part("made_on")
+    made_on.matching("device", r"cpu|mps|cuda(:\d{1,3})?", 'a device such as "cpu" or "cuda:0"')
+    made_on.get("torch", str)
+    made_on.whole("threads", 1, _MANY)
+    made_on.get("platform", str)
+    _check_events(top.get("events", list), settings, recording["suite"])
+
+
+def read_settings(values: Mapping[str, Any]) -> Settings:
+    """The settings that a recording holds; one that came later than the file has its default."""
+    return Settings.read({name: value for name, value in values.items() if name in RECORDED})
+
+
+def _check_settings(part: "_Part") -> Settings:
+    """The settings of a recording, each of its type and in its range."""
+    for name in RECORDED:
+        if name not in OPTIONAL:
+            part.get(name, object)
+    try:
+        settings = read_settings(part.values)
+        checked("steps", settings.steps, low=1)
+        checked("start", settings.start, low=0)
+    except RunbookError as error:
+        raise SessionFileError(f"{part.where}: {error.what}", fix=error.fix) from error
+    return settings
+
+
+def _check_events(events: Sequence[Any], settings: Settings, suite: Mapping[str, int]) -> None:
+    """Go through the events without a model: where would each of them happen, and can it?"""
+    play = Play(settings.steps, settings.temperature, settings.seed, settings.feedback)
+    tree, horizon = Tree(Moment()), settings.prediction_horizon
+    for number, raw in enumerate(events):
+        event = _Part(raw, f"event {number}")
+        kind = event.get("event", str)
+        frame = event.whole("frame", 0, _MANY)
+        if frame != tree.steps * horizon:
+            raise SessionFileError(
+                f"{event.where} happens at frame {frame}, and play stands at {tree.steps * horizon}.",
+                fix=_BROKEN,
+            )
+        if kind == "step":
+            move = Move(event.action(suite["actions"]), event.flag("teacher_forced"), play)
+            _check_frames(event, horizon, suite)
+            if not tree.follow(move):
+                tree.add(Moment(move))
+        elif kind == "set":
+            play = _set_play(play, event)
+        elif kind == "rewind":
+            to = event.whole("to", 0, tree.tip * horizon)
+            if to % horizon:
+                raise SessionFileError(f"{event.where} goes to frame {to}, amid a step.", fix=_BROKEN)
+            tree.rewind(to // horizon)
+        elif kind == "select":
+            tree.select(event.whole("branch", 0, len(tree.lines) - 1))
+        elif kind == "restart":
+            event.whole("start", 0, _MANY)
+            tree = Tree(Moment())
+        else:
+            raise SessionFileError(f"{event.where} is {shown(kind)}, which nobody knows.", fix=_BROKEN)
+
+
+def _set_play(play: Play, event: "_Part") -> Play:
+    try:
+        return play.changed(**{name: event.values[name] for name in Play._fields if name in event.values})
+    except RunbookError as error:
+        raise SessionFileError(f"{event.where}: {error.what}", fix=error.fix) from error
+
+
+def _check_frames(event: "_Part", horizon: int, suite: Mapping[str, int]) -> None:
+    hashes, tokens = event.get("hashes", list), event.get("tokens", list)
+    for name, values in (("hashes", hashes), ("tokens", tokens)):
+        if len(values) != horizon:
+            raise SessionFileError(
+                f"{event.where} has {len(values)} {name}; a step makes {horizon} frame(s).", fix=_BROKEN
+            )
+    for text in hashes:
+        if not isinstance(text, str) or not re.fullmatch(r"[0-9a-f]{16}", text):
+            raise SessionFileError(f"{event.where} has the hash {shown(text)}, not 16 hexadecimal digits.")
+    for text in tokens:
+        found = read_tokens(text, suite["codebook"])
+        if found is None or len(found) != suite["patches"] or int(found.max()) >= suite["codebook"]:
+            raise SessionFileError(
+                f"{event.where} has tokens {shown(text)}: not {suite['patches']} numbers below "
+                f"{suite['codebook']} in base64.",
+                fix=_BROKEN,
+            )
+
+
+def read_tokens(text: Any, codebook: int) -> np.ndarray | None:
+    """The tokens of a frame, uint16 or uint32 ``[P]``; None where the text holds none."""
+    kind = np.dtype("<u2" if codebook <= 2**16 else "<u4")
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (TypeError, ValueError, binascii.Error):
+        return None
+    return np.frombuffer(data, kind) if data and len(data) % kind.itemsize == 0 else None
+
+
+class _Part:
+    """An object inside a recording, and how to speak of it."""
+
+    def __init__(self, values: Any, where: str) -> None:
+        if not isinstance(values, Mapping):
+            raise SessionFileError(f"{where} is {shown(values)}, not an object.", fix=_BROKEN)
+        self.values, self.where = values, where
+
+    def get(self, name: str, kind: type) -> Any:
+        """A value that must be there and of a type."""
+        if name not in self.values:
+            raise SessionFileError(f"{self.where} has no {name!r}.", fix=_BROKEN)
+        value = self.values[name]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind in _WHOLE):
+            raise SessionFileError(
+                f"{self.where}: {name} is {shown(value)}, which is no {kind.__name__}.", fix=_BROKEN
+            )
+        return value
+
+    def part(self, name: str) -> "_Part":
+        """An object within."""
+        return _Part(self.get(name, object), f"{self.where}'s {name}")
+
+    def whole(self, name: str, low: int, high: int) -> int:
+        """A whole number in a range."""
+        value = self.get(name, int)
+        if not low <= value <= high:
+            raise SessionFileError(
+                f"{self.where}: {name} is {shown(value)}, not from {low} to {high}.", fix=_BROKEN
+            )
+        return int(value)
+
+    def matching(self, name: str, pattern: str, wanted: str) -> None:
+        """A text of a form."""
+        if not re.fullmatch(pattern, self.get(name, str), re.ASCII):
+            raise SessionFileError(
+                f"{self.where}: {name} is {shown(self.values[name])}, not {wanted}.", fix=_BROKEN
+            )
+
+    def action(self, count: int) -> int | None:
+        """An action id, or None."""
+        return None if self.get("action", object) is None else self.whole("action", 0, count - 1)
+
+    def flag(self, name: str) -> bool:
+        """True or False; False where it is absent."""
+        return bool(self.get(name, bool)) if name in self.values else False

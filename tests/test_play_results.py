@@ -1,0 +1,94 @@
+"""What a run leaves, and that its proof would notice if it had not run."""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from helpers.play.game import Game
+from helpers.play.results import check_frames_differ, save, start_log, verify
+from helpers.play.rollout import play
+from helpers.play.settings import Settings
+from helpers.play.world import OpenWorld, choose_clip, open_world
+
+SETTINGS = Settings(generation_steps=3, steps=2)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("运行 one")
+    start_log(folder)
+    yield folder
+    logger = logging.getLogger("runbook")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+
+
+@pytest.fixture(scope="module")
+def opened(run: Path) -> OpenWorld:
+    return open_world(SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def game(opened: OpenWorld) -> Game:
+    return play(opened, choose_clip(opened, SETTINGS), SETTINGS)
+
+
+def test_a_run_leaves_pictures_and_a_record_of_everything(opened: OpenWorld, game: Game, run: Path) -> None:
+    saved = save(game, run)
+    checks = verify(game, saved, run)
+    assert {check.status for check in checks} == {"ok"}
+    assert [path.name for path in saved.pngs] == [f"frame_{index:04d}.png" for index in range(7)]
+    with Image.open(run / "contact_sheet.png") as sheet:
+        assert sheet.width > 7 * 128
+    assert saved.video.frames == 7
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert record["parameters"]["generation_steps"] == 3
+    assert [frame["index"] for frame in record["frames"]] == [4, 5, 6]
+    assert [frame["tokens"] for frame in record["frames"]] == game.token_hashes
+    assert record["files"]["dynamics"]["sha256"] == opened.hashes["dynamics"]
+    assert len(record["metrics"]["psnr_db"]) == 3
+    assert record["timings"]["frames_per_second"] > 0
+    assert bool(record["evidence"]["gpu_seconds"]) == record["device"].startswith("cuda")
+
+
+def test_a_missing_log_line_fails_the_proof(game: Game, run: Path) -> None:
+    saved = save(game, run)
+    log = run / "run.log"
+    text = log.read_text(encoding="utf-8")
+    assert "inference loop starts" in text
+    other = run / "other"
+    other.mkdir()
+    (other / "run.log").write_text(text.replace("inference loop ends", ""), encoding="utf-8")
+    failed = [check for check in verify(game, saved, other) if check.status == "fail"]
+    assert [check.id for check in failed] == ["log"]
+    assert "inference loop ends" in failed[0].observed
+
+
+def test_a_picture_of_another_size_fails_the_proof(game: Game, run: Path) -> None:
+    saved = save(game, run)
+    Image.new("RGB", (8, 8)).save(saved.pngs[2])
+    failed = [check.id for check in verify(game, saved, run) if check.status == "fail"]
+    assert failed == ["png"]
+
+
+def test_frames_that_never_change_are_a_warning(game: Game) -> None:
+    made = game.rollout()
+    still = made.frames.copy()
+    still[:] = still[0]
+    assert check_frames_differ(made).status == "ok"
+    assert check_frames_differ(replace(made, frames=still)).status == "warn"
+    nothing = check_frames_differ(replace(made, frames=made.frames[: made.given]))
+    assert nothing.status == "warn" and "no frame" in nothing.observed
+
+
+def test_saving_again_leaves_nothing_of_the_game_before(game: Game, tmp_path: Path) -> None:
+    save(game, tmp_path)
+    game.rewind(1)
+    save(game, tmp_path)
+    assert len(list((tmp_path / "frames").iterdir())) == 5
