@@ -1,9 +1,9 @@
 """Train the latent action model: ``python -m helpers.train.crafter_actions train.npz weights --steps 2500``.
 
-It is told the true actions: the three bits of its code are the bits of the action's id, so that an id inferred
-from two frames is the id of a key. Where an action changed nothing (bumping into what one faces already) no
-model can tell which it was. Only the encoder is trained: the published decoder serves a training that knows no
-actions. A training that was killed goes on from ``actions_state.pt`` in the folder.
+It is told the true actions: the three bits of its code are the bits of the action's id, so that an id
+inferred from two frames is the id of a key. Where an action changed nothing (bumping into what one faces
+already) no model can tell which it was. Only the encoder is trained: the published decoder serves a training
+that knows no actions. A training that was killed goes on from ``actions_state.pt`` in the folder.
 """
 
 import argparse
@@ -36,6 +36,7 @@ def new_actions(seed: int = 0) -> LatentActions:
         embed = model.encoder.patch_embed.proj
         embed.weight.mul_(4)
         embed.weight[place_columns(CONFIG.embed_dim)] = 0
+        assert embed.bias is not None
         embed.bias[place_columns(CONFIG.embed_dim)] = 0
     look_around(model.encoder.transformer.blocks[0].spatial_attn, CONFIG.embed_dim)  # type: ignore[arg-type]
     return model
@@ -81,7 +82,10 @@ def train(recording: Path, folder: Path, steps: int, seed: int = 0, save_every: 
             contents = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
             save_atomically(contents, folder / "actions_state.pt")
             seconds = time.monotonic() - started
-            print(f"step {step + 1} of {steps}, {seconds:.0f} s, loss {loss.item():.4f}, ids right {right:.3f}", flush=True)
+            print(
+                f"step {step + 1} of {steps}, {seconds:.0f} s, loss {loss.item():.4f}, ids right {right:.3f}",
+                flush=True,
+            )
     export(folder / "crafter_latent_actions.pth", model.state_dict(), CONFIG, steps)
     return model
 

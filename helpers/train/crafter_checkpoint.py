@@ -1,7 +1,6 @@
 """Files that training writes: states to go on from, and checkpoints in the published single-file form."""
 
 import math
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +20,7 @@ def save_atomically(contents: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(path.suffix + ".part")
     torch.save(contents, part)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def read_state(path: Path) -> dict[str, Any] | None:

@@ -138,7 +138,7 @@ class Batches:
         seed: int,
         size: int,
         context: int = 1,
-        noise: Noise = Noise(),  # noqa: B008 - frozen
+        noise: Noise = Noise(),
         whole: float = 0.85,
         rare: float = 2.0,
     ) -> None:
@@ -167,8 +167,10 @@ class Batches:
 
     def _spoil(self, context: Tensor, rng: np.random.Generator) -> Tensor:
         """Replace a few tokens of some clips by any others."""
-        rate = self.noise.rate * rng.random((len(context), 1, 1)) * (
-            rng.random((len(context), 1, 1)) < self.noise.clips
+        rate = (
+            self.noise.rate
+            * rng.random((len(context), 1, 1))
+            * (rng.random((len(context), 1, 1)) < self.noise.clips)
         )
         hit = torch.from_numpy(rng.random(context.shape) < rate)
         other = self.vocabulary[torch.from_numpy(rng.integers(0, len(self.vocabulary), context.shape))]

@@ -1,9 +1,9 @@
 """Train the dynamics model: ``python -m helpers.train.crafter_dynamics train.npz runs/first --steps 20000``.
 
-The folder holds ``state.pt`` (weights, their running average, optimisers, step), ``log.jsonl`` and the averaged
-weights as ``crafter_dynamics.pth``. The same command goes on from the last state, with the weights that an
-undisturbed training would have. With more ``--steps`` a finished training goes on from ``stable.pt``, the state
-before its learning rate began to fall.
+The folder holds ``state.pt`` (weights, their running average, optimisers, step), ``log.jsonl`` and the
+averaged weights as ``crafter_dynamics.pth``. The same command goes on from the last state, with the weights
+that an undisturbed training would have. With more ``--steps`` a finished training goes on from ``stable.pt``,
+the state before its learning rate began to fall.
 
 Needs no tokenizer: the tokens are the recording's own (`crafter_tiles`), and the tokenizer is trained to find
 the same ones.
@@ -105,14 +105,18 @@ def new_model(plan: Plan) -> Dynamics:
 
 def optimizers(model: Dynamics, plan: Plan) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for everything else."""
-    inner, outer = [], []
+    inner: list[nn.Parameter] = []
+    outer: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         matrix = parameter.ndim == 2 and "blocks" in name and "to_gamma_beta" not in name
         (inner if matrix and plan.muon else outer).append(parameter)
     adam = torch.optim.AdamW(outer, lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     if not inner:
         return [adam]
-    return [torch.optim.Muon(inner, lr=plan.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"), adam]
+    return [
+        torch.optim.Muon(inner, lr=plan.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        adam,
+    ]
 
 
 def logits_of(model: Dynamics, batch: Batch, half: bool) -> Tensor:
@@ -143,7 +147,7 @@ class Training:
         self._restore()
 
     def _restore(self) -> None:
-        """Go on from the last state; from the one before the decay, if the decay was of a shorter training."""
+        """Go on from the last state; from the one before the decay, if that was of a shorter training."""
         state = read_state(self.folder / "state.pt")
         if state and state["plan"]["steps"] != self.plan.steps:
             before = state["plan"]["steps"] - state["plan"]["decay_steps"]

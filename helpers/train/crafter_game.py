@@ -65,7 +65,7 @@ class Game:
     def __init__(self, seed: int) -> None:
         package = _package()
 
-        class DaylightEnv(package.Env):  # type: ignore[name-defined,misc]
+        class DaylightEnv(package.Env):  # type: ignore[name-defined]
             """Always day; draws a frame only when asked."""
 
             def _update_time(self) -> None:

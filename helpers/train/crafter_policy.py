@@ -1,8 +1,8 @@
-"""How the recorder plays Crafter: with a purpose most of the time, so that everything happens often enough.
+"""How the recorder plays Crafter: with a purpose most of the time, so that everything happens often.
 
-Three styles, drawn for each stretch of play: an explorer who heads for far goals and gathers, builds and crafts
-on the way; a builder who starts with materials and mostly places and crafts; and a walker who holds random
-keys, as somebody does who tries the keyboard.
+Three styles, drawn for each stretch of play: an explorer who heads for far goals and gathers, builds and
+crafts on the way; a builder who starts with materials and mostly places and crafts; and a walker who holds
+random keys, as somebody does who tries the keyboard.
 """
 
 from typing import Any
@@ -67,7 +67,9 @@ class Policy:
         """A random key, held for a few frames."""
         if self.left <= 0:
             self.heading = int(self.rng.choice(8, p=(0.06, 0.17, 0.17, 0.17, 0.17, 0.14, 0.06, 0.06)))
-            self.left = int(self.rng.integers(1, 8)) if self.heading in STEPS else int(self.rng.integers(1, 4))
+            self.left = (
+                int(self.rng.integers(1, 8)) if self.heading in STEPS else int(self.rng.integers(1, 4))
+            )
         self.left -= 1
         return self.heading
 

@@ -10,12 +10,11 @@ its last part, with the same result as without the kill.
     map_tiles   uint8 [60, 8, 8, 3]      pictures of the map's tiles
     item_tiles  uint8 [18, 10, 8, 8, 3]  pictures of the inventory's slots with every amount
 
-Seeds tell recordings apart: what is trained on starts at 0, what settings are chosen on at 1,000,000, and what
-is reported at 2,000,000.
+Seeds tell recordings apart: what is trained on starts at 0, what settings are chosen on at 1,000,000, and
+what is reported at 2,000,000.
 """
 
 import argparse
-import os
 import time
 from pathlib import Path
 
@@ -77,8 +76,8 @@ def write_npz(path: Path, columns: dict[str, np.ndarray]) -> None:
     """Write a recording whole or not at all."""
     part = path.with_suffix(".part")
     with part.open("wb") as file:
-        np.savez_compressed(file, **columns)
-    os.replace(part, path)
+        np.savez_compressed(file, allow_pickle=False, **columns)
+    part.replace(path)
 
 
 def join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -91,7 +90,7 @@ def join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def record(path: Path, first_seed: int, frames: int, length: int, worlds_a_part: int = 20) -> None:
-    """Record worlds ``first_seed``, ``first_seed`` + 1, … until there are ``frames`` frames, into ``path``."""
+    """Record the worlds from ``first_seed`` on, until there are ``frames`` frames, into ``path``."""
     sheet = tile_sheet()
     folder = path.with_suffix(".parts")
     folder.mkdir(parents=True, exist_ok=True)

@@ -114,7 +114,7 @@ class TileSheet:
 
     @property
     def pictures(self) -> np.ndarray:
-        """What each token looks like at each place: uint8 ``[81, 256, 8, 8, 3]``; black where it has no look."""
+        """What each token looks like at each place, black if like nothing: uint8 ``[81, 256, 8, 8, 3]``."""
         return self._pictures
 
     def draw(self, tokens: np.ndarray) -> np.ndarray:
