@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from helpers.errors import DatasetError
+from helpers.train.crafter_measures import effects
 from helpers.train.crafter_tiles import (
-    CRAFT,
+    DO,
     ITEM_TOKENS,
-    MAP_PATCHES,
     MAP_TOKENS,
-    PLACE,
     TOKEN_BITS,
     TileSheet,
 )
@@ -89,6 +88,14 @@ def to_frames(pictures: np.ndarray) -> Tensor:
     return torch.from_numpy(pictures).movedim(-1, -3).float() / 127.5 - 1
 
 
+def has_effect(recording: Recording, rows: np.ndarray) -> np.ndarray:
+    """Whether the hands' action at each of ``rows``, int64 ``[n]``, changes the next frame: bool ``[n]``."""
+    hands = np.flatnonzero(recording.actions[rows] >= DO)
+    found = np.zeros(len(rows), bool)
+    found[hands] = effects(recording.tokens[rows[hands]], recording.tokens[rows[hands] + 1]).any(1)
+    return found
+
+
 @dataclass(frozen=True)
 class Noise:
     """How clips are spoiled, so that the model recovers from its own mistakes.
@@ -129,7 +136,8 @@ class Batches:
         context: n, context frames of a clip.
         noise: How contexts are spoiled.
         whole: Share of clips whose target frames are masked whole, as decoding in one step masks them.
-        rare: How many times as often as others a clip is drawn whose last action is place or craft.
+        rare: How many times as often as others a clip is drawn at whose end do, place or craft has an effect
+            that one can see coming.
     """
 
     def __init__(
@@ -140,13 +148,12 @@ class Batches:
         context: int = 1,
         noise: Noise = Noise(),
         whole: float = 0.85,
-        rare: float = 2.0,
+        rare: float = 4.0,
     ) -> None:
         self.tokens, self.actions = torch.from_numpy(recording.tokens), torch.from_numpy(recording.actions)
         self.seed, self.size, self.context, self.noise, self.whole = seed, size, context, noise, whole
         self.starts = recording.starts(context + 1)
-        last = recording.actions[self.starts + context - 1]
-        weights = np.where((last == PLACE) | (last == CRAFT), rare, 1.0)
+        weights = np.where(has_effect(recording, self.starts + context - 1), rare, 1.0)
         self.cumulative = np.cumsum(weights) / weights.sum()
         self.vocabulary = torch.from_numpy(np.concatenate((np.tile(MAP_TOKENS, 2), ITEM_TOKENS))).long()
 
@@ -180,8 +187,3 @@ class Batches:
         """What to predict: whole frames mostly, else a random share of the tokens."""
         share = np.where(rng.random((shape[0], 1, 1)) < self.whole, 1.0, rng.random((shape[0], 1, 1)))
         return torch.from_numpy(rng.random(shape) < share)
-
-
-def view(tokens: Tensor | np.ndarray) -> Tensor | np.ndarray:
-    """The map's part of frames: ``[..., 81]`` -> ``[..., 63]``."""
-    return tokens[..., :MAP_PATCHES]

@@ -47,7 +47,7 @@ class Plan:
         noise_clips: Share of clips with spoiled context.
         noise_rate: The largest share of tiles spoiled in one.
         whole: Share of clips masked whole.
-        rare: Weight of clips that end in place or craft.
+        rare: Weight of clips in which do, place or craft has an effect.
         seed: Of weights and batches.
         muon: Use Muon for the blocks' matrices, else AdamW for all.
         half: Matrix products in bfloat16.
@@ -66,7 +66,7 @@ class Plan:
     noise_clips: float = 0.25
     noise_rate: float = 0.04
     whole: float = 0.85
-    rare: float = 2.0
+    rare: float = 4.0
     seed: int = 0
     muon: bool = True
     half: bool = True

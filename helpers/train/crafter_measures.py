@@ -12,6 +12,7 @@ from helpers.train.crafter_tiles import (
     MAP_PATCHES,
     MAP_ROWS,
     MOVING_TOKENS,
+    NEEDS,
     PLAYER_TOKENS,
     STEPS,
     WALKABLE,
@@ -61,10 +62,13 @@ def is_lava(tokens: np.ndarray, action: int) -> np.ndarray:
     return tokens[..., neighbour(action)] >> 4 == GROUNDS["lava"]
 
 
-def faced_place(tokens: np.ndarray) -> int:
-    """The place in front of the player of one frame ``[81]``; the centre where no player stands there."""
-    action = _FACING.get(int(tokens[CENTRE]) & _BEING_BITS)
-    return CENTRE if action is None else neighbour(action)
+def faced_place(tokens: np.ndarray) -> np.ndarray:
+    """The place in front of each player, the centre if there is none: ``[N, 81]`` -> int64 ``[N]``."""
+    being = tokens[:, CENTRE] & _BEING_BITS
+    faced = np.full(len(tokens), CENTRE)
+    for number, action in _FACING.items():
+        faced[being == number] = neighbour(action)
+    return faced
 
 
 def scrolled(field: np.ndarray, step: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -91,25 +95,21 @@ def did_scroll(before: np.ndarray, after: np.ndarray, action: int) -> int | None
 
 
 def effects(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """The places that an action of the hands changed in one true step ``[81]``, int64; empty if none.
+    """The places that an action of the hands changed in true steps: ``[N, 81]`` twice -> bool ``[N, 81]``.
 
-    The tile faced, where nobody stands on it, and the inventory but for needs that went down by themselves.
+    They are the tile faced and the inventory, but for needs that went down by themselves. Nothing is said of
+    steps whose outcome one cannot see coming: attacks (a creature's health is hidden) and saplings found.
     """
-    faced = faced_place(before)
-    changed = [
-        place for place in range(MAP_PATCHES + 4, MAP_PATCHES + len(ITEMS)) if before[place] != after[place]
-    ]
-    drink = MAP_PATCHES + ITEMS.index("drink")
-    if after[drink] > before[drink]:
-        changed.append(drink)
-    if _SHADES[before[faced]] or faced == CENTRE:
-        return np.array([], np.int64)  # a creature's health is not to be seen
-    sapling = MAP_PATCHES + ITEMS.index("sapling")
-    if after[sapling] > before[sapling]:
-        return np.array([], np.int64)  # by chance
-    if before[faced] != after[faced]:
-        changed.append(faced)
-    return np.array(changed, np.int64)
+    rows, faced = np.arange(len(before)), faced_place(before)
+    found = np.zeros(before.shape, bool)
+    found[rows, faced] = before[rows, faced] != after[rows, faced]
+    own = slice(MAP_PATCHES + NEEDS, MAP_PATCHES + len(ITEMS))
+    found[:, own] = before[:, own] != after[:, own]
+    drink, sapling = (MAP_PATCHES + ITEMS.index(item) for item in ("drink", "sapling"))
+    found[:, drink] = after[:, drink] > before[:, drink]
+    hidden = _SHADES[before[rows, faced]] | (faced == CENTRE) | (after[:, sapling] > before[:, sapling])
+    found[hidden] = False
+    return found
 
 
 def histogram(tokens: np.ndarray) -> np.ndarray:

@@ -63,6 +63,7 @@ ITEMS = (
     "stone_sword",
     "iron_sword",
 )
+NEEDS = 4  # the first items: they go down by themselves
 MOST = 9
 INVENTORY_BIT = 128
 

@@ -1,8 +1,8 @@
 """Train the video tokenizer: ``python -m helpers.train.crafter_tokenizer train.npz weights --steps 6000``.
 
 A tile is a token whatever surrounds it, so both attentions are switched off (their output is zero for good)
-and a model of one block is trained on single tiles: every tile at every place of the frame, rare ones as often
-as common ones. The encoder is told the token of each picture, the decoder the picture of each token. A
+and a model of one block is trained on single tiles: every tile at every place of the frame, rare ones as
+often as common ones. The encoder is told the token of each picture, the decoder the picture of each token. A
 training that was killed goes on from ``tokenizer_state.pt`` in the folder.
 """
 
