@@ -147,6 +147,18 @@ def held_keys(rng: np.random.Generator, walks: int, frames: int) -> np.ndarray:
     return found
 
 
+def flow(before: np.ndarray, after: np.ndarray, actions: np.ndarray) -> tuple[float, float]:
+    """Of the creatures in steps of tokens ``[N, 81]``: shares that vanished, and that came from nowhere."""
+    counts = np.zeros(4, int)
+    busy = np.flatnonzero(measures.creatures(before).any(1) | measures.creatures(after).any(1))
+    for old, new, action in zip(before[busy], after[busy], actions[busy], strict=True):
+        moved = int(action) in STEPS and measures.is_free(old, int(action))
+        x, y = STEPS[int(action)] if moved else (0, 0)
+        counts[:2] += measures.vanished(old, new, (x, y))
+        counts[2:] += measures.vanished(new, old, (-x, -y))
+    return counts[0] / max(1, counts[1]), counts[2] / max(1, counts[3])
+
+
 @torch.inference_mode()
 def reconstruction(world: World, count: int) -> Iterator[Line]:
     """PSNR of tokenising and drawing again."""
@@ -256,6 +268,15 @@ def walks(world: World, count: int, frames: int, sheet_path: Path | None) -> Ite
     ratios = [measures.kinds(part) / measures.kinds(world.data.tokens) for part in np.array_split(tokens, 4)]
     text = "by quarter " + " ".join(f"{number:.2f}" for number in ratios)
     yield Line("kinds of tile a view, over the game's", f"{ratios[-1]:.2f}", "0.6-1.6", "0.9-1.1", text)
+    held = world.data.starts(2)[:20_000]
+    game_flow = flow(world.data.tokens[held], world.data.tokens[held + 1], world.data.actions[held])
+    flat = tokens.swapaxes(0, 1)  # [walks, frames, 81]
+    own_flow = flow(flat[:, :-1].reshape(-1, 81), flat[:, 1:].reshape(-1, 81), actions[:, 1:].reshape(-1))
+    text = f"in the game {game_flow[0]:.2%} and {game_flow[1]:.2%}"
+    yield Line("creatures that vanish, and from nowhere", f"{own_flow[0]:.2%} {own_flow[1]:.2%}", note=text)
+    last = np.concatenate(np.array_split(tokens, 4)[3:])
+    number = measures.jensen_shannon(measures.pairs(world.data.tokens), measures.pairs(last))
+    yield Line("distance of neighbouring tiles, bits", f"{number:.3f}")
     players = np.isin(tokens[..., :MAP_PATCHES], measures.PLAYER_TOKENS).sum(-1)
     yield Line(
         "views with one player", f"{(players == 1).mean():.2%}", "", "", f"most in a view: {players.max()}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.train.crafter_tiles import (
+    BEINGS,
     CENTRE,
     GRID,
     GROUNDS,
@@ -14,6 +15,7 @@ from helpers.train.crafter_tiles import (
     MOVING_TOKENS,
     NEEDS,
     PLAYER_TOKENS,
+    SOLID_GROUND,
     STEPS,
     WALKABLE,
     TileSheet,
@@ -116,6 +118,43 @@ def histogram(tokens: np.ndarray) -> np.ndarray:
     """Shares of the 256 tokens on the maps of frames ``[..., 81]``."""
     counts = np.bincount(tokens[..., :MAP_PATCHES].reshape(-1), minlength=256)
     return counts / counts.sum()
+
+
+def pairs(tokens: np.ndarray) -> np.ndarray:
+    """Shares of the 65536 pairs of neighbouring tiles on the maps of frames ``[..., 81]``."""
+    maps = fields(tokens).astype(np.int64)
+    beside = maps[..., :-1] * 256 + maps[..., 1:]
+    below = maps[..., :-1, :] * 256 + maps[..., 1:, :]
+    both = np.concatenate((beside.reshape(-1), below.reshape(-1)))
+    return np.bincount(both, minlength=65536) / len(both)
+
+
+def creatures(tokens: np.ndarray) -> np.ndarray:
+    """Where cows, zombies and skeletons are, bool of the same shape."""
+    being = tokens & _BEING_BITS
+    first, last = BEINGS.index("cow"), BEINGS.index("skeleton")
+    return (being >= first) & (being <= last) & (tokens >> 4 < SOLID_GROUND)
+
+
+def vanished(before: np.ndarray, after: np.ndarray, step: tuple[int, int]) -> tuple[int, int]:
+    """Creatures of one frame ``[81]`` that are not where they were or beside it in the next.
+
+    Only those are counted that stand two tiles from the border of the view, after it scrolled by ``step``.
+
+    Returns:
+        How many vanished, of how many. With the frames exchanged and the step turned round: how many came
+        from nowhere.
+    """
+    old, known = scrolled(fields(before), step)
+    there, here = creatures(old) & known, creatures(fields(after))
+    near = here.copy()
+    near[1:] |= here[:-1]
+    near[:-1] |= here[1:]
+    near[:, 1:] |= here[:, :-1]
+    near[:, :-1] |= here[:, 1:]
+    inner = np.zeros_like(there)
+    inner[2:-2, 2:-2] = True
+    return int((there & inner & ~near).sum()), int((there & inner).sum())
 
 
 def jensen_shannon(one: np.ndarray, other: np.ndarray) -> float:
