@@ -342,7 +342,7 @@ def test_the_three_checkpoints_load_as_a_suite_and_are_measured(tmp_path):
     sheet_path = tmp_path / "sheet.png"
     lines = [*next_frame(world, 4), *walking(world, 4), *there_and_back(world, 2, 2)]
     lines += walks(world, 2, 4, sheet_path)
-    assert len(lines) == 11
+    assert len(lines) == 9
     assert sheet_path.stat().st_size
 
 

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from helpers.errors import DatasetError
+from helpers.train.crafter_chance import DICE, UNKNOWN, by_chance, throw, with_dice
 from helpers.train.crafter_measures import effects
 from helpers.train.crafter_tiles import (
     DO,
+    INVENTORY_BIT,
     ITEM_TOKENS,
     MAP_TOKENS,
     TOKEN_BITS,
@@ -117,12 +119,14 @@ class Batch:
         context: int64 ``[B, n, 81]``, some tokens spoiled.
         target: int64 ``[B, n, 81]``, the true next frames.
         masked: bool ``[B, n, 81]``, the target's tokens to predict; the others are shown.
+        chance: bool ``[B, n, 81]``, the target's tokens that chance decides.
         actions: int64 ``[B, n]``, from context frame i to target frame i.
     """
 
     context: Tensor
     target: Tensor
     masked: Tensor
+    chance: Tensor
     actions: Tensor
 
 
@@ -136,6 +140,7 @@ class Batches:
         context: n, context frames of a clip.
         noise: How contexts are spoiled.
         whole: Share of clips whose target frames are masked whole, as decoding in one step masks them.
+        thrown: Share of clips whose context shows its dice.
         rare: How many times as often as others a clip is drawn at whose end do, place or craft has an effect
             that one can see coming.
     """
@@ -148,10 +153,13 @@ class Batches:
         context: int = 1,
         noise: Noise = Noise(),
         whole: float = 0.85,
+        thrown: float = 0.8,
         rare: float = 4.0,
     ) -> None:
-        self.tokens, self.actions = torch.from_numpy(recording.tokens), torch.from_numpy(recording.actions)
-        self.seed, self.size, self.context, self.noise, self.whole = seed, size, context, noise, whole
+        dice = throw(recording.tokens, recording.actions, recording.episodes)
+        self.tokens, self.actions = with_dice(recording.tokens, dice), recording.actions
+        self.seed, self.size, self.context = seed, size, context
+        self.noise, self.whole, self.thrown = noise, whole, thrown
         self.starts = recording.starts(context + 1)
         weights = np.where(has_effect(recording, self.starts + context - 1), rare, 1.0)
         self.cumulative = np.cumsum(weights) / weights.sum()
@@ -161,16 +169,17 @@ class Batches:
         """The batch of step number ``step``."""
         rng = np.random.default_rng((self.seed, step))
         drawn = np.searchsorted(self.cumulative, rng.random(self.size), side="right")
-        rows = torch.from_numpy(self.starts[drawn.clip(max=len(self.starts) - 1)])
-        rows = rows[:, None] + torch.arange(self.context + 1)
-        clip = self.tokens[rows].long()  # [B, n+1, 81]
+        rows = self.starts[drawn.clip(max=len(self.starts) - 1)][:, None] + np.arange(self.context + 1)
+        clip, actions = self.tokens[rows], self.actions[rows[:, :-1]]  # [B, n+1, 81], [B, n]
         shape = (self.size, self.context, clip.shape[2])
-        return Batch(
-            self._spoil(clip[:, :-1], rng),
-            clip[:, 1:],
-            self._mask(shape, rng),
-            self.actions[rows[:, :-1]].long(),
-        )
+        chance = by_chance(clip[:, :-1].reshape(-1, shape[2]), actions.reshape(-1)).reshape(shape)
+        context = self._spoil(torch.from_numpy(clip[:, :-1]).long(), rng)
+        hidden = torch.from_numpy(rng.random(self.size) >= self.thrown)
+        context[hidden, :, DICE[0] :] = INVENTORY_BIT | UNKNOWN
+        masked = self._mask(shape, rng)
+        target = torch.from_numpy(clip[:, 1:]).long()
+        masked[..., DICE[0] :] &= target[..., DICE[0] :] != INVENTORY_BIT | UNKNOWN
+        return Batch(context, target, masked, torch.from_numpy(chance), torch.from_numpy(actions).long())
 
     def _spoil(self, context: Tensor, rng: np.random.Generator) -> Tensor:
         """Replace a few tokens of some clips by any others."""

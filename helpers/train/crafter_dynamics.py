@@ -47,6 +47,9 @@ class Plan:
         noise_clips: Share of clips with spoiled context.
         noise_rate: The largest share of tiles spoiled in one.
         whole: Share of clips masked whole.
+        thrown: Share of clips whose context shows its dice.
+        temperature: At which the world will be played: tiles that chance decides then have the game's shares,
+            and all others are surer than the model is at temperature 1.
         rare: Weight of clips in which do, place or craft has an effect.
         seed: Of weights and batches.
         muon: Use Muon for the blocks' matrices, else AdamW for all.
@@ -66,6 +69,8 @@ class Plan:
     noise_clips: float = 0.25
     noise_rate: float = 0.04
     whole: float = 0.85
+    thrown: float = 0.8
+    temperature: float = 0.5
     rare: float = 4.0
     seed: int = 0
     muon: bool = True
@@ -187,7 +192,7 @@ class Training:
         batch = self.batches.draw(self.step)
         found = logits_of(self.model, batch, self.plan.half)
         wanted = batch.target[batch.masked]
-        loss = F.cross_entropy(found, wanted)
+        loss = F.cross_entropy(self._played(found, batch), wanted)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:
@@ -204,6 +209,11 @@ class Training:
             changed = wanted != before
             self._note(loss=loss.item(), right=right.mean().item(), changed=right[changed].mean().item())
 
+    def _played(self, found: Tensor, batch: Batch) -> Tensor:
+        """Logits of masked tokens ``[masked, 256]``, warmed where chance decides, as they will be played."""
+        warmth = torch.where(batch.chance[batch.masked], 1 / self.plan.temperature, 1.0)
+        return found * warmth.unsqueeze(-1)
+
     def _note(self, **numbers: float) -> None:
         for name, value in numbers.items():
             self.shown[name] = value + 0.98 * (self.shown.get(name, value) - value)
@@ -214,19 +224,25 @@ class Training:
         assert self.held_out is not None
         model = Dynamics(self.plan.config())
         model.load_state_dict(self.average.weights)
-        loss, right, changed, fields, sure = [], [], [], [], []
-        for number in range(8):
+        sums: dict[str, float] = {}
+        batches = 8
+        for number in range(batches):
             batch = self.held_out.draw(number)
-            found = logits_of(model, batch, self.plan.half).view(*batch.target.shape, -1)
-            hit = found.argmax(-1) == batch.target
-            loss.append(F.cross_entropy(found.flatten(0, 2), batch.target.flatten()))
-            sure.append(found.softmax(-1).gather(-1, batch.target[..., None])[..., :MAP_PATCHES, 0].mean())
-            right.append(hit.float().mean())
-            fields.append(hit[..., :MAP_PATCHES].float().mean())
-            changed.append(hit[batch.target != batch.context].float().mean())
-        names = ("held_loss", "held_right", "held_view", "held_changed", "held_sampled_view")
-        numbers = (loss, right, fields, changed, sure)
-        return {name: torch.stack(each).mean().item() for name, each in zip(names, numbers, strict=True)}
+            found = logits_of(model, batch, self.plan.half)
+            wanted, before = batch.target[batch.masked], batch.context[batch.masked]
+            view = batch.masked.nonzero()[:, 2] < MAP_PATCHES
+            right = (found.argmax(-1) == wanted).float()
+            drawn = (found / self.plan.temperature).softmax(-1).gather(-1, wanted[:, None])[:, 0]
+            chance = batch.chance[batch.masked]
+            for name, value in {
+                "loss": F.cross_entropy(self._played(found, batch), wanted),
+                "view": right[view].mean(),
+                "changed": right[wanted != before].mean(),
+                "drawn_view": drawn[view].mean(),
+                "drawn_certain": drawn[view & ~chance].mean(),
+            }.items():
+                sums[f"held_{name}"] = sums.get(f"held_{name}", 0.0) + value.item() / batches
+        return sums
 
     def log(self, **numbers: float) -> None:
         """One line of progress, shown and kept."""
@@ -284,11 +300,14 @@ def main() -> None:
         plan.context,
         Noise(plan.noise_clips, plan.noise_rate),
         plan.whole,
+        plan.thrown,
         plan.rare,
     )
     held_out = None
     if options.held_out:
-        held_out = Batches(read_recording(options.held_out), 1, 64, plan.context, Noise(0.0, 0.0), 1.0, 1.0)
+        held_out = Batches(
+            read_recording(options.held_out), 1, 64, plan.context, Noise(0.0, 0.0), 1.0, 0.0, 1.0
+        )
     Training(plan, folder, batches, held_out).run(options.save_seconds)
 
 
