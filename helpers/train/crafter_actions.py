@@ -1,4 +1,4 @@
-"""Train the latent action model: ``python -m helpers.train.crafter_actions train.npz weights --steps 2500``.
+"""Train the latent action model: ``python -m helpers.train.crafter_actions train.npz weights --steps 6000``.
 
 It is told the true actions: the three bits of its code are the bits of the action's id, so that an id
 inferred from two frames is the id of a key. Where an action changed nothing (bumping into what one faces
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers.train.crafter_checkpoint import export, read_state, save_atomically
-from helpers.train.crafter_data import ACTION_BITS, Recording, bits_of, read_recording, to_frames
+from helpers.train.crafter_data import ACTION_BITS, Recording, bits_of, has_effect, read_recording, to_frames
 from helpers.train.crafter_initial import look_around, place_columns
 from helpers.train.crafter_tiles import GRID, TILE
 from helpers.worldmodel.models import LatentActions, ModelConfig
@@ -42,11 +42,27 @@ def new_actions(seed: int = 0) -> LatentActions:
     return model
 
 
-def draw(data: Recording, seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """Clips of one length: frames float ``[B, T, 3, 72, 72]`` and the actions between, int64 ``[B, T-1]``."""
+def draw(data: Recording, busy: np.ndarray, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    """Clips of one length, every other one with an action of the hands that has an effect.
+
+    Args:
+        data: What to draw from.
+        busy: Whether the hands' action at each row has an effect, bool ``[N]``.
+        seed: Of the drawing.
+        step: Number of the step.
+
+    Returns:
+        Frames float ``[B, T, 3, 72, 72]`` and the actions between, int64 ``[B, T-1]``.
+    """
     rng = np.random.default_rng((seed, step))
     length = int(rng.choice(LENGTHS))
-    rows = rng.choice(data.starts(length), FRAMES // length)[:, None] + np.arange(length)
+    starts = data.starts(length)
+    ends_busy = starts[busy[starts + length - 2]]
+    count = FRAMES // length
+    drawn = rng.choice(starts, count)
+    if len(ends_busy):
+        drawn = np.where(rng.random(count) < 0.5, rng.choice(ends_busy, count), drawn)
+    rows = drawn[:, None] + np.arange(length)
     frames = to_frames(data.sheet.draw(data.tokens[rows]))
     return frames, torch.from_numpy(data.actions[rows[:, :-1]]).long()
 
@@ -54,6 +70,8 @@ def draw(data: Recording, seed: int, step: int) -> tuple[Tensor, Tensor]:
 def train(recording: Path, folder: Path, steps: int, seed: int = 0, save_every: int = 250) -> LatentActions:
     """Train, or go on training; writes ``crafter_latent_actions.pth`` into ``folder``."""
     data = read_recording(recording)
+    busy = np.zeros(len(data.tokens), bool)
+    busy[:-1] = has_effect(data, np.arange(len(data.tokens) - 1))
     model = new_actions(seed)
     optimizer = torch.optim.AdamW(
         model.encoder.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01
@@ -66,7 +84,7 @@ def train(recording: Path, folder: Path, steps: int, seed: int = 0, save_every: 
         first = state["step"]
     started, right = time.monotonic(), 0.0
     for step in range(first, steps):
-        frames, actions = draw(data, seed, step)
+        frames, actions = draw(data, busy, seed, step)
         values = model.encoder(frames)  # [B, T-1, 3]
         signs = bits_of(actions, ACTION_BITS)
         loss = F.softplus(-values * signs).mean()
@@ -95,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("recording", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=6000)
     options = parser.parse_args()
     torch.set_num_threads(1)
     train(options.recording, options.folder, options.steps)

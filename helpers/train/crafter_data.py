@@ -141,8 +141,8 @@ class Batches:
         noise: How contexts are spoiled.
         whole: Share of clips whose target frames are masked whole, as decoding in one step masks them.
         thrown: Share of clips whose context shows its dice.
-        rare: How many times as often as others a clip is drawn at whose end do, place or craft has an effect
-            that one can see coming.
+        rare: How many times as often as others a clip is drawn at whose end do, place and craft, in this order,
+            have an effect that one can see coming.
     """
 
     def __init__(
@@ -154,14 +154,16 @@ class Batches:
         noise: Noise = Noise(),
         whole: float = 0.85,
         thrown: float = 0.8,
-        rare: float = 4.0,
+        rare: tuple[float, float, float] = (2.0, 4.0, 16.0),
     ) -> None:
         dice = throw(recording.tokens, recording.actions, recording.episodes)
         self.tokens, self.actions = with_dice(recording.tokens, dice), recording.actions
         self.seed, self.size, self.context = seed, size, context
         self.noise, self.whole, self.thrown = noise, whole, thrown
         self.starts = recording.starts(context + 1)
-        weights = np.where(has_effect(recording, self.starts + context - 1), rare, 1.0)
+        last = self.starts + context - 1
+        by_action = np.array([1.0] * DO + [*rare])[recording.actions[last]]
+        weights = np.where(has_effect(recording, last), by_action, 1.0)
         self.cumulative = np.cumsum(weights) / weights.sum()
         self.vocabulary = torch.from_numpy(np.concatenate((np.tile(MAP_TOKENS, 2), ITEM_TOKENS))).long()
 

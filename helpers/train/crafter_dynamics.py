@@ -50,7 +50,9 @@ class Plan:
         thrown: Share of clips whose context shows its dice.
         temperature: At which the world will be played: tiles that chance decides then have the game's shares,
             and all others are surer than the model is at temperature 1.
-        rare: Weight of clips in which do, place or craft has an effect.
+        do: Weight of clips in which the action do has an effect.
+        place: Likewise place.
+        craft: Likewise craft.
         seed: Of weights and batches.
         muon: Use Muon for the blocks' matrices, else AdamW for all.
         half: Matrix products in bfloat16.
@@ -71,7 +73,9 @@ class Plan:
     whole: float = 0.85
     thrown: float = 0.8
     temperature: float = 0.5
-    rare: float = 4.0
+    do: float = 2.0
+    place: float = 4.0
+    craft: float = 16.0
     seed: int = 0
     muon: bool = True
     half: bool = True
@@ -301,7 +305,7 @@ def main() -> None:
         Noise(plan.noise_clips, plan.noise_rate),
         plan.whole,
         plan.thrown,
-        plan.rare,
+        (plan.do, plan.place, plan.craft),
     )
     held_out = None
     if options.held_out:
