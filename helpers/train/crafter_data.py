@@ -141,8 +141,8 @@ class Batches:
         noise: How contexts are spoiled.
         whole: Share of clips whose target frames are masked whole, as decoding in one step masks them.
         thrown: Share of clips whose context shows its dice.
-        rare: How many times as often as others a clip is drawn at whose end do, place and craft, in this order,
-            have an effect that one can see coming.
+        rare: How many times as often as others a clip is drawn at whose end do, place and craft, in this
+            order, have an effect that one can see coming.
     """
 
     def __init__(

@@ -310,7 +310,7 @@ def main() -> None:
     held_out = None
     if options.held_out:
         held_out = Batches(
-            read_recording(options.held_out), 1, 64, plan.context, Noise(0.0, 0.0), 1.0, 0.0, 1.0
+            read_recording(options.held_out), 1, 64, plan.context, Noise(0.0, 0.0), 1.0, 0.0, (1, 1, 1)
         )
     Training(plan, folder, batches, held_out).run(options.save_seconds)
 
