@@ -13,11 +13,13 @@ from torch import Tensor
 
 from helpers.errors import DatasetError
 from helpers.train.crafter_chance import DICE, UNKNOWN, by_chance, throw, with_dice
-from helpers.train.crafter_measures import effects
+from helpers.train.crafter_measures import effects as changed_places
+from helpers.train.crafter_measures import faced_place
 from helpers.train.crafter_tiles import (
     DO,
     INVENTORY_BIT,
     ITEM_TOKENS,
+    MAP_PATCHES,
     MAP_TOKENS,
     TOKEN_BITS,
     TileSheet,
@@ -94,8 +96,28 @@ def has_effect(recording: Recording, rows: np.ndarray) -> np.ndarray:
     """Whether the hands' action at each of ``rows``, int64 ``[n]``, changes the next frame: bool ``[n]``."""
     hands = np.flatnonzero(recording.actions[rows] >= DO)
     found = np.zeros(len(rows), bool)
-    found[hands] = effects(recording.tokens[rows[hands]], recording.tokens[rows[hands] + 1]).any(1)
+    found[hands] = changed_places(recording.tokens[rows[hands]], recording.tokens[rows[hands] + 1]).any(1)
     return found
+
+
+def effect_weights(recording: Recording, rows: np.ndarray, share: float) -> np.ndarray:
+    """How often to draw each of ``rows``: steps with an effect of the hands make up ``share`` of the draws.
+
+    Effects are told apart by what they change. Of two kinds, one a hundred times as frequent as the other, the
+    frequent one is drawn ten times as often.
+    """
+    hands = np.flatnonzero(has_effect(recording, rows))
+    weights = np.ones(len(rows))
+    if not 0 < len(hands) < len(rows):
+        return weights
+    before, after = (recording.tokens[rows[hands] + later] for later in (0, 1))
+    signs = np.sign(after.astype(np.int16) - before)[:, MAP_PATCHES:].astype(np.int8)
+    faced = after[np.arange(len(hands)), faced_place(before)].astype(np.int8)
+    changed = np.concatenate((signs, faced[:, None]), 1)
+    _, kind, counts = np.unique(changed, axis=0, return_inverse=True, return_counts=True)
+    own = counts[kind.reshape(-1)] ** -0.5
+    weights[hands] = own / own.sum() * (len(rows) - len(hands)) * share / (1 - share)
+    return weights
 
 
 @dataclass(frozen=True)
@@ -141,8 +163,8 @@ class Batches:
         noise: How contexts are spoiled.
         whole: Share of clips whose target frames are masked whole, as decoding in one step masks them.
         thrown: Share of clips whose context shows its dice.
-        rare: How many times as often as others a clip is drawn at whose end do, place and craft, in this
-            order, have an effect that one can see coming.
+        effects: Share of clips drawn at whose end do, place or craft has an effect that one can see coming,
+            rare effects more often than their number; None draws all clips alike.
     """
 
     def __init__(
@@ -154,16 +176,16 @@ class Batches:
         noise: Noise = Noise(),
         whole: float = 0.85,
         thrown: float = 0.8,
-        rare: tuple[float, float, float] = (2.0, 4.0, 16.0),
+        effects: float | None = 0.4,
     ) -> None:
         dice = throw(recording.tokens, recording.actions, recording.episodes)
         self.tokens, self.actions = with_dice(recording.tokens, dice), recording.actions
         self.seed, self.size, self.context = seed, size, context
         self.noise, self.whole, self.thrown = noise, whole, thrown
         self.starts = recording.starts(context + 1)
-        last = self.starts + context - 1
-        by_action = np.array([1.0] * DO + [*rare])[recording.actions[last]]
-        weights = np.where(has_effect(recording, last), by_action, 1.0)
+        weights = np.ones(len(self.starts))
+        if effects is not None:
+            weights = effect_weights(recording, self.starts + context - 1, effects)
         self.cumulative = np.cumsum(weights) / weights.sum()
         self.vocabulary = torch.from_numpy(np.concatenate((np.tile(MAP_TOKENS, 2), ITEM_TOKENS))).long()
 

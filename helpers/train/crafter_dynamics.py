@@ -50,9 +50,7 @@ class Plan:
         thrown: Share of clips whose context shows its dice.
         temperature: At which the world will be played: tiles that chance decides then have the game's shares,
             and all others are surer than the model is at temperature 1.
-        do: Weight of clips in which the action do has an effect.
-        place: Likewise place.
-        craft: Likewise craft.
+        effects: Share of clips in which do, place or craft has an effect.
         seed: Of weights and batches.
         muon: Use Muon for the blocks' matrices, else AdamW for all.
         half: Matrix products in bfloat16.
@@ -73,9 +71,7 @@ class Plan:
     whole: float = 0.85
     thrown: float = 0.8
     temperature: float = 0.5
-    do: float = 2.0
-    place: float = 4.0
-    craft: float = 16.0
+    effects: float = 0.4
     seed: int = 0
     muon: bool = True
     half: bool = True
@@ -305,12 +301,12 @@ def main() -> None:
         Noise(plan.noise_clips, plan.noise_rate),
         plan.whole,
         plan.thrown,
-        (plan.do, plan.place, plan.craft),
+        plan.effects,
     )
     held_out = None
     if options.held_out:
         held_out = Batches(
-            read_recording(options.held_out), 1, 64, plan.context, Noise(0.0, 0.0), 1.0, 0.0, (1, 1, 1)
+            read_recording(options.held_out), 1, 64, plan.context, Noise(0.0, 0.0), 1.0, 0.0, None
         )
     Training(plan, folder, batches, held_out).run(options.save_seconds)
 
