@@ -103,8 +103,8 @@ def has_effect(recording: Recording, rows: np.ndarray) -> np.ndarray:
 def effect_weights(recording: Recording, rows: np.ndarray, share: float) -> np.ndarray:
     """How often to draw each of ``rows``: steps with an effect of the hands make up ``share`` of the draws.
 
-    Effects are told apart by what they change. Of two kinds, one a hundred times as frequent as the other, the
-    frequent one is drawn ten times as often.
+    Effects are told apart by what they change. A kind a hundred times as frequent as another is drawn ten
+    times as often.
     """
     hands = np.flatnonzero(has_effect(recording, rows))
     weights = np.ones(len(rows))
