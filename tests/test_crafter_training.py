@@ -8,13 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from helpers.assets.dataset import FrameDataset
 from helpers.errors import DatasetError, ParameterError
-from helpers.train import crafter_actions, crafter_measures, crafter_tokenizer
+from helpers.train import crafter_actions, crafter_chance, crafter_clips, crafter_measures, crafter_tokenizer
 from helpers.train.crafter_data import (
     Batches,
     Noise,
     Recording,
     bits_of,
+    effect_weights,
     has_effect,
     latents_of,
     read_recording,
@@ -25,9 +27,11 @@ from helpers.train.crafter_forward import HalfLinear, hidden, project
 from helpers.train.crafter_tiles import (
     CENTRE,
     DO,
+    DOWN,
     GRID,
     ITEM_TOKENS,
     ITEMS,
+    LEFT,
     MAP_PATCHES,
     MAP_TILES,
     MAP_TOKENS,
@@ -309,6 +313,78 @@ def test_what_stayed_in_view_is_followed_there_and_back():
     spoiled = data.tokens[-1].copy()
     spoiled[:MAP_PATCHES] = map_token("water")
     assert track.unchanged(spoiled)[0] == 0
+
+
+def meadow(frames: int) -> np.ndarray:
+    """A player who stands in the grass."""
+    tokens = np.full((frames, 81), map_token("grass"), np.uint8)
+    tokens[:, MAP_PATCHES:] = item_token(0)
+    tokens[:, CENTRE] = map_token("grass", "player-down")
+    return tokens
+
+
+def test_the_dice_say_where_the_creatures_go():
+    tokens = meadow(4)
+    left, right = 10, 16  # a cow in each half of the view, two rows above the player
+    for frame, (one, other) in enumerate(
+        [(left, right), (left + 1, right), (left + 1, right + 9), (left + 1, 0)]
+    ):
+        tokens[frame, [one, other]] = map_token("grass", "cow")
+    dice = crafter_chance.throw(tokens, np.zeros(4, np.uint8), np.zeros(4, np.int32))
+    assert dice[0].tolist() == [RIGHT, crafter_chance.STAY]
+    assert dice[1].tolist() == [crafter_chance.STAY, DOWN]
+    assert dice[3].tolist() == [crafter_chance.UNKNOWN] * 2
+
+
+def test_dice_are_followed_while_the_map_scrolls():
+    tokens = meadow(2)
+    tokens[0, 16] = map_token("grass", "cow")
+    tokens[1, 16 - 1 + 9] = map_token("grass", "cow")  # one down, and one left as the player went right
+    dice = crafter_chance.throw(tokens, np.array([RIGHT, RIGHT], np.uint8), np.zeros(2, np.int32))
+    assert dice[0].tolist() == [crafter_chance.STAY, DOWN]
+
+
+def test_dice_are_drawn_black():
+    tokens = meadow(2)
+    thrown = crafter_chance.with_dice(tokens, np.array([[LEFT, DOWN], [DOWN, LEFT]], np.uint8))
+    assert (thrown != tokens).sum() == 4
+    pictures = sheet()
+    pictures.item_tiles[16:] = 0
+    pictures = TileSheet(pictures.map_tiles, pictures.item_tiles)
+    assert (pictures.draw(thrown) == pictures.draw(tokens)).all()
+
+
+def test_chance_decides_new_land_creatures_needs_and_dice():
+    tokens = meadow(2)
+    tokens[:, 16] = map_token("grass", "cow")
+    found = crafter_chance.by_chance(tokens, np.array([0, RIGHT]))
+    still, walked = found[:, :MAP_PATCHES].reshape(2, 7, 9)
+    assert sorted(np.flatnonzero(still).tolist()) == [7, 15, 16, 17, 25]
+    assert walked[:, -1].all()
+    assert walked[1, 5:8].tolist() == [True, True, True]
+    assert found[:, MAP_PATCHES : MAP_PATCHES + 4].all()
+    assert found[:, list(crafter_chance.DICE)].all()
+
+
+def test_effects_of_the_hands_are_drawn_as_often_as_asked():
+    data = walk_recording()
+    data.actions[::10] = DO
+    data.tokens[1::10, MAP_PATCHES + ITEMS.index("wood")] = item_token(3)
+    rows = data.starts(2)
+    weights = effect_weights(data, rows, 0.3)
+    assert weights[has_effect(data, rows)].sum() / weights.sum() == pytest.approx(0.3)
+
+
+def test_clips_are_cut_from_episodes_of_their_own(tmp_path):
+    data = walk_recording(160)
+    starts = crafter_clips.choose(data, 3, 0)
+    assert len(set(data.episodes[starts])) == 3
+    crafter_clips.write(tmp_path / "clips.h5", data, starts, "a test")
+    with FrameDataset(tmp_path / "clips.h5") as clips:
+        assert clips.frame_size == (72, 72)
+        assert len(clips) == 3 * crafter_clips.LENGTH
+    with pytest.raises(DatasetError, match="Record more"):
+        crafter_clips.choose(data, 9, 0)
 
 
 def test_histograms_kinds_and_creatures():
