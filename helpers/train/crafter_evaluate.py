@@ -327,20 +327,20 @@ def actions_inferred(world: World, count: int) -> Iterator[Line]:
 
 
 def speed(world: World, frames: int = 200) -> Iterator[Line]:
-    """Frames a second of one world on two threads."""
-    torch.set_num_threads(2)
-    session = world.session(world.rows(1, 1))
-    seconds = []
-    for frame in range(frames):
-        started = time.perf_counter()
-        session.step(frame // 7 % 5)
-        seconds.append(time.perf_counter() - started)
+    """Frames a second of one world, with one thread and with two."""
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        session = world.session(world.rows(1, 1))
+        seconds = []
+        for frame in range(frames):
+            started = time.perf_counter()
+            session.step(frame // 7 % 5)
+            seconds.append(time.perf_counter() - started)
+        middle = statistics.median(seconds[20:])
+        note = f"median {1000 * middle:.1f} ms, fastest {1000 * min(seconds):.1f} ms"
+        note += f", {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+        yield Line(f"frames a second, {threads} thread(s)", f"{1 / middle:.0f}", "60", "120", note)
     torch.set_num_threads(1)
-    middle = statistics.median(seconds[20:])
-    note = (
-        f"median {1000 * middle:.1f} ms, fastest {1000 * min(seconds):.1f} ms, load {os.getloadavg()[0]:.1f}"
-    )
-    yield Line("frames a second on two cores", f"{1 / middle:.0f}", "60", "120", note)
 
 
 def file_sizes(suite: Suite) -> Iterator[Line]:
