@@ -5,6 +5,7 @@ anything is installed.
 """
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from helpers.errors import SetupError
+from helpers.errors import RunbookError, SetupError
 
 Shell = Literal["powershell", "cmd", "bash"]
 
@@ -238,6 +239,20 @@ class JsonProgram:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+def exit_status(main: Callable[..., int]) -> Callable[..., int]:
+    """Let a command's ``main`` print an error of the project's family and return 2 instead of raising it."""
+
+    @functools.wraps(main)
+    def run(argv: Sequence[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except RunbookError as error:
+            print(error, file=sys.stderr)
+            return 2
+
+    return run
 
 
 def run_step(

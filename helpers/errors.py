@@ -4,10 +4,6 @@ A message says what happened, with which file or value, and what to do about it.
 shown as that sentence; the traceback is for errors nobody foresaw.
 """
 
-import functools
-import sys
-from collections.abc import Callable, Sequence
-
 
 class RunbookError(Exception):
     """Base of the family: ``what`` happened, naming the file, key or value, and ``fix``, what to do then."""
@@ -19,20 +15,6 @@ class RunbookError(Exception):
     def _render_traceback_(self) -> list[str]:
         """IPython asks for this instead of printing a traceback."""
         return [f"{type(self).__name__}: {self.what}", *([f"What to do: {self.fix}"] if self.fix else [])]
-
-
-def exit_status(main: Callable[..., int]) -> Callable[..., int]:
-    """Let a command's ``main`` print an error of this family and return 2 instead of raising it."""
-
-    @functools.wraps(main)
-    def run(argv: Sequence[str] | None = None) -> int:
-        try:
-            return main(argv)
-        except RunbookError as error:
-            print(error, file=sys.stderr)
-            return 2
-
-    return run
 
 
 class CheckpointError(RunbookError):

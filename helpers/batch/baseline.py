@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 
 from helpers.batch.headless import check_run, run_notebook
-from helpers.errors import OutputError, ParameterError, RunbookError, exit_status
+from helpers.commands import exit_status
+from helpers.errors import OutputError, ParameterError, RunbookError
 from helpers.parameters import command_parser, read_overrides, read_yaml
 from helpers.report import write_json
 from helpers.run_folder import ROOT, open_run, writing

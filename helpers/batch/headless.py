@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import helpers.errors
-from helpers.errors import exit_status
+from helpers.commands import exit_status
 from helpers.parameters import (
     FOLDER,
     check_parameters,

@@ -18,7 +18,8 @@ from PIL import Image
 from helpers.batch import baseline
 from helpers.batch.baseline import EMBEDDED, NOTEBOOK, Case, Played
 from helpers.batch.headless import check_run
-from helpers.errors import OutputError, RunbookError, exit_status
+from helpers.commands import exit_status
+from helpers.errors import OutputError, RunbookError
 from helpers.parameters import command_parser, read_overrides
 from helpers.pictures import contact_sheet
 from helpers.play.metrics import psnr

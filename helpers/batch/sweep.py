@@ -31,7 +31,8 @@ from helpers.batch.cluster import Job, open_cluster, run_jobs
 from helpers.batch.headless import check_run
 from helpers.batch.storage import open_storage, read_records, remove_leftovers
 from helpers.batch.summary import cost, write_summary
-from helpers.errors import ParameterError, exit_status
+from helpers.commands import exit_status
+from helpers.errors import ParameterError
 from helpers.parameters import FOLDER, command_parser, find_notebook, read_yaml
 from helpers.run_folder import ROOT
 

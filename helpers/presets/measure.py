@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from helpers.assets.dataset import FrameDataset, to_model_frames
-from helpers.errors import ParameterError, exit_status
+from helpers.commands import exit_status
+from helpers.errors import ParameterError
 from helpers.parameters import command_parser, read_overrides
 from helpers.play.compute import StepClock, a_core_to_spare, precision
 from helpers.play.metrics import DELTA_FRAME, delta_psnr, delta_rollouts, interval
