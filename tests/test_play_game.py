@@ -1,5 +1,6 @@
 """A game keeps every way that play went, repeats itself bit for bit, and never slows down."""
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -345,6 +346,7 @@ def test_the_last_frames_come_with_their_actions(new: NewGame) -> None:
         (3, [1, None, None]),
         (5, [None, 1, 1, None, None]),
         (99, [None, None, None, 1, 1, None, None]),
+        (sys.maxsize, [None, None, None, 1, 1, None, None]),
     ):
         frames, taken = game.last_frames(count)
         assert taken == actions

@@ -109,7 +109,7 @@ class Game:
         The current frame is at the end. This costs what ``count`` costs, not what was played.
         """
         count = max(count, 0)
-        moments = list(itertools.islice(self._tree.back(), math.ceil(count / self.horizon) or 1))[::-1]
+        moments = list(itertools.islice(self._tree.back(), -(-count // self.horizon) or 1))[::-1]
         frames = np.concatenate([moment.frames for moment in moments])
         actions = [moment.move.action if moment.move else None for moment in moments for _ in moment.frames]
         first = max(len(frames) - count, 0)
