@@ -422,7 +422,7 @@ def test_the_three_checkpoints_load_as_a_suite_and_are_measured(tmp_path):
     assert sheet_path.stat().st_size
 
 
-def test_the_recorder_writes_what_the_game_draws_and_goes_on_after_a_kill(tmp_path):
+def test_the_recorder_writes_frames_of_known_tiles(tmp_path):
     pytest.importorskip("crafter", reason="recording needs the package crafter 1.8.3")
     from helpers.train.crafter_record import record
 
