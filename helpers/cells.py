@@ -7,12 +7,9 @@ from helpers.errors import CellOrderError
 
 
 def needs(names: Mapping[str, Any], *wanted: str) -> None:
-    """Stop with a sentence, not a NameError, where the cells above have not run yet.
+    """Stop with a `CellOrderError`, not a NameError, where the cells above have not run yet.
 
-        needs(globals(), "run", "checks")       # what cells above create and this cell uses
-
-    Raises:
-        CellOrderError: One of the variables does not exist; the message names it.
+    needs(globals(), "run", "checks")       # what cells above create and this cell uses
     """
     missing = [name for name in wanted if name not in names]
     if missing:

@@ -129,9 +129,6 @@ def _read_jobs(kernels: list[Kernel]) -> "queue.Queue[dict[str, Any]]":
     return jobs
 
 
-# --- in the kernel ---------------------------------------------------------------------------------
-
-
 def keep_worlds_open() -> None:
     """Let the next notebook have the world that is open, as long as it asks for the same."""
     from helpers.play.world import open_worlds

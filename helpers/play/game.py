@@ -70,8 +70,6 @@ class Game:
         self._events: list[tuple[str, int, Any]] = []  # what happened, at which frame, and its particulars
         self._begin(clip)
 
-    # --- where play stands ---------------------------------------------------------------------------
-
     @property
     def frame(self) -> np.ndarray:
         """The current picture: uint8 ``[H, W, 3]``."""
@@ -114,8 +112,6 @@ class Game:
         actions = [moment.move.action if moment.move else None for moment in moments for _ in moment.frames]
         first = max(len(frames) - count, 0)
         return frames[first:], actions[first:]
-
-    # --- playing -------------------------------------------------------------------------------------
 
     def step(self, action: int | None, teacher_forced: bool = False) -> np.ndarray:
         """Take an action; from before a branch's end, another one than there opens a new branch.
@@ -253,8 +249,6 @@ class Game:
             pictures = tokenizer.detokenize(whole)[0, -self.horizon :]  # [H, 3, H, W]
         return to_uint8(pictures.float().cpu())
 
-    # --- what is left of it --------------------------------------------------------------------------
-
     def rollout(self) -> Rollout:
         """The current branch, up to where play stands."""
         path = self._path()
@@ -292,8 +286,6 @@ class Game:
         files = {part: {"name": path.name, "sha256": hashes[part]} for part, path in opened.paths.items()}
         suite, made_on = suite_shape(opened), conditions(opened)
         return describe(settings, self._events, files=files, suite=suite, made_on=made_on)
-
-    # --- the engine behind it ------------------------------------------------------------------------
 
     def _begin(self, clip: Clip) -> None:
         window, suite = self.settings.context_window, self.opened.suite

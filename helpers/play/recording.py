@@ -59,9 +59,6 @@ _BROKEN = "Use a session.json as a run or the player saved it."
 _MANY = 2**62
 
 
-# --- writing down ----------------------------------------------------------------------------------
-
-
 def describe(
     settings: Mapping[str, Any], events: Sequence[tuple[str, int, Any]], **about: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -93,9 +90,6 @@ def _describe_event(kind: str, frame: int, what: Any) -> dict[str, Any]:
         "hashes": what.hashes,
         "tokens": [base64.b64encode(row.tobytes()).decode() for row in little_endian],
     }
-
-
-# --- files -----------------------------------------------------------------------------------------
 
 
 def find(path: str | Path) -> Path:
@@ -156,9 +150,6 @@ def _refused_in(place: object) -> Iterator[None]:
         yield
     except RunbookError as error:
         raise SessionFileError(f"{place}: {error.what}", fix=error.fix) from error
-
-
-# --- checks ----------------------------------------------------------------------------------------
 
 
 def check(recording: Any) -> None:

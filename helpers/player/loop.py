@@ -76,8 +76,6 @@ class Loop:
         self._sequence = 0
         self._backlog = Backlog()
 
-    # --- for any thread ------------------------------------------------------------------------------
-
     @property
     def alive(self) -> bool:
         """Whether the thread runs."""
@@ -169,8 +167,6 @@ class Loop:
         """Wait until every job is done; False after ``timeout`` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._jobs and not self._busy, timeout)
-
-    # --- the thread ----------------------------------------------------------------------------------
 
     def _run(self) -> None:
         with a_core_to_spare():

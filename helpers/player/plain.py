@@ -69,8 +69,6 @@ class PlainPlayer:
             except ParameterError as error:
                 self.message.value = str(error)
 
-    # --- in the loop's thread ------------------------------------------------------------------------
-
     def _choose(self, name: str) -> None:
         self._preset.choose(name)
         self.preset.tooltip = self.message.value = self._preset.meaning

@@ -97,8 +97,6 @@ class Player(anywidget.AnyWidget):
         self.loop.sleep()
         super().close()
 
-    # --- on any thread -------------------------------------------------------------------------------
-
     def _receive(self, _widget: Any, content: Any, _buffers: Any) -> None:
         """Note what was asked for. Nothing that a page sends can do more than be refused."""
         message = dict(content) if isinstance(content, dict) else {}
@@ -165,8 +163,6 @@ class Player(anywidget.AnyWidget):
 
     def _known(self, action: Any) -> int:
         return action_id(repr(action), self._n_actions)  # by repr(), a text is none
-
-    # --- in the loop's thread ------------------------------------------------------------------------
 
     def _rewind(self) -> None:
         self.game.rewind(min(max(self._rewind_to, 0), self.game.branches[self.game.branch].generated))
