@@ -64,7 +64,7 @@ def test_a_decoded_frame_is_drawn_at_every_step(game: Game) -> None:
 
 def test_the_effect_of_every_action_is_drawn_beside_the_one_taken(game: Game) -> None:
     events = game.recording()["events"]
-    picture = story.action_effects(game)
+    picture = story.action_effects(game, game.rollout())
     assert isinstance(picture, Image.Image) and picture.width > 8 * 128
     assert game.recording()["events"] == events
 
@@ -74,7 +74,7 @@ def test_one_frame_of_context_is_enough(opened: OpenWorld) -> None:
     clip = choose_clip(opened, alone)
     game = Game(opened, replace(clip, frames=clip.frames[:, :1]), alone)
     assert story.what_the_models_see(game).height > story.decoding(game, 2).height
-    assert isinstance(story.action_effects(game), Image.Image)
+    assert isinstance(story.action_effects(game, game.rollout()), Image.Image)
 
 
 def test_quality_is_drawn_only_where_there_is_a_true_frame_to_compare_with(

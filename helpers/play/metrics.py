@@ -202,5 +202,5 @@ def delta_rollouts(
             session.step(action if acts else None)
         frame = session.frames[:, last].float().clamp(-1, 1).cpu().numpy()  # [b, 3, H, W]
         scores.append(psnr(frame, played[:, last].cpu().numpy(), data_range=2))
-    each = np.concatenate(scores).reshape(-1, rollouts)
-    return each[:, 0], each[:, 1:] if acts else None
+    by_clip = np.concatenate(scores).reshape(-1, rollouts)
+    return by_clip[:, 0], by_clip[:, 1:] if acts else None

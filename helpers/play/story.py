@@ -80,19 +80,19 @@ def decoding(game: Game, steps: int = 8) -> Image.Image:
     return contact_sheet([("decoded", pictures)], captions, scale=_scale(game), columns=4)
 
 
-def action_effects(game: Game) -> Image.Image | str:
-    """What each action, held, leads to from the clip's start, and how that differs from the first action's.
+def action_effects(game: Game, rollout: Rollout) -> Image.Image | str:
+    """What each action, held, leads to from the rollout's start, and how that differs from its first one's.
 
     As many frames ahead, up to four, as this machine generates in a moment.
     """
     suite = game.opened.suite
     if suite.dynamics.config.action_dim is None:
         return f"{game.opened.world.title} was trained without actions."
-    seconds = statistics.median(game.clock.seconds) if game.clock.seconds else SECONDS
+    seconds = statistics.median(rollout.seconds) if rollout.seconds else SECONDS
     frames = max(1, min(MOST_FRAMES, int(SECONDS / (suite.n_actions * seconds / 1.5))))
-    start = Game(game.opened, game.clip, replace(game.settings, teacher_forced=False))
+    start = Game(game.opened, rollout.clip, replace(game.settings, teacher_forced=False))
     futures = start.what_if(frames)[:MOST_ACTIONS, -1]  # [n, H, W, 3]
-    taken = game.rollout().actions[:1] or [0]
+    taken = rollout.actions[:1] or [0]
     first = taken[0] if taken[0] is not None and taken[0] < len(futures) else 0
     apart = np.abs(futures.astype(np.int16) - futures[first]).max(-1, keepdims=True).astype(np.uint8)
     rows = [(f"after {frames} frame(s)", futures), (f"unlike action {first}", 255 - apart.repeat(3, -1))]

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers.train.crafter_checkpoint import export, read_state, save_atomically
+from helpers.train.crafter_checkpoint import export, go_on, save_atomically
 from helpers.train.crafter_data import ACTION_BITS, Recording, bits_of, has_effect, read_recording, to_frames
 from helpers.train.crafter_initial import look_around, place_columns
 from helpers.train.crafter_tiles import GRID, TILE
@@ -76,12 +76,7 @@ def train(recording: Path, folder: Path, steps: int, seed: int = 0, save_every: 
     optimizer = torch.optim.AdamW(
         model.encoder.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01
     )
-    state = read_state(folder / "actions_state.pt")
-    first = 0
-    if state:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
+    first = go_on(folder / "actions_state.pt", model, optimizer)
     started, right = time.monotonic(), 0.0
     for step in range(first, steps):
         frames, actions = draw(data, busy, seed, step)

@@ -39,6 +39,16 @@ def read_state(path: Path) -> dict[str, Any] | None:
         ) from error
 
 
+def go_on(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Put a model and its optimizer where an earlier training left them; the steps done, 0 without one."""
+    state = read_state(path)
+    if state is None:
+        return 0
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
+
+
 def export(path: Path, weights: dict[str, Tensor], config: ModelConfig, step: int) -> None:
     """Write a model's weights as the published project's single-file form has them."""
     save_atomically(

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers.train.crafter_checkpoint import export, read_state, save_atomically
+from helpers.train.crafter_checkpoint import export, go_on, save_atomically
 from helpers.train.crafter_data import latents_of, read_recording
 from helpers.train.crafter_tiles import (
     GRID,
@@ -149,12 +149,7 @@ def train(recording: Path, folder: Path, steps: int, seed: int = 0, save_every: 
     tiles = Tiles(model)
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0)
-    state = read_state(folder / "tokenizer_state.pt")
-    first = 0
-    if state:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
+    first = go_on(folder / "tokenizer_state.pt", model, optimizer)
     started = time.monotonic()
     for step in range(first, steps):
         torch.manual_seed(seed + step)
