@@ -1,6 +1,6 @@
 """TinyWorlds Runbook: the only program to start.
 
-python runbook.py [run] [--dataset demo] [--only 05_infer] [-p name=value]
+python runbook.py [run] [--dataset crafter] [--only 05_infer] [-p name=value]
                         run notebooks 00 to 05 headless; see `run --help`
 python runbook.py lab   open JupyterLab on the same notebooks; further arguments go to JupyterLab
 python runbook.py test  run the tests; further arguments go to pytest
@@ -59,7 +59,7 @@ INSIDE = {
     ],
     "test": ["-X", "warn_default_encoding", "-m", "pytest"],
     "bench": ["-m", "helpers.bench.frames"],
-    "evaluate": ["-m", "helpers.train.coinrun_evaluate"],
+    "evaluate": ["-m", "helpers.train.evaluate"],
     "baseline": ["-m", "helpers.batch.baseline"],
     "regress": ["-m", "helpers.batch.regress"],
     "sweep": ["-m", "helpers.batch.sweep"],

@@ -5,6 +5,7 @@ Numbers and repositories: the public project AlmondGod/tinyworlds and its two re
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from helpers.errors import ParameterError
 
@@ -34,7 +35,11 @@ class World:
     first_frame: int = 0  # first usable row: what comes before is a title screen
     dataset_repo: str | None = None  # on the hub; None for the embedded world
     model_repo: str | None = None  # on the hub, with one folder per suite; None for the embedded world
+    context_window: int = 4  # frames the models see; these four are how the world is played at its best
     steps: int = 10  # MaskGIT decoding steps a frame
+    temperature: float = 0.0  # of the sampling; 0 takes the likeliest tokens
+    feedback: Literal["tokens", "pixels"] = "tokens"  # what of a generated frame is seen next
+    threads: int = 0  # of a CPU, at most, where more make so small a world slower; 0 for any number
     revision: str = "main"  # branch or commit of both repositories at the first fetch, which locks its commit
     checkpoints: tuple[str, ...] = ()  # paths in the model repository, for mirrors that cannot list them
     true_actions: tuple[str, ...] = ()  # meanings of the dataset's action ids, in order; () where it has none
@@ -48,9 +53,9 @@ class World:
 def _published(
     name: str, title: str, fps: int = 15, first_frame: int = 0, checkpoints: tuple[str, ...] = ()
 ) -> World:
-    """A world on the hub; all of them were recorded at 60 frames a second."""
+    """A world on the hub; all of them were recorded at 60 frames a second, and are played with two frames."""
     file, repos = f"{name}_frames.h5", ("AlmondGod/tinyworlds", "AlmondGod/tinyworlds-models")
-    return World(name, title, file, fps, max(1, 60 // fps), first_frame, *repos, checkpoints=checkpoints)
+    return World(name, title, file, fps, max(1, 60 // fps), first_frame, *repos, 2, checkpoints=checkpoints)
 
 
 def _keys(*keys: str) -> tuple[str, ...]:
@@ -68,9 +73,23 @@ _SONIC = (
 WORLDS: dict[str, World] = {
     entry.name: entry
     for entry in (
-        # CoinRun is recorded one row a step, and every step is shown: fps is only how fast it plays.
-        # More decoding steps are slower and no better: `python runbook.py presets`.
-        World("demo", "CoinRun", "clips.h5", 15, 1, steps=1, true_actions=_keys("left", "right", "jump")),
+        # Both are recorded one row a step, and every step is shown: fps is only how fast they play.
+        World(
+            *("crafter", "Crafter", "clips.h5", 8, 1),
+            context_window=1,
+            steps=1,
+            temperature=0.4,
+            threads=1,
+            true_actions=("nothing", "left", "right", "up", "down", "do", "place", "craft"),
+        ),
+        # More decoding steps are slower and no better: `python runbook.py presets`. Greedily, free play ends
+        # under an empty sky.
+        World(
+            *("coinrun", "CoinRun", "clips.h5", 15, 1),
+            steps=1,
+            temperature=1.0,
+            true_actions=_keys("left", "right", "jump"),
+        ),
         _published("sonic", "Sonic", first_frame=100, checkpoints=_SONIC),
         _published("pong", "Pong"),
         _published("zelda", "Zelda", first_frame=1000),
@@ -80,9 +99,13 @@ WORLDS: dict[str, World] = {
 }
 """Every world by its name."""
 
+ALIASES = {"demo": "crafter"}
+"""Other names of worlds: the demo is the embedded world that is shown first."""
+
 
 def world(name: str) -> World:
     """The world called ``name``, in upper or lower case; a `ParameterError` lists those there are."""
-    if chosen := WORLDS.get(name.strip().lower()):
+    wanted = name.strip().lower()
+    if chosen := WORLDS.get(ALIASES.get(wanted, wanted)):
         return chosen
     raise ParameterError(f"There is no dataset {name!r}.", fix=f"Choose one of {', '.join(WORLDS)}.")

@@ -34,7 +34,7 @@ SLOW = (
     "test_torch_build_install",
     "test_interpreters",
     "test_house",
-    "test_demo",
+    "test_coinrun",
     "test_regress",
     "test_sweep",
     "test_runbook",

@@ -12,7 +12,9 @@ from helpers.play.settings import Settings
 from helpers.play.world import OpenWorld, choose_clip
 from helpers.worlds import world
 
-SETTINGS = Settings(context_window=3, steps=3, start=5, generation_steps=4, use_interactive_mode=True)
+SETTINGS = Settings(
+    context_window=3, temperature=0.0, steps=3, start=5, generation_steps=4, use_interactive_mode=True
+)
 ROWS, EPISODE = 60, 20
 
 
@@ -26,7 +28,7 @@ def small_world(folder: Path, seed: int = 2) -> OpenWorld:
     parts = ("video_tokenizer", "latent_actions", "dynamics")
     paths = SuitePaths(folder / "clips.h5", *(folder / f"{part}.pth" for part in parts))
     hashes = {part: f"{number + 16 * seed:064x}" for number, part in enumerate(("dataset", *parts))}
-    return OpenWorld(world("demo"), paths, random_suite(seed), hashes, 0.0)
+    return OpenWorld(world("coinrun"), paths, random_suite(seed), hashes, 0.0)
 
 
 def settings(**changes: object) -> Settings:

@@ -171,7 +171,7 @@ def test_a_suite_that_is_not_published_is_answered_with_those_there_are(
         (403, r"refuses .*\(HTTP 403\)", "hf auth login"),
         (404, "HTTP 404", "endpoint"),
         (429, "asks to slow down", "Wait"),
-        (503, "trouble of its own .*HTTP 503", 'dataset = "demo"'),
+        (503, "trouble of its own .*HTTP 503", 'dataset = "crafter"'),
         (200, "did not answer as a hub does", "browser"),
     ],
 )
@@ -190,7 +190,7 @@ def test_a_hub_out_of_reach_is_a_sentence_that_points_to_the_embedded_world(tmp_
         pass
     with pytest.raises(AssetError, match="could not be reached") as caught:
         fetch_suite("sonic", tmp_path, gone.endpoint, patience=QUICK)
-    assert 'dataset = "demo"' in caught.value.fix
+    assert 'dataset = "crafter"' in caught.value.fix
 
 
 def test_a_mirror_that_lists_files_at_the_second_address_alone_is_enough(
@@ -221,9 +221,9 @@ def test_the_embedded_world_is_complete_and_needs_no_network(tmp_path: Path) -> 
     paths = fetch_suite("demo", tmp_path, endpoint="http://127.0.0.1:9")
     assert [path.name for path in paths] == [
         "clips.h5",
-        "demo_video_tokenizer.pth",
-        "demo_latent_actions.pth",
-        "demo_dynamics.pth",
+        "crafter_video_tokenizer.pth",
+        "crafter_latent_actions.pth",
+        "crafter_dynamics.pth",
     ]
 
 

@@ -20,7 +20,12 @@ from helpers.run_folder import ROOT
 
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
 DOCUMENTS = [
-    *(ENGLISH, CHINESE, ROOT / "outputs" / "README.md", ROOT / "helpers" / "demo" / "MODEL_CARD.md"),
+    *(
+        ENGLISH,
+        CHINESE,
+        ROOT / "outputs" / "README.md",
+    ),
+    *sorted((ROOT / "helpers" / "demo").glob("*/*.md")),
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted(FOLDER.glob("*.ipynb")),
 ]

@@ -30,7 +30,7 @@ from helpers.play.world import OpenWorld, choose_clip, open_world
 from helpers.worldmodel import Session
 from helpers.worldmodel.session import Decoding
 
-SHORT = Settings(generation_steps=4, steps=2)
+SHORT = Settings(dataset="coinrun", context_window=4, temperature=0.0, generation_steps=4, steps=2)
 
 
 @pytest.fixture(scope="module")

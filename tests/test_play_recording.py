@@ -362,12 +362,12 @@ def test_what_a_preset_set_is_replayed_where_no_preset_was_measured(
 def test_a_file_from_before_a_setting_existed_still_reads(
     recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Every setting that is recorded today is required; "fps" plays one that came later.
+    # Every setting that is recorded today is required; "evaluate" plays one that came later.
     assert set(recording["settings"]) == set(recording_module.RECORDED)
-    monkeypatch.setattr(recording_module, "RECORDED", (*recording_module.RECORDED, "fps"))
-    monkeypatch.setattr(recording_module, "OPTIONAL", frozenset({"fps"}))
+    monkeypatch.setattr(recording_module, "RECORDED", (*recording_module.RECORDED, "evaluate"))
+    monkeypatch.setattr(recording_module, "OPTIONAL", frozenset({"evaluate"}))
     write(tmp_path / "session.json", recording)
-    assert recorded_settings(small_world.settings(replay=str(tmp_path))).fps == 0
+    assert recorded_settings(small_world.settings(replay=str(tmp_path))).evaluate
 
 
 @pytest.mark.parametrize(

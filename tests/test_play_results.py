@@ -16,7 +16,7 @@ from helpers.play.rollout import play
 from helpers.play.settings import Settings
 from helpers.play.world import OpenWorld, choose_clip, open_world
 
-SETTINGS = Settings(generation_steps=3, steps=2)
+SETTINGS = Settings(dataset="coinrun", context_window=4, temperature=0.0, generation_steps=3, steps=2)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from helpers.play.rollout import choose_actions, play
 from helpers.play.settings import Settings
 from helpers.play.world import OpenWorld, choose_clip, open_world
 
-SHORT = Settings(generation_steps=3, steps=2)
+SHORT = Settings(dataset="coinrun", context_window=4, temperature=0.0, generation_steps=3, steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_settings_are_read_from_the_variables_of_a_notebook() -> None:
     settings = Settings.read(
         {"dataset": "SONIC", "generation_steps": 3, "temperature": 1, "unrelated": object()}
     )
-    assert (settings.dataset, settings.generation_steps, settings.temperature) == ("SONIC", 3, 1)
+    assert (settings.dataset, settings.generation_steps, settings.temperature) == ("sonic", 3, 1)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_settings_are_read_from_the_variables_of_a_notebook() -> None:
     [
         ("generation_steps", 0),
         ("generation_steps", "many"),
-        ("context_window", 0),
+        ("context_window", -1),
         ("temperature", -0.1),
         ("temperature", float("nan")),
         ("steps", True),

@@ -2,7 +2,7 @@
 
 import ast
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from helpers.play import recording
 from helpers.play.game import Game
 from helpers.play.settings import DECLARED, Settings, checked, ignored, names, source_of_actions
 from helpers.run_folder import ROOT
+from helpers.worlds import WORLDS, world
 
 
 def notebook_parameters() -> dict[str, tuple[str, Any]]:
@@ -28,7 +29,8 @@ def notebook_parameters() -> dict[str, tuple[str, Any]]:
 def test_the_notebooks_parameters_and_defaults_are_those_of_the_settings() -> None:
     declared = notebook_parameters()
     assert declared.pop("run_dir") == ("str", "")
-    assert {name: value for name, (_, value) in declared.items()} == asdict(Settings()) | {"actions": []}
+    defaults = {name: setting.default for name, setting in DECLARED.items()}
+    assert {name: value for name, (_, value) in declared.items()} == defaults | {"actions": []}
     for name, (annotation, _) in declared.items():
         kind = type(DECLARED[name].default)
         assert annotation == ("list" if kind is tuple else kind.__name__), name
@@ -58,6 +60,27 @@ def test_a_wrong_value_is_refused_everywhere_with_the_same_sentence(
         recording.check(file)
     assert in_play.value.what == in_a_notebook.value.what
     assert in_a_file.value.what.endswith(in_a_notebook.value.what)
+
+
+def test_a_default_stands_for_the_worlds_own_value_and_the_settings_hold_that() -> None:
+    for name in WORLDS:
+        chosen, own = Settings(dataset=name.upper()), world(name)
+        assert (chosen.dataset, chosen.fps) == (name, own.fps)
+        played = (chosen.context_window, chosen.steps, chosen.temperature, chosen.feedback)
+        assert played == (own.context_window, own.steps, own.temperature, own.feedback)
+    assert Settings(temperature=0.0, context_window=3).temperature == 0.0
+    with pytest.raises(ParameterError, match="from 1 to 10000, or 0 for the world's own"):
+        Settings.read({"steps": -1})
+    with pytest.raises(ParameterError, match=r"from 0 to 1e\+06, or -1\.0 for the world's own"):
+        Settings.read({"temperature": -0.5})
+
+
+def test_in_play_nothing_stands_for_another_value(tmp_path: Path) -> None:
+    opened = small_world.small_world(tmp_path)
+    game = Game(opened, small_world.clip(opened), small_world.settings())
+    for name, value in {"steps": 0, "temperature": -1.0, "feedback": ""}.items():
+        with pytest.raises(ParameterError):
+            game.set(**{name: value})
 
 
 def test_numbers_of_numpy_and_lists_become_plain_python() -> None:

@@ -16,7 +16,7 @@ from helpers.play.settings import Settings
 from helpers.play.world import OpenWorld, choose_clip, open_world
 from helpers.worldmodel.decode import decode, decoding_steps, unmask_counts
 
-SHORT = Settings(generation_steps=2)
+SHORT = Settings(dataset="coinrun", context_window=4, temperature=0.0, generation_steps=2)
 
 
 @pytest.fixture(scope="module")

@@ -198,7 +198,7 @@ def test_keys_held_together_stand_for_two_things_done_at_once() -> None:
 
 def test_a_key_map_is_kept_and_read_back(tmp_path: Path) -> None:
     keys = KeyMap({0: ("KeyX",), 1: ("ArrowLeft+Space", "Digit1")}, idle=1)
-    path = tmp_path / "data" / "demo_keys.json"
+    path = tmp_path / "data" / "coinrun_keys.json"
     assert load_keys(path, 2) == (None, "")
     save_keys(path, keys)
     assert load_keys(path, 2) == (keys, "")
@@ -264,7 +264,7 @@ def test_it_learns_the_labels_once_and_then_is_ready(page: Page) -> None:
     state = page.player.state
     assert state["phase"] == "ready"
     assert sum(label["count"] for label in state["labels"]) == 8 * 4
-    assert (page.player._root / "data" / "demo_actions.json").is_file()
+    assert (page.player._root / "data" / "coinrun_actions.json").is_file()
 
 
 def test_a_button_a_field_and_a_key_all_take_a_step(page: Page) -> None:
@@ -369,7 +369,7 @@ def test_what_if_and_the_starts_are_shown_and_change_nothing(page: Page) -> None
 
 def test_keys_are_edited_in_the_player_and_kept_with_the_world(page: Page) -> None:
     page.say(type="keys", keys={"idle": 2, "keys": {"1": ["KeyJ"]}})
-    kept = json.loads((page.player._root / "data" / "demo_keys.json").read_text(encoding="utf-8"))
+    kept = json.loads((page.player._root / "data" / "coinrun_keys.json").read_text(encoding="utf-8"))
     assert kept == {"version": 1, "idle": 2, "keys": {"1": ["KeyJ"]}}
     assert page.player.state["idle"] == page.player.loop.idle == 2
     page.say(type="keys", keys={"idle": 2, "keys": {"1": ["KeyJ"], "2": ["KeyJ"]}})
@@ -379,7 +379,7 @@ def test_keys_are_edited_in_the_player_and_kept_with_the_world(page: Page) -> No
 
 def test_a_handler_leaves_a_note_and_goes_whatever_the_loop_is_busy_with(page: Page) -> None:
     player, gate = page.player, threading.Event()
-    before, keys = player.state, player._root / "data" / "demo_keys.json"
+    before, keys = player.state, player._root / "data" / "coinrun_keys.json"
     player.loop.put(gate.wait)
     for content in (
         {"type": "keys", "keys": {"idle": 2, "keys": {"1": ["KeyJ"]}}},
@@ -399,15 +399,15 @@ def test_a_handler_leaves_a_note_and_goes_whatever_the_loop_is_busy_with(page: P
 
 def test_the_note_of_an_unreadable_key_map_is_on_the_page(game: Game, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "demo_keys.json").write_text("{", encoding="utf-8")
+    (tmp_path / "data" / "coinrun_keys.json").write_text("{", encoding="utf-8")
     page = Page(Player(game, tmp_path, tmp_path))
     page.say(type="hello")
-    assert "demo_keys.json could not be read" in page.player.state["note"]
+    assert "coinrun_keys.json could not be read" in page.player.state["note"]
     page.player.close()
 
 
 def test_keys_that_cannot_be_written_hold_for_now_and_play_goes_on(page: Page) -> None:
-    (page.player._root / "data" / "demo_keys.json").mkdir()
+    (page.player._root / "data" / "coinrun_keys.json").mkdir()
     page.say(type="keys", keys={"idle": 2, "keys": {"1": ["KeyJ"]}})
     assert "The keys hold for now" in page.player.state["note"]
     assert page.player.state["idle"] == 2 and page.player.state["keys"] == {"1": ["KeyJ"]}
@@ -447,7 +447,7 @@ def test_closing_leaves_no_thread(page: Page) -> None:
 def measured(opened: OpenWorld, tmp_path: Path) -> None:
     """Two ways were measured here: 4 steps at 25 frames a second, and 1 step at 100."""
     ways = (
-        presets.MeasuredDecoding(4, 0.0, "tokens", 40.0, 39.0, 41.0, 22.0, 0.5, (22.5, 21.5)),
+        presets.MeasuredDecoding(4, 1.0, "tokens", 40.0, 39.0, 41.0, 22.0, 0.5, (22.5, 21.5)),
         presets.MeasuredDecoding(1, 1.0, "pixels", 10.0, 9.0, 11.0, 18.0, 0.5, (18.5, 17.5)),
     )
     machine = {"device": "cpu", "device_name": "this one", "threads": "1"}
@@ -459,7 +459,7 @@ def test_the_presets_on_offer_are_those_that_were_measured_to_be_reached(measure
     state = page.player.state
     assert state["preset"] == "" and state["preset_help"] == ""
     assert [name for name, _ in state["presets"]] == ["5fps", "10fps", "15fps", "20fps", "30fps", "60fps"]
-    assert dict(state["presets"])["20fps"] == "4 steps, greedy, tokens: 25.0 frames a second, 22.00 dB"
+    assert dict(state["presets"])["20fps"] == "4 steps, sampled, tokens: 25.0 frames a second, 22.00 dB"
     assert dict(state["presets"])["30fps"].startswith("1 step, sampled, pixels: 100.0 frames")
 
 
@@ -506,7 +506,7 @@ def test_without_a_measurement_it_says_how_and_a_page_that_comes_back_finds_one(
     page: Page, request: pytest.FixtureRequest
 ) -> None:
     assert page.player.state["presets"] == []
-    assert "runbook.py presets -p dataset=demo" in page.player.state["preset_help"]
+    assert "runbook.py presets -p dataset=coinrun" in page.player.state["preset_help"]
     page.say(type="set", name="preset", value="30fps")
     assert "was measured to be reached" in page.player.state["note"]
     request.getfixturevalue("measured")
@@ -566,7 +566,7 @@ def test_the_plain_player_offers_presets_or_says_how_to_get_them(
     another = PlainPlayer(plain.game, tmp_path, tmp_path)
     another.preset.value = "20fps"
     assert another.loop.wait()
-    assert plain.game.play.steps == 4 and "4 steps, greedy, tokens" in another.message.value
+    assert plain.game.play.steps == 4 and "4 steps, sampled, tokens" in another.message.value
     another.close()
 
 

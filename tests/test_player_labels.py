@@ -107,17 +107,17 @@ def test_ids_beyond_the_digits_get_letters_and_no_key_has_two() -> None:
     assert [keys[key] for key in ("Digit9", "KeyZ", "KeyX")] == [9, 10, 11]
 
 
-def test_the_embedded_worlds_true_actions_are_sets_of_keys() -> None:
-    assert world("demo").true_actions[:7] == (
+def test_coinruns_true_actions_are_sets_of_keys() -> None:
+    assert world("coinrun").true_actions[:7] == (
         *("nothing", "left", "right", "left + right"),
         *("jump", "left + jump", "right + jump"),
     )
     assert world("sonic").true_actions == ()
 
 
-def test_the_embedded_worlds_ids_are_labelled_by_their_keys(tmp_path: Path) -> None:
-    labels = label_actions(open_world(Settings()), clips=96, root=tmp_path)
-    names = world("demo").true_actions
+def test_coinruns_ids_are_labelled_by_their_keys(tmp_path: Path) -> None:
+    labels = label_actions(open_world(Settings(dataset="coinrun")), clips=96, root=tmp_path)
+    names = world("coinrun").true_actions
     alive = [label for label in labels if not label.dead]
     assert {1, 2, 5, 6} <= {label.id for label in alive}
     assert [label.name for label in alive if label.share > 0.05] == [
@@ -128,6 +128,17 @@ def test_the_embedded_worlds_ids_are_labelled_by_their_keys(tmp_path: Path) -> N
     assert labels[5].effect[1] < 0 and labels[6].effect[1] < 0  # jumping goes up
     keys = by_key(labels)
     assert (keys["ArrowLeft"], keys["ArrowRight"], keys["KeyQ"], keys["KeyE"]) == (1, 2, 5, 6)
+
+
+def test_crafters_ids_are_its_actions_and_no_key_means_to_do_nothing(tmp_path: Path) -> None:
+    labels = label_actions(open_world(Settings(dataset="crafter")), clips=96, root=tmp_path)
+    assert tuple(label.name for label in labels) == world("crafter").true_actions
+    assert not any(label.dead for label in labels)
+    assert [label.arrow for label in labels[1:5]] == ["←", "→", "↑", "↓"]
+    assert default_keys(labels).idle == 0
+    keys = by_key(labels)
+    assert [keys[key] for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown")] == [1, 2, 3, 4]
+    assert [keys[key] for key in ("Space", "KeyE", "KeyC")] == [5, 6, 7]
 
 
 # --- kept with the world ---------------------------------------------------------------------------
@@ -143,7 +154,7 @@ def test_labels_are_kept_and_read_again(
 ) -> None:
     labels = label_actions(opened, 10, tmp_path)
     assert [label.id for label in labels] == [0, 1, 2, 3]
-    assert json.loads((tmp_path / "data" / "demo_actions.json").read_text(encoding="utf-8"))
+    assert json.loads((tmp_path / "data" / "coinrun_actions.json").read_text(encoding="utf-8"))
     monkeypatch.setattr(helpers.player.labels, "sample", None)  # it would fail if it were called
     assert label_actions(opened, 10, tmp_path) == labels
 
@@ -163,7 +174,7 @@ def test_labels_of_other_weights_or_damaged_ones_are_made_again(
     opened: OpenWorld, tmp_path: Path, damage
 ) -> None:
     labels = label_actions(opened, 10, tmp_path)
-    kept = tmp_path / "data" / "demo_actions.json"
+    kept = tmp_path / "data" / "coinrun_actions.json"
     wrong = damage(json.loads(kept.read_text(encoding="utf-8")))
     kept.write_text(wrong if isinstance(wrong, str) else json.dumps(wrong), encoding="utf-8")
     assert label_actions(opened, 10, tmp_path) == labels

@@ -43,7 +43,7 @@ def measured(
 
 FOUND = measured(
     way(10, "tokens", 50.0, 22.0, 23.0, 24.0),
-    way(4, "pixels", 25.0, 21.0, 22.0, 23.0, temperature=1.0),
+    way(4, "pixels", 25.0, 21.0, 22.0, 23.0),
     way(1, "tokens", 10.0, 18.0, 19.0, 20.0),
 )
 
@@ -80,6 +80,14 @@ def test_of_ways_that_the_clips_cannot_tell_apart_the_one_nearest_the_worlds_own
     assert choose.choose("30fps", measured(lucky, *plain)).steps == 4
     sure = way(1, "tokens", 10.0, 23.0, 22.1, 24.0)
     assert choose.choose("30fps", measured(sure, *plain)).steps == 1
+
+
+def test_a_preset_keeps_the_worlds_temperature_for_psnr_prefers_play_that_dies() -> None:
+    assert world("sonic").temperature == 0.0
+    sampled = way(4, "tokens", 20.0, 25.0, 25.0, 25.0, temperature=1.0)
+    assert choose.choose("30fps", measured(*FOUND.decodings, sampled)).temperature == 0.0
+    with pytest.raises(ParameterError, match="Nothing was measured at temperature 0"):
+        choose.choose("30fps", measured(sampled))
 
 
 def test_more_than_the_machine_reaches_is_refused_with_what_it_reaches() -> None:
@@ -119,10 +127,10 @@ def test_a_world_that_was_not_measured_is_measured_kept_and_not_measured_again(
     assert found is not None
     assert found.clips == measure.FEW_CLIPS
     tried = [(each.steps, each.temperature, each.feedback) for each in found.decodings]
-    assert tried == list(itertools.product((1, 2, 3), measure.TEMPERATURES, FEEDBACKS))
+    assert tried == list(itertools.product((1, 2, 3), (0.0, opened.world.temperature), FEEDBACKS))
     assert all(each.ms_low <= each.ms <= each.ms_high for each in found.decodings)
     assert found.machine["torch"] == torch.__version__ and found.machine["threads"] == "1"
-    (picture,) = tmp_path.glob("demo_cpu_*.png")
+    (picture,) = tmp_path.glob("coinrun_cpu_*.png")
     assert picture.stat().st_size > 10_000
     assert (chosen.steps, chosen.temperature, chosen.feedback) in tried
     assert chosen == replace(
@@ -192,13 +200,13 @@ def test_another_device_or_number_of_threads_is_another_measurement(
         assert choose.read(opened, PLAYED, tmp_path) is None
     monkeypatch.setattr(choose, "environment_facts", lambda _: facts)
     assert choose.read(opened, PLAYED, tmp_path) is not None
-    monkeypatch.setattr(choose, "threads_in_play", lambda: 64)
+    monkeypatch.setattr(choose, "threads_for", lambda *_, **__: 64)
     assert choose.read(opened, PLAYED, tmp_path) is None
 
 
 def test_the_conditions_count_the_threads_of_play_and_leave_them_as_they_are(opened: OpenWorld) -> None:
     before = torch.get_num_threads()
-    assert choose.conditions(opened, PLAYED)["threads"] == str(choose.threads_in_play())
+    assert choose.conditions(opened, PLAYED)["threads"] == str(choose.threads_for(opened.world, spare=1))
     assert torch.get_num_threads() == before
 
 
@@ -241,8 +249,8 @@ def test_without_a_preset_and_in_a_replay_nothing_is_looked_up(opened: OpenWorld
 
 
 def test_the_line_that_measures_names_what_is_not_as_usual(opened: OpenWorld) -> None:
-    usual = replace(Settings(), preset="30fps", steps=3, seed=9)
-    assert choose.command(opened, usual).endswith("runbook.py presets -p dataset=demo")
+    usual = Settings(dataset="coinrun", preset="30fps", steps=3, seed=9)
+    assert choose.command(opened, usual).endswith("runbook.py presets -p dataset=coinrun")
     other = replace(usual, device="cuda", amp=True, dynamics_path="my models/d.pth")
     assert all(
         word in choose.command(opened, other)
@@ -265,7 +273,7 @@ def test_a_world_that_was_not_measured_says_how_and_one_that_was_is_drawn(
 def many() -> Measurement:
     """As crowded as a real one: every way, and values that differ little."""
     ways = []
-    tried = itertools.product((1, 2, 4, 6, 8, 10, 16), measure.TEMPERATURES, FEEDBACKS)
+    tried = itertools.product((1, 2, 4, 6, 8, 10, 16), (0.0, 1.0), FEEDBACKS)
     for steps, temperature, feedback in tried:
         ms = 25 + 7 * steps + 9 * (feedback == "pixels") + 0.3 * temperature * steps
         clip = 20 - steps / 9 + 0.1 * temperature

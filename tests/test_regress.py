@@ -10,7 +10,6 @@ import pytest
 
 from helpers.batch import baseline, regress
 from helpers.batch.baseline import (
-    EMBEDDED,
     Bound,
     Case,
     Played,
@@ -22,6 +21,7 @@ from helpers.batch.baseline import (
 from helpers.batch.regress import (
     Fact,
     changed_facts,
+    find_baseline,
     judge,
     picture,
     token_map,
@@ -36,7 +36,7 @@ def played(**changes: object) -> Played:
     frames = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     tokens = np.random.default_rng(1).integers(0, 4096, (4, 64), dtype=np.int32)
     made = Played(
-        parameters={"dataset": "demo", "amp": False, "tf32": False, "compile": False, "seed": 0},
+        parameters={"dataset": "crafter", "amp": False, "tf32": False, "compile": False, "seed": 0},
         environment={"torch": "2.13.0+cpu", "device": "cpu", "device_name": "a CPU", "commit": "abc"},
         files={"dynamics": "1" * 64},
         actions=[1, 2, 3, None],
@@ -169,10 +169,11 @@ def test_a_damaged_baseline_is_named(tmp_path: Path) -> None:
 
 
 def test_the_embedded_worlds_baseline_is_whole_and_small() -> None:
-    cases = read_baseline(EMBEDDED)
+    folder = find_baseline("crafter")
+    cases = read_baseline(folder)
     assert {case.name for case in cases} >= {plan.name for plan in read_plans(baseline.CASES, "demo", {})}
     assert all(len(case.played.frames) == len(case.played.tokens) for case in cases)
-    assert sum(path.stat().st_size for path in EMBEDDED.iterdir()) < 1_000_000
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 1_000_000
 
 
 @pytest.mark.parametrize(
@@ -278,7 +279,13 @@ def test_other_precision_is_called_that_and_a_failing_case_is_an_error(
 
 
 def test_the_embedded_world_still_generates_what_was_committed(tmp_path: Path) -> None:
-    assert regress.main([str(EMBEDDED), "--only", "greedy", "--report", str(tmp_path)]) == 0
+    assert regress.main([str(find_baseline("demo")), "--only", "as_played", "--report", str(tmp_path)]) == 0
+
+
+def test_a_baseline_and_a_session_from_when_coinrun_was_called_demo_still_hold(tmp_path: Path) -> None:
+    frozen = find_baseline("coinrun")
+    assert '"dataset": "demo"' in (frozen / "recorded_session.session.json").read_text(encoding="utf-8")
+    assert regress.main([str(frozen), "--only", "recorded_session", "--report", str(tmp_path)]) == 0
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def suite_with(tmp_path):
 def test_loading_a_suite_does_not_load_torchs_compiler():
     code = (
         "import sys; from helpers.worldmodel import load_suite; from helpers.assets import find_suite; "
-        "found = find_suite('demo'); load_suite(video_tokenizer=found.video_tokenizer, "
+        "found = find_suite('crafter'); load_suite(video_tokenizer=found.video_tokenizer, "
         "latent_actions=found.latent_actions, dynamics=found.dynamics); print('torch._dynamo' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)

@@ -14,7 +14,8 @@ from helpers.worlds import WORLDS, world
         ("pole_position", "pole_position_frames.h5", 4, 0),
         ("PICODOOM", "picodoom_frames.h5", 2, 300),
         ("zelda", "zelda_frames.h5", 4, 1000),
-        ("demo", "clips.h5", 1, 0),
+        ("crafter", "clips.h5", 1, 0),
+        ("coinrun", "clips.h5", 1, 0),
     ],
 )
 def test_a_world_is_found_in_any_case_with_its_published_numbers(
@@ -30,5 +31,9 @@ def test_an_unknown_world_is_answered_with_the_names_there_are() -> None:
     assert all(name in str(caught.value) for name in WORLDS)
 
 
-def test_only_the_embedded_world_needs_no_hub() -> None:
-    assert [entry.name for entry in WORLDS.values() if entry.embedded] == ["demo"]
+def test_only_the_embedded_worlds_need_no_hub() -> None:
+    assert [entry.name for entry in WORLDS.values() if entry.embedded] == ["crafter", "coinrun"]
+
+
+def test_the_demo_is_the_embedded_world_that_is_shown_first() -> None:
+    assert world("Demo") is world("crafter") is next(iter(WORLDS.values()))

@@ -31,7 +31,7 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.pth")
 class Request:
     """The parameters of 04_assets; its parameters cell says what they mean."""
 
-    dataset: str = "demo"
+    dataset: str = "crafter"
     download: bool = True
     endpoint: str = ""
     video_tokenizer_path: str = ""

@@ -18,7 +18,7 @@ from helpers.errors import AssetError
 from helpers.run_folder import ROOT
 from helpers.worlds import KINDS, world
 
-EMBEDDED = ROOT / "helpers" / "demo"  # the embedded world's folder
+EMBEDDED = ROOT / "helpers" / "demo"  # with a folder for each embedded world
 
 # The kind's name must be whole (`lam` is also the end of `slam`) and stand right before the step.
 _CHECKPOINT = {
@@ -64,7 +64,7 @@ def find_suite(
     get = f'Run 04_assets with dataset = "{chosen.name}" and download = True.'
     if chosen.embedded:
         get = "It belongs to this repository: restore it with `git checkout -- helpers/demo`."
-    dataset = (EMBEDDED if chosen.embedded else root / "data") / chosen.dataset_file
+    dataset = (EMBEDDED / chosen.name if chosen.embedded else root / "data") / chosen.dataset_file
     if not dataset.is_file():
         raise AssetError(f"The dataset of {chosen.title} is not at {dataset}.", fix=get)
     checkpoints = []
@@ -72,7 +72,7 @@ def find_suite(
         if given:
             path: Path | None = root / Path(given).expanduser()
         elif chosen.embedded and not use_latest_checkpoints:
-            path = EMBEDDED / f"{chosen.name}_{kind}.pth"
+            path = EMBEDDED / chosen.name / f"{chosen.name}_{kind}.pth"
         else:
             path = latest_checkpoint(kind, root, None if use_latest_checkpoints else chosen.name)
         if path is None:

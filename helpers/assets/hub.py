@@ -20,7 +20,7 @@ from helpers.worlds import HUB
 
 T = TypeVar("T")
 
-_DEMO = 'The embedded world needs no network: dataset = "demo".'
+_DEMO = 'An embedded world needs no network: dataset = "crafter".'
 _BY_HAND = f"or fetch the file with a browser and give its path as import_from. {_DEMO}"
 
 

@@ -27,7 +27,6 @@ from helpers.run_folder import ROOT, open_run, writing
 from helpers.worlds import world
 
 NOTEBOOK = "05_infer"
-EMBEDDED = ROOT / "helpers" / "demo" / "baseline"
 FORMAT = 1
 CASES = Path(__file__).with_name("cases.yaml")  # that are frozen unless another file is named
 
@@ -223,6 +222,8 @@ def read_baseline(folder: Path) -> list[Case]:
             bounds = {device: Bound(**bound) for device, bound in values.pop("bounds").items()}
             if values["parameters"].get("replay"):
                 values["parameters"]["replay"] = str(folder / values["parameters"]["replay"])
+            if values["parameters"]["dataset"] == "demo":  # what CoinRun was called, as in session files
+                values["parameters"]["dataset"] = "coinrun"
             with Image.open(folder / f"{name}.png") as strip:
                 pixels = np.asarray(strip.convert("RGB"))
             frames = np.stack(np.split(pixels, len(tokens[name]), axis=1))
@@ -243,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     about = "Run 05_infer for every case and freeze what it generates, to compare with later."
     parser = command_parser("baseline", about, "a parameter of every case")
     add = parser.add_argument
-    add("--dataset", default="demo", help="world of the cases (default: demo)")
+    add("--dataset", default="crafter", help="world of the cases (default: crafter)")
     form = "cases in the form of the built-in %(default)s"
     add("--cases", type=Path, default=CASES, metavar="FILE", help=form)
     add("--only", nargs="+", default=[], metavar="CASE", help="freeze these cases only")

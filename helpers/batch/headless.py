@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     meaning = "a parameter of the notebooks, such as -p generation_steps=24; may be repeated"
     arguments = command_parser("run", about, meaning)
     add = arguments.add_argument
-    add("--dataset", default="demo", help="suite to run: demo, sonic, pong, … (default: demo)")
+    add("--dataset", default="crafter", help="suite to run: crafter, sonic, pong, … (default: crafter)")
     add("--only", nargs="+", default=NOTEBOOKS, metavar="NOTEBOOK", help="notebooks, such as 05_infer")
     return arguments
 

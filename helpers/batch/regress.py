@@ -15,8 +15,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image
 
+from helpers.assets.find import EMBEDDED
 from helpers.batch import baseline
-from helpers.batch.baseline import EMBEDDED, NOTEBOOK, Case, Played
+from helpers.batch.baseline import NOTEBOOK, Case, Played
 from helpers.batch.headless import check_run
 from helpers.commands import exit_status
 from helpers.errors import OutputError, RunbookError
@@ -86,8 +87,8 @@ def find_baseline(dataset: str) -> Path:
     own = baseline.default_folder(dataset)
     if (own / "baseline.json").is_file():
         return own
-    if world(dataset).embedded:
-        return EMBEDDED
+    if (chosen := world(dataset)).embedded:
+        return EMBEDDED / ("baseline" if chosen == world("demo") else f"{chosen.name}/baseline")
     fix = f"Freeze one: python runbook.py baseline --dataset {dataset}."
     raise OutputError(f"There is no baseline of {dataset} in {own}.", fix=fix)
 
@@ -215,9 +216,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     about = "Run a baseline's cases again; the exit status is 0 if each is identical or close."
     parser = command_parser("regress", about, "a parameter to set in every case, such as -p device=cpu")
     add = parser.add_argument
-    folders = "the baseline's folder; outputs/baseline_<dataset> otherwise, and the embedded one for demo"
+    folders = "the baseline's folder; outputs/baseline_<dataset> otherwise, or an embedded world's own"
     add("baseline", nargs="?", type=Path, help=folders)
-    add("--dataset", default="demo", help="world of the baseline, unless its folder is given")
+    add("--dataset", default="crafter", help="world of the baseline, unless its folder is given")
     add("--only", nargs="+", default=[], metavar="CASE", help="run these cases only")
     add("--report", type=Path, metavar="FOLDER", help="where report.html and junit.xml go")
     arguments = parser.parse_args(argv)

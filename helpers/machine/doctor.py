@@ -29,7 +29,7 @@ QUICK, PATIENT, DEEP = 2.0, 8.0, 180.0
 """Seconds that what takes time may take: in a terminal, in 00_check, and with ``--deep``."""
 
 
-def diagnose(root: Path = ROOT, dataset: str = "demo", seconds: float = QUICK) -> list[Check]:
+def diagnose(root: Path = ROOT, dataset: str = "crafter", seconds: float = QUICK) -> list[Check]:
     """Examine everything; the checks come in the order of the steps they belong to, not yet redacted.
 
     A fact that takes longer than ``seconds`` is skipped; ``dataset`` names the world whose files count.
@@ -63,7 +63,7 @@ def diagnose(root: Path = ROOT, dataset: str = "demo", seconds: float = QUICK) -
     ]
 
 
-def check_everything(root: Path = ROOT, dataset: str = "demo") -> list[Check]:
+def check_everything(root: Path = ROOT, dataset: str = "crafter") -> list[Check]:
     """The checks for 00_check: a fault that a later notebook fixes is a warning there, not a stop."""
     here = {"python", "store_python", "conda", "processor", "files", "vc_runtime", "memory", "disk_project"}
     here |= {"disk_outputs", "disk_temporary", "outputs"}
@@ -142,7 +142,7 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.add_argument("--deep", action="store_true", help="wait for what takes longer than two seconds")
     parser.add_argument("--bundle", action="store_true", help="pack a zip to send to somebody who helps")
-    parser.add_argument("--dataset", default="demo", help=f"whose files to look at: {', '.join(WORLDS)}")
+    parser.add_argument("--dataset", default="crafter", help=f"whose files to look at: {', '.join(WORLDS)}")
     arguments = parser.parse_args(argv)
     started, private = time.monotonic(), Private.here()
     checks = diagnose(root, arguments.dataset, DEEP if arguments.deep else QUICK)

@@ -167,7 +167,7 @@ def _organisation(address: str) -> list[str]:
 
 def judge_dataset(world: World, root: Path, machine: Machine) -> Check:
     """Whether a world's h5 is there, by its name and first bytes; ``checksums`` reads it."""
-    path = (root / "helpers" / "demo" if world.embedded else root / "data") / world.dataset_file
+    path = (root / "helpers" / "demo" / world.name if world.embedded else root / "data") / world.dataset_file
     dataset = Subject("dataset_h5", f"{path.name} in {path.parent.name}", "rollouts begin with its frames")
     if not path.is_file():
         problem = f"{path.name} is not in {path.parent}"

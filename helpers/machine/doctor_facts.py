@@ -112,7 +112,7 @@ def find_checkpoints(world: World, root: Path) -> dict[str, Path]:
     """The checkpoints of a world that are there, by kind, as 04_assets finds them."""
     paths: dict[str, Path | None]
     if world.embedded:
-        paths = {kind: root / "helpers" / "demo" / f"{world.name}_{kind}.pth" for kind in KINDS}
+        paths = {kind: root / "helpers" / "demo" / world.name / f"{world.name}_{kind}.pth" for kind in KINDS}
     else:
         paths = {kind: latest_checkpoint(kind, root, world.name) for kind in KINDS}
     return {kind: path for kind, path in paths.items() if path and path.exists()}

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from helpers.play.settings import Settings
+from helpers.worlds import World
 
 
 @contextlib.contextmanager
@@ -22,20 +23,22 @@ def precision(settings: Settings, device: torch.device) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-def threads_in_play() -> int:
-    """How many threads torch has while a world is played: one core is left to the browser.
+def threads_for(world: World, spare: int = 0) -> int:
+    """How many threads torch has while a world is stepped, where so many cores are left alone.
 
     Torch's threads wait for each other busily, hundreds of times a frame. With one on every core, whatever
-    else wants to run makes all of them wait: play is slower than with a thread fewer, and stumbles.
+    else wants to run, such as the player's browser, makes all of them wait: play is slower than with a thread
+    fewer, and stumbles. A small world is faster with fewer threads at any time.
     """
-    return max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - 1))
+    threads = min(torch.get_num_threads(), (os.cpu_count() or 1) - spare)
+    return max(1, min(threads, world.threads or threads))
 
 
 @contextlib.contextmanager
-def a_core_to_spare() -> Iterator[None]:
-    """Let torch have `threads_in_play` threads within the block."""
+def stepping(world: World, spare: int = 0) -> Iterator[None]:
+    """Let torch have `threads_for` a world within the block."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(threads_in_play())
+    torch.set_num_threads(threads_for(world, spare))
     try:
         yield
     finally:

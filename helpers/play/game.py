@@ -29,7 +29,7 @@ from helpers.errors import ActionError, ParameterError
 from helpers.pictures import contact_sheet, to_uint8
 from helpers.play.branch import Branch, Rollout, Start, Timing
 from helpers.play.comparison import Replay
-from helpers.play.compute import StepClock, precision
+from helpers.play.compute import StepClock, precision, threads_for
 from helpers.play.gpu_trace import GpuTrace
 from helpers.play.metrics import psnr
 from helpers.play.recording import describe
@@ -63,8 +63,7 @@ class Game:
         """What NVML saw of the GPU during `rollout.play`; None on a CPU."""
         self.replay: Replay | None = None
         """How this compares with the session file that it is a replay of; None if it is not one."""
-        first = Play(settings.steps, settings.temperature, settings.seed, settings.feedback)
-        self.play = first.changed(steps=settings.steps or opened.world.steps)
+        self.play = Play(settings.steps, settings.temperature, settings.seed, settings.feedback)
         """Steps, temperature, seed and feedback as the next step will use them; `set` changes them."""
         self._first_play, self._first_start = self.play, clip.start
         self._events: list[tuple[str, int, Any]] = []  # what happened, at which frame, and its particulars
@@ -393,7 +392,7 @@ def conditions(opened: OpenWorld) -> dict[str, str | int]:
     return {
         "device": str(opened.suite.device),
         "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
+        "threads": threads_for(opened.world),
         "platform": platform.platform(),
     }
 

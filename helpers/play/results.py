@@ -82,7 +82,7 @@ def save(game: Game, run: Path) -> Saved:
         pngs = write_pngs(rollout.frames, run / "frames", scale=SCALE)
         sheet_path, session = run / "contact_sheet.png", run / "session.json"
         sheet(rollout).save(sheet_path)
-        fps = game.settings.fps or game.opened.world.fps
+        fps = game.settings.fps
         video = write_video(rollout.frames, run / "rollout.mp4", fps)
         tokens = rollout.tokens.astype(np.int32)  # [T', P]
         np.savez_compressed(run / "rollout.npz", frames=rollout.frames, tokens=tokens)

@@ -5,6 +5,7 @@ A parameter is added here and in the notebook's parameters cell; whatever else t
 value is refused before anything is installed or computed.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 ActionSource = Literal["given", "ground truth", "random", "none"]
 
+_OWN = "the world's own"
+
 Group = Literal["place", "speed", "play", "show"]
 """What a parameter is about.
 
@@ -31,9 +34,13 @@ Group = Literal["place", "speed", "play", "show"]
 
 
 def _declare(default: Any, group: Group, **rule: Any) -> Any:
-    """A field of `Settings`: ``low`` and ``high`` are within its range, ``above`` is not."""
+    """A field of `Settings`: ``low`` and ``high`` are within its range, ``above`` is not.
+
+    A default that ``stands_for`` something, such as the world's own value, need not be within it.
+    """
     high = 2**63 - 1 if type(default) is int else math.inf
     free = {"low": -math.inf, "high": high, "above": -math.inf, "choices": (), "pattern": "", "example": ""}
+    free |= {"stands_for": ""}
     return field(default=default, metadata={"group": group, **free, **rule})
 
 
@@ -41,15 +48,16 @@ def _declare(default: Any, group: Group, **rule: Any) -> Any:
 class Settings:
     """Every parameter of 05_infer; the comments in the notebook's parameters cell say what each is.
 
-    Where the published inference config has a name for it, it has that name.
+    Where the published inference config has a name for it, it has that name. ``dataset`` may be an alias, and
+    whatever else stands for the world's own value: the settings hold the name and the value themselves.
     """
 
-    dataset: str = _declare("demo", "play")
+    dataset: str = _declare("crafter", "play")
     device: str = _declare("auto", "place")
     generation_steps: int = _declare(16, "play", low=1)
-    context_window: int = _declare(4, "speed", low=1)
-    fps: int = _declare(0, "show", low=0)
-    temperature: float = _declare(0.0, "play", low=0, high=1e6)
+    context_window: int = _declare(0, "speed", low=1, stands_for=_OWN)
+    fps: int = _declare(0, "show", low=1, stands_for=_OWN)
+    temperature: float = _declare(-1.0, "play", low=0, high=1e6, stands_for=_OWN)
     prediction_horizon: int = _declare(1, "speed", low=1)
     teacher_forced: bool = _declare(False, "play")
     use_actions: bool = _declare(True, "play")
@@ -64,10 +72,10 @@ class Settings:
     tf32: bool = _declare(False, "speed")
     compile: bool = _declare(False, "speed")
     seed: int = _declare(0, "play", low=0)
-    steps: int = _declare(0, "play", low=0, high=10_000)
-    feedback: "Feedback" = _declare("tokens", "play", choices=("tokens", "pixels"))  # noqa: RUF009
+    steps: int = _declare(0, "play", low=1, high=10_000, stands_for=_OWN)
+    feedback: "Feedback" = _declare("", "play", choices=("tokens", "pixels"), stands_for=_OWN)  # noqa: RUF009
     actions: tuple[int, ...] = _declare((), "play")
-    start: int = _declare(-1, "play", low=-1)
+    start: int = _declare(-1, "play", low=0, stands_for="a lively clip")
     evaluate: bool = _declare(True, "show")
     replay: str = _declare("", "show")
     replay_other_weights: bool = _declare(False, "show")
@@ -81,9 +89,16 @@ class Settings:
             ParameterError: A value has the wrong type or is out of its range.
             ActionError: ``actions`` holds something else than whole numbers.
         """
-        settings = cls(**{name: checked(name, namespace[name]) for name in DECLARED if name in namespace})
-        world(settings.dataset)
-        return settings
+        return cls(**{name: checked(name, namespace[name]) for name in DECLARED if name in namespace})
+
+    def __post_init__(self) -> None:
+        chosen = world(self.dataset)
+        values = {"dataset": chosen.name}
+        for name, setting in DECLARED.items():
+            if setting.metadata["stands_for"] == _OWN and getattr(self, name) == setting.default:
+                values[name] = getattr(chosen, name)
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     @property
     def action_source(self) -> ActionSource:
@@ -102,10 +117,10 @@ def names(*groups: Group) -> tuple[str, ...]:
     return tuple(name for name, setting in DECLARED.items() if setting.metadata["group"] in groups)
 
 
-def checked(name: str, value: Any, low: float = -math.inf) -> Any:
+def checked(name: str, value: Any, itself: bool = False) -> Any:
     """A parameter's value as plain Python, if the parameter takes it; numpy's numbers and lists are fine.
 
-    ``low`` is the least number to take, where that is more than the parameter's own least.
+    ``itself`` takes no default that stands for another value.
 
     Raises:
         ParameterError: The value has another type or is out of range; the message says what is taken.
@@ -123,16 +138,20 @@ def checked(name: str, value: Any, low: float = -math.inf) -> Any:
                 fix = "Use a list of whole numbers, such as [2, 2, 6]."
                 raise ActionError(f"{name} holds {shown(action)}.", fix=fix)
         return tuple(int(action) for action in value)
-    low = max(low, rule["low"])
+    stands = bool(rule["stands_for"]) and not itself
     if kind in (int, float):
-        number = _is_number(value, Integral if kind is int else Real)
-        if number and low <= value <= rule["high"] and value > rule["above"]:
-            return kind(value)
+        if _is_number(value, Integral if kind is int else Real):
+            within = rule["low"] <= value <= rule["high"] and value > rule["above"]
+            if within or (stands and value == setting.default):
+                return kind(value)
     elif isinstance(value, kind):
-        chosen = not rule["choices"] or value in rule["choices"]
+        chosen = not rule["choices"] or value in rule["choices"] or (stands and value == setting.default)
         if chosen and (not rule["pattern"] or not value or re.fullmatch(rule["pattern"], str(value).lower())):
             return value
-    raise ParameterError(f"{name} is {shown(value)}.", fix=f"Use {_taken(setting, low)}.")
+    taken = _taken(setting)
+    if stands:
+        taken += f", or {json.dumps(setting.default)} for {rule['stands_for']}"
+    raise ParameterError(f"{name} is {shown(value)}.", fix=f"Use {taken}.")
 
 
 def _is_number(value: Any, kind: type) -> bool:
@@ -140,8 +159,8 @@ def _is_number(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _taken(setting: "Field[Any]", low: float) -> str:
-    """What a parameter takes, in words."""
+def _taken(setting: "Field[Any]") -> str:
+    """What a parameter takes beside a default that stands for another value, in words."""
     rule, kind = setting.metadata, type(setting.default)
     if kind is bool:
         return "true or false"
@@ -153,8 +172,8 @@ def _taken(setting: "Field[Any]", low: float) -> str:
     if rule["above"] > -math.inf:
         return f"{number} above {rule['above']:g} and up to {rule['high']:g}"
     if rule["high"] in (math.inf, 2**63 - 1):
-        return f"{number} of at least {low:g}"
-    return f"{number} from {low:g} to {rule['high']:g}"
+        return f"{number} of at least {rule['low']:g}"
+    return f"{number} from {rule['low']:g} to {rule['high']:g}"
 
 
 def shown(value: Any) -> str:

@@ -1,6 +1,5 @@
 """Where play went: moments, the branches they lie on, where play stands. Counts steps, knows no models."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,9 +27,8 @@ class Play(NamedTuple):
         if unknown := sorted(values.keys() - set(self._fields)):
             fix = f"Use {', '.join(self._fields)}."
             raise ParameterError(f"{unknown[0]} cannot be changed in play.", fix=fix)
-        lowest = {"steps": 1}  # 0 stands for the world's own number, which is known by now
         values = self._asdict() | values
-        return Play(*(checked(name, values[name], lowest.get(name, -math.inf)) for name in self._fields))
+        return Play(*(checked(name, values[name], itself=True) for name in self._fields))
 
 
 class Move(NamedTuple):

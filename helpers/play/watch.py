@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from helpers.play.compute import gpu_uuid
+from helpers.play.compute import gpu_uuid, stepping
 from helpers.play.game import Game
 from helpers.play.gpu_trace import GpuTrace
 
@@ -29,6 +29,6 @@ def watched(game: Game, items: Sequence[Item], doing: str, unit: str) -> Iterato
     game.trace = GpuTrace(uuid=gpu_uuid(device)) if device.type == "cuda" else None
     log.info(f"{LOOP_STARTS}: {doing} %d %s(s) on %s", len(items), unit, device)
     # A bar of nothing would stand above the player and never move.
-    with game.trace or contextlib.nullcontext():
+    with stepping(game.opened.world), game.trace or contextlib.nullcontext():
         yield tqdm(items, desc=doing, unit=unit) if items else items
     log.info(f"{LOOP_ENDS}: %d frames in %.2f s", game.generated, sum(game.clock.seconds))

@@ -33,6 +33,9 @@ _SUGGESTED = {
     "jump": ("ArrowUp", "KeyW", "Space"),
     "left + jump": ("KeyQ",),
     "right + jump": ("KeyE",),
+    "do": ("Space",),
+    "place": ("KeyE",),
+    "craft": ("KeyC",),
 }
 
 

@@ -12,7 +12,7 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,14 @@ from helpers.run_folder import ROOT
 
 log = logging.getLogger("runbook.action_labels")
 
-METHOD = 1  # raised whenever labels are made by another method, so that kept ones are made again
+METHOD = 2  # raised whenever labels are made by another method, so that kept ones are made again
 CLIP = 5  # frames: what latent action models are trained on
 BATCH = 16
 DEAD = 0.005  # of all inferred actions
 MOVES = 0.25  # pixels a frame: what counts as motion
 CHANGED = 0.05  # of the grey scale: what counts as a pixel that changed
 SIZE = 64  # pixels: larger frames are measured at about this size
-REACH = 6  # pixels of these: the farthest a picture is taken to shift between two frames
+REACH = 9  # pixels of these: the farthest a picture is taken to shift between two frames
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,12 @@ def picture_shift(before: np.ndarray, after: np.ndarray) -> tuple[int, int]:
         return 0, 0
     middle = before[REACH:-REACH, REACH:-REACH]
     windows = np.lib.stride_tricks.sliding_window_view(after, middle.shape)  # [2R+1, 2R+1, h, w]
-    difference = np.abs(windows - middle).mean((2, 3))  # entry [REACH, REACH] is no shift
+    difference = np.abs(windows - middle)  # entry [REACH, REACH] is no shift
+    changed = difference[REACH, REACH] > CHANGED
+    if not changed.any():
+        return 0, 0
+    # What stands still, such as an inventory, must not outvote what moved; it only decides between equals.
+    difference = difference[:, :, changed].mean(2) + difference.mean((2, 3)) / 100
     if difference.min() > 0.75 * difference[REACH, REACH]:
         return 0, 0
     down, right = np.unravel_index(difference.argmin(), difference.shape)
@@ -173,7 +178,9 @@ def describe(
     """The labels of ``count`` action ids, from a `sample`; ``names`` are those of the true actions, if known.
 
     An id stands for the true action it coincides with most: the times both are there, of the times either is
-    (Jaccard's index), which neither the commonest action nor a chance of the rarest can win.
+    (Jaccard's index), which neither the commonest action nor a chance of the rarest can win. Where all ids
+    stand for the true actions of their own numbers, so does one that is never inferred and yet was taken: to
+    do nothing, or to walk against a wall, looks the same.
     """
     labels = []
     for action in range(count):
@@ -191,7 +198,15 @@ def describe(
             name = names[stands_for] if stands_for < len(names) else name
         pairs = tuple(moved.tolist()), tuple(effect.tolist())
         labels.append(ActionLabel(action, name, number, share, share < DEAD, *pairs, stands_for, certainty))
-    return labels
+    if true is None or any(label.true_action != label.id for label in labels if not label.dead):
+        return labels
+    taken = {action for action in range(len(names)) if np.mean(true == action) >= DEAD}
+    return [
+        replace(label, name=names[label.id], dead=False, true_action=label.id)
+        if label.dead and label.id in taken
+        else label
+        for label in labels
+    ]
 
 
 def _compass(motion: Iterable[float], points: Sequence[str], still: str) -> str:

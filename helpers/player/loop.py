@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 
 from helpers.errors import RunbookError
-from helpers.play.compute import a_core_to_spare
+from helpers.play.compute import stepping
 from helpers.play.game import Game
 
 Job = Callable[[], object]
@@ -169,7 +169,7 @@ class Loop:
             return self._changed.wait_for(lambda: not self._jobs and not self._busy, timeout)
 
     def _run(self) -> None:
-        with a_core_to_spare():
+        with stepping(self.game.opened.world, spare=1):
             while (job := self._next()) is not None:
                 try:
                     job()

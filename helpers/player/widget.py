@@ -180,7 +180,7 @@ class Player(anywidget.AnyWidget):
         if name == "preset":
             self._preset.choose(str(value))
         elif name == "fps":
-            self.loop.fps = min(checked(name, _number(value), low=1), FASTEST)
+            self.loop.fps = min(checked(name, _number(value), itself=True), FASTEST)
         elif name in Play._fields:
             self.game.set(**{name: _number(value)})
 

@@ -3,6 +3,7 @@
 Measurements lie under ``outputs/presets/``; each holds for its world (its files), device, torch and engine.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -15,7 +16,7 @@ import numpy as np
 
 from helpers.commands import printable, runbook_line
 from helpers.errors import ParameterError
-from helpers.play.compute import threads_in_play
+from helpers.play.compute import threads_for
 from helpers.play.conditions import environment_facts
 from helpers.play.settings import Settings, checked, names
 from helpers.play.world import OpenWorld
@@ -24,7 +25,7 @@ from helpers.worldmodel.session import Decoding, Feedback
 from helpers.worlds import world
 
 FOLDER = ROOT / "outputs" / "presets"
-METHOD = 2  # changes whenever something is measured or written in another way: it is then measured again
+METHOD = 3  # changes whenever something is measured or written in another way: it is then measured again
 FEEDBACKS: tuple[Feedback, ...] = ("tokens", "pixels")
 RATES = (5, 10, 15, 20, 30, 60)  # frames a second that a player offers, where they are reached
 
@@ -85,14 +86,22 @@ def frames_a_second(preset: str) -> int:
 def choose(preset: str, measurement: Measurement) -> MeasuredDecoding:
     """The best decoding that reaches a preset such as ``"30fps"``; a `ParameterError` if none is so fast.
 
-    The best PSNR counts where the clips can tell it from others. Those within one standard error of it are as
-    good; of them it is the one whose number of decoding steps is nearest to the world's own.
+    It is one at the world's own temperature: PSNR prefers the likeliest frame, and cannot see that free play
+    by likeliest frames ends in an empty world. The best PSNR counts where the clips can tell it from others.
+    Those within one standard error of it are as good; of them it is the one whose number of decoding steps is
+    nearest to the world's own.
     Source: the one standard error rule of Breiman et al., "Classification and Regression Trees" (1984).
     """
     wanted = frames_a_second(preset)
-    fast = [decoding for decoding in measurement.decodings if decoding.ms * wanted <= 1000]
+    own = world(measurement.made_from["world"])
+    lively = [row for row in measurement.decodings if row.temperature == own.temperature]
+    if not lively:
+        raise ParameterError(
+            f"Nothing was measured at temperature {own.temperature:g}.", fix="Measure again."
+        )
+    fast = [decoding for decoding in lively if decoding.ms * wanted <= 1000]
     if not fast:
-        reached = f"{max(decoding.rate for decoding in measurement.decodings):.1f} frames a second"
+        reached = f"{max(decoding.rate for decoding in lively):.1f} frames a second"
         raise ParameterError(f"This machine reaches {reached}, not {wanted}.", fix="Ask for fewer.")
     best = max(fast, key=lambda decoding: decoding.psnr)
     good = []
@@ -100,19 +109,21 @@ def choose(preset: str, measurement: Measurement) -> MeasuredDecoding:
         lost = np.subtract(best.clips_psnr, decoding.clips_psnr)  # dB, clip by clip
         if len(lost) < 2 or lost.mean() <= lost.std(ddof=1) / len(lost) ** 0.5:
             good.append(decoding)
-    own = world(measurement.made_from["world"]).steps
-    return min(good, key=lambda decoding: (abs(math.log(decoding.steps / own)), -decoding.psnr))
+    return min(good, key=lambda decoding: (abs(math.log(decoding.steps / own.steps)), -decoding.psnr))
 
 
 def offered(measurement: Measurement, rates: Sequence[int] = RATES) -> dict[str, MeasuredDecoding]:
     """The presets among some rates that are reached, and their decodings: ``{"30fps": decoding, …}``."""
-    fastest = min(decoding.ms for decoding in measurement.decodings)
-    return {f"{rate}fps": choose(f"{rate}fps", measurement) for rate in rates if fastest * rate <= 1000}
+    reached = {}
+    for rate in rates:
+        with contextlib.suppress(ParameterError):
+            reached[f"{rate}fps"] = choose(f"{rate}fps", measurement)
+    return reached
 
 
 def machine_facts(opened: OpenWorld) -> dict[str, str]:
     """The facts about this machine, with the number of threads that play has."""
-    return environment_facts(opened.suite.device) | {"threads": str(threads_in_play())}
+    return environment_facts(opened.suite.device) | {"threads": str(threads_for(opened.world, spare=1))}
 
 
 def conditions(opened: OpenWorld, settings: Settings) -> dict[str, Any]:
@@ -155,7 +166,8 @@ def read(opened: OpenWorld, settings: Settings, folder: Path = FOLDER) -> Measur
 def command(opened: OpenWorld, settings: Settings) -> str:
     """The line that measures this world as it is played here."""
     words = ["-p", f"dataset={opened.world.name}"]
+    usual = Settings(dataset=opened.world.name)
     for name in names("place", "speed"):
-        if getattr(settings, name) != getattr(Settings, name):
+        if getattr(settings, name) != getattr(usual, name):
             words += ["-p", f"{name}={getattr(settings, name)}"]
     return runbook_line("presets", printable(words))

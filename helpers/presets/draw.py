@@ -43,7 +43,7 @@ def show(opened: OpenWorld, settings: Settings, folder: Path = FOLDER) -> None:
     if measurement is None:
         print(f"{opened.world.title}: speed against quality was not measured here. This measures it: {line}")
         return
-    played = Decoding(settings.steps or opened.world.steps, settings.temperature, settings.feedback)
+    played = Decoding(settings.steps, settings.temperature, settings.feedback)
     display(picture(plot(measurement, played), alt=table(measurement)))
     if measurement.clips < CLIPS:
         print(f"Quality is a mean over {measurement.clips} clips. On {CLIPS}: {line}")

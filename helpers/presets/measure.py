@@ -1,6 +1,6 @@
 """Measures speed against quality: `python runbook.py presets`, or a run whose preset has no measurement yet.
 
-Tried are several numbers of decoding steps, greedily and sampled, with either feedback.
+Tried are several numbers of decoding steps, greedily and sampled as the world is, with either feedback.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from helpers.assets.dataset import FrameDataset, to_model_frames
 from helpers.commands import exit_status
 from helpers.errors import ParameterError
 from helpers.parameters import command_parser, read_overrides
-from helpers.play.compute import StepClock, a_core_to_spare, precision
+from helpers.play.compute import StepClock, precision, stepping
 from helpers.play.metrics import DELTA_FRAME, delta_psnr, delta_rollouts, interval
 from helpers.play.settings import Settings
 from helpers.play.world import OpenWorld, open_world
@@ -36,7 +36,6 @@ log = logging.getLogger("runbook.presets")
 
 FEW_CLIPS = 3  # that a run looks at which has a preset, no measurement, and wants to go on
 STEPS = (1, 2, 4, 8, 10, 16)  # decoding steps that are tried, beside the world's own number
-TEMPERATURES = (0.0, 1.0)
 TIMED = 10  # steps of each decoding whose time counts
 
 
@@ -72,12 +71,13 @@ def measure(
     from tqdm.auto import tqdm
 
     suite, window, horizon = opened.suite, settings.context_window, settings.prediction_horizon
-    tried = itertools.product(sorted({*steps, opened.world.steps}), TEMPERATURES, FEEDBACKS)
+    temperatures = 0.0, opened.world.temperature or 1.0
+    tried = itertools.product(sorted({*steps, opened.world.steps}), temperatures, FEEDBACKS)
     decodings = list(itertools.starmap(Decoding, tried))
     frames = read_clips(opened, settings, clips)
     label = f"measuring {len(decodings)} decodings of {opened.world.title} on {suite.device}"
     bar = tqdm(total=2 * TIMED * len(decodings), desc=label)
-    with a_core_to_spare(), precision(settings, suite.device), bar:  # as in the player
+    with stepping(opened.world, spare=1), precision(settings, suite.device), bar:  # as in the player
         scores = []
         for decoding in decodings:
             scores.append(delta_rollouts(suite, frames, window, horizon, decoding))

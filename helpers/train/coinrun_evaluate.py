@@ -8,6 +8,7 @@ import argparse
 import itertools
 import json
 import statistics
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -137,17 +138,17 @@ def evaluate_rollouts(
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print every number of the model card."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--clips", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=world("demo").steps)
+    parser.add_argument("--steps", type=int, default=world("coinrun").steps)
     parser.add_argument("--windows", type=int, nargs="+", default=[4], choices=range(1, 5))
     parser.add_argument("--feedbacks", nargs="+", default=["tokens", "pixels"], choices=["tokens", "pixels"])
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.0, 1.0])
     parser.add_argument("--save", type=Path, help="write the numbers as JSON, too")
-    options = parser.parse_args()
-    paths = find_suite("demo")
+    options = parser.parse_args(argv)
+    paths = find_suite("coinrun")
     suite = load_suite(
         video_tokenizer=paths.video_tokenizer, latent_actions=paths.latent_actions, dynamics=paths.dynamics
     )

@@ -315,7 +315,7 @@ def save(model: nn.Module, config: ModelConfig, trainer: Trainer, path: Path) ->
 
 def load(folder: Path, kind: Kind) -> nn.Module:
     """The model of this kind that was trained before."""
-    checkpoint = read_checkpoint(folder / f"demo_{kind}.pth", kind)
+    checkpoint = read_checkpoint(folder / f"coinrun_{kind}.pth", kind)
     return build_model(checkpoint, CONFIGS[kind].frame_size, torch.device("cpu"))
 
 
@@ -351,7 +351,7 @@ def main() -> None:
             model, trainer = train_dynamics(
                 clips, tokenizer, options.steps, options.batch, options.minutes, start
             )
-    save(model, CONFIGS[options.kind], trainer, options.out / f"demo_{options.kind}.pth")
+    save(model, CONFIGS[options.kind], trainer, options.out / f"coinrun_{options.kind}.pth")
 
 
 if __name__ == "__main__":

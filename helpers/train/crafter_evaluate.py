@@ -1,8 +1,9 @@
-"""What the Crafter world reaches: ``python -m helpers.train.crafter_evaluate weights test.npz``.
+"""What the Crafter world reaches: ``python runbook.py evaluate``, in ten minutes of one core.
 
 Prints a line for each target. The recording must come from seeds that no model was trained on, and settings
 must not be chosen on it: they are chosen on one recording (seeds from 1,000,000), reported on another (from
-2,000,000). Frames are read from the pixels that the world draws, as somebody sees them who plays it.
+2,000,000), which ships with the world. Frames are read from the pixels that the world draws, as somebody sees
+them who plays it.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +20,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from helpers.assets.find import EMBEDDED
 from helpers.play.metrics import delta_psnr, interval, psnr
 from helpers.train import crafter_measures as measures
 from helpers.train.crafter_data import Recording, read_recording, to_frames
 from helpers.train.crafter_tiles import ACTIONS, CRAFT, DO, MAP_PATCHES, NOTHING, PLACE, STEPS
 from helpers.worldmodel import Session, Suite, load_suite
 from helpers.worldmodel.session import Feedback
+from helpers.worlds import WORLDS
 
 BACK = {1: 2, 2: 1, 3: 4, 4: 3}
 SHEET_FRAMES = (1, 16, 64, 256, 900)
@@ -371,23 +374,24 @@ def open_suite(folder: Path) -> Suite:
     )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="where the three checkpoints are")
-    parser.add_argument("recording", type=Path)
-    parser.add_argument("--steps", type=int, default=1)
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--window", type=int, default=1)
-    parser.add_argument("--feedback", choices=("tokens", "pixels"), default="tokens")
-    parser.add_argument("--clips", type=int, default=512, help="frames or clips of the short measurements")
+    own, folder = WORLDS["crafter"], EMBEDDED / "crafter"
+    parser.add_argument("folder", type=Path, nargs="?", default=folder, help="of the three checkpoints")
+    parser.add_argument("recording", type=Path, nargs="?", default=folder / "test.npz")
+    parser.add_argument("--steps", type=int, default=own.steps)
+    parser.add_argument("--temperature", type=float, default=own.temperature)
+    parser.add_argument("--window", type=int, default=own.context_window)
+    parser.add_argument("--feedback", choices=("tokens", "pixels"), default=own.feedback)
+    parser.add_argument("--clips", type=int, default=1024, help="frames or clips of the short measurements")
     parser.add_argument("--walks", type=int, default=64)
     parser.add_argument("--frames", type=int, default=900, help="of a walk")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", help="names of the functions to run")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet of the walks here")
     parser.add_argument("--save", type=Path, help="write the lines as JSON, too")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(1)
     decoding = Decoding(options.steps, options.temperature, options.window, options.feedback)
     world = World(open_suite(options.folder), read_recording(options.recording), decoding, options.seed)

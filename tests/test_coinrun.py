@@ -25,12 +25,12 @@ from helpers.train.coinrun_train import CONFIGS, Trainer, blur_dead_actions, dyn
 from helpers.worldmodel import Suite, load_suite
 from helpers.worldmodel.models import Dynamics, LatentActions, VideoTokenizer
 
-CARD = Path(__file__).resolve().parent.parent / "helpers" / "demo" / "MODEL_CARD.md"
+CARD = Path(__file__).resolve().parent.parent / "helpers" / "demo" / "coinrun" / "MODEL_CARD.md"
 
 
 @pytest.fixture(scope="module")
 def suite() -> Suite:
-    paths = find_suite("demo")
+    paths = find_suite("coinrun")
     return load_suite(
         video_tokenizer=paths.video_tokenizer, latent_actions=paths.latent_actions, dynamics=paths.dynamics
     )
@@ -38,7 +38,7 @@ def suite() -> Suite:
 
 @pytest.fixture(scope="module")
 def clips() -> tuple[Tensor, Tensor]:
-    return read_clips(find_suite("demo").dataset, 32, 64)
+    return read_clips(find_suite("coinrun").dataset, 32, 64)
 
 
 def test_its_clips_are_whole_episodes_with_true_actions(clips: tuple[Tensor, Tensor]) -> None:
@@ -46,7 +46,7 @@ def test_its_clips_are_whole_episodes_with_true_actions(clips: tuple[Tensor, Ten
     assert frames.shape == (64, 32, 3, 64, 64)
     # Left and right together are never recorded.
     assert set(actions.unique().tolist()) == {0, 1, 2, 4, 5, 6}
-    with h5py.File(find_suite("demo").dataset) as file:
+    with h5py.File(find_suite("coinrun").dataset) as file:
         assert np.array_equal(np.bincount(file["episodes"][:]), np.full(64, 32))
 
 
@@ -89,7 +89,7 @@ def test_different_actions_visibly_do_different_things(suite: Suite, clips: tupl
 
 
 def test_its_checkpoints_have_the_published_form_and_hold_weights_only() -> None:
-    for kind, path in find_suite("demo").items():
+    for kind, path in find_suite("coinrun").items():
         if kind != "dataset":
             loaded = torch.load(path, weights_only=True)
             assert {"model", "config", "step", "timestamp"} <= set(loaded)
