@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from helpers.assets.dataset import FrameDataset
 from helpers.errors import DatasetError, ParameterError
 from helpers.train import crafter_actions, crafter_chance, crafter_clips, crafter_measures, crafter_tokenizer
+from helpers.train.crafter_balance import LONGEST, correction
 from helpers.train.crafter_data import (
     Batches,
     Noise,
@@ -399,6 +400,13 @@ def test_histograms_kinds_and_creatures():
     moved = np.roll(with_cow, 1)
     assert crafter_measures.vanished(with_cow, moved, (0, 0)) == (0, 1)
     assert crafter_measures.vanished(with_cow, frame, (0, 0)) == (1, 1)
+
+
+def test_a_kind_of_tile_that_walks_show_too_rarely_is_raised_and_one_that_nobody_shows_stays():
+    game, own = np.zeros(256), np.zeros(256)
+    game[[1, 2, 3]], own[[1, 2, 3]] = (0.5, 0.3, 0.2), (0.7, 0.3, 0.0)
+    shift = correction(game, own, 10_000)
+    assert shift[1] < 0 == shift[2] == shift[200] < shift[3] == LONGEST
 
 
 def test_the_three_checkpoints_load_as_a_suite_and_are_measured(tmp_path):

@@ -120,6 +120,14 @@ class World:
         """The nearest tiles of frames, tokens ``[B, 81]``."""
         return measures.read(self.data.sheet, pixels).tokens
 
+    def walk(self, rows: np.ndarray, frames: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Random keys from each row: actions int64 ``[B]`` and uint8 ``[B, 72, 72, 3]``, frame by frame."""
+        session = self.session(rows)
+        for number, taken in enumerate(held_keys(np.random.default_rng(self.seed), len(rows), frames).T, 1):
+            yield taken, self.step(session, taken)
+            if number % 32 == 0:
+                session = session.fork(keep=self.decoding.window)  # an endless session holds every frame
+
     def after(self, rows: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """The frame after one action, tokens ``[B, 81]``."""
         parts = [
@@ -246,22 +254,19 @@ def controllability(world: World, count: int) -> Iterator[Line]:
 def walks(world: World, count: int, frames: int, sheet_path: Path | None) -> Iterator[Line]:
     """Long walks with random keys."""
     rows = world.rows(count, 1)
-    actions = held_keys(np.random.default_rng(world.seed), len(rows), frames)
-    session = world.session(rows)
     seen: list[np.ndarray] = []
+    keys: list[np.ndarray] = []
     broken, pictures = 0, {}
-    for frame, taken in enumerate(actions.T, 1):
-        pixels = world.step(session, taken)
+    for frame, (taken, pixels) in enumerate(world.walk(rows, frames), 1):
         reading = measures.read(world.data.sheet, pixels)
         broken += int(reading.broken.sum())
         seen.append(reading.tokens)
+        keys.append(taken)
         if frame in SHEET_FRAMES:
             pictures[frame] = pixels
-        if frame % 32 == 0:
-            session = session.fork(keep=world.decoding.window)
     if sheet_path:
         contact_sheet(pictures, sheet_path)
-    tokens = np.stack(seen)  # [frames, walks, 81]
+    tokens, actions = np.stack(seen), np.stack(keys, 1)  # [frames, walks, 81], [walks, frames]
     game = measures.histogram(world.data.tokens)
     quarters = [measures.jensen_shannon(game, measures.histogram(part)) for part in np.array_split(tokens, 4)]
     note = f"{len(rows)} walks of {frames} frames"
