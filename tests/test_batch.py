@@ -8,7 +8,7 @@ import papermill
 import pytest
 
 from helpers.batch import baseline, headless, regress, sweep
-from helpers.batch.headless import main, parser, plan, run_notebooks
+from helpers.batch.headless import main, parser, plan, run_notebook, run_notebooks
 from helpers.errors import ParameterError
 from helpers.parameters import FOLDER, check_value, parameters_of, parse_value
 from helpers.run_folder import ROOT
@@ -182,6 +182,28 @@ def test_a_notebook_that_breaks_is_reported_in_words(folder, tmp_path, cell, say
     (outcome,) = run_notebooks(["00_a"], tmp_path / "run", {}, folder)
 
     assert outcome.status == "fail" and says in outcome.message
+
+
+INJECTED = "steps = 0\nopen(r'{}', 'w')\nsteps"
+
+
+def test_no_name_that_the_notebook_does_not_declare_reaches_it(folder, tmp_path):
+    write_notebook(folder, "00_a", CONCLUDE.format("00_a", "ok"), parameters=WITH_STEPS)
+    for name in (INJECTED.format(tmp_path / "seen"), "Path", "run_dir"):
+        outcome = run_notebook("00_a", tmp_path / "run", {"steps": 3, name: 4}, folder)
+
+        assert outcome.status == "fail" and "is no parameter of 00_a that can be set here" in outcome.message
+    assert not (tmp_path / "seen").exists() and not (tmp_path / "run").exists()
+
+
+def test_only_one_place_hands_parameters_to_papermill():
+    calling = [
+        path.name
+        for path in (ROOT / "helpers").rglob("*.py")
+        if "execute_notebook(" in path.read_text("utf-8")
+    ]
+
+    assert calling == ["headless.py"]
 
 
 def test_a_run_folder_can_be_chosen(tmp_path, capsys):

@@ -82,6 +82,7 @@ def check_run(notebook: str, parameters: Mapping[str, Any], folder: Path = FOLDE
     """Refuse names, types and, for 05_infer, ranges before anything is computed, with a `RunbookError`.
 
     Runs, baselines, regressions and sweeps all ask here; about 05_infer's values `Settings` speaks first.
+    `run_notebook` asks again, whoever calls: papermill writes the names into the notebook as code.
     """
     if notebook == NOTEBOOKS[-1]:
         Settings.read(parameters)
@@ -116,6 +117,10 @@ def run_notebook(
     executed notebook goes to its ``notebooks/``, papermill's log to its ``run.log``. The kernel works in
     ``folder``; ``engine`` are further options of papermill's engine.
     """
+    try:
+        check_run(name, parameters, folder)
+    except helpers.errors.RunbookError as error:
+        return Outcome(name, "fail", 0.0, str(error))
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
