@@ -19,7 +19,6 @@ import argparse
 import hashlib
 import itertools
 import json
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -34,10 +33,9 @@ from helpers.batch.summary import cost, write_summary
 from helpers.commands import exit_status
 from helpers.errors import ParameterError
 from helpers.parameters import FOLDER, command_parser, find_notebook, read_yaml
-from helpers.run_folder import ROOT
+from helpers.run_folder import ROOT, folder_name
 
 KEYS = ("name", "notebook", "parameters", "grid", "list")
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 
 
 @dataclass(frozen=True)
@@ -88,14 +86,6 @@ def read_sweep(path: Path, folder: Path = FOLDER) -> Sweep:
         job_name = unused(folder_name("_".join(label + words) or notebook), names)
         jobs[digest] = Job(job_name, digest, notebook, parameters, varied)
     return Sweep(folder_name(str(content.get("name") or path.stem)), list(jobs.values()), repeated)
-
-
-def folder_name(text: str, longest: int = 60) -> str:
-    """A text as the name of a folder that every system allows; too long a one ends with a digest."""
-    name = re.sub(r"[^\w.=-]+", "-", text).strip("-. ") or "job"
-    if len(name) > longest:
-        name = f"{name[: longest - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    return f"job-{name}" if name.split(".")[0].lower() in _RESERVED else name
 
 
 def unused(name: str, names: set[str]) -> str:
