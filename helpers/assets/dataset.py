@@ -30,7 +30,14 @@ _LARGEST_CHUNK = 64_000_000  # bytes: a chunk is read whole, whatever of it is w
 _LARGEST_LZF = 8_000_000  # bytes: so many times as large may a chunk grow that lies about its size
 _MOST_CHUNKS = 100_000  # that are read at once
 _GZIP, _LZF, _SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_LZF, h5py.h5z.FILTER_SHUFFLE
-_FILTERS = ((), (_SHUFFLE,), (_GZIP,), (_SHUFFLE, _GZIP), (_LZF,), (_SHUFFLE, _LZF))
+_FILTERS: tuple[tuple[int, ...], ...] = (
+    (),
+    (_SHUFFLE,),
+    (_GZIP,),
+    (_SHUFFLE, _GZIP),
+    (_LZF,),
+    (_SHUFFLE, _LZF),
+)
 _CHECKSUM = 4  # bytes
 # What h5py raises where a file's inner structures are damaged; which of them depends on where.
 _DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError)
@@ -233,7 +240,8 @@ def _dataset(file: h5py.File, name: str, path: Path, fix: str) -> h5py.Dataset |
     None that lies in another file is opened: its path could be that of a stranger's machine, where Windows
     would log in. One that is compressed otherwise than h5py does it is refused: only this is bounded here.
     """
-    link, filters = file.get(name, getlink=True), ()
+    link = file.get(name, getlink=True)
+    filters: tuple[int, ...] = ()
     if link is None:
         return None
     if isinstance(link, (h5py.ExternalLink, h5py.SoftLink)):
