@@ -5,6 +5,7 @@ notebooks are executed, so that arguments are checked before anything is install
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import sys
@@ -68,8 +69,10 @@ def plan(arguments: argparse.Namespace, folder: Path = FOLDER) -> tuple[list[str
     values = {"dataset": arguments.dataset, **read_overrides(arguments.parameter, names, folder)}
     values["dataset"] = world(values["dataset"]).name
     values.pop("run_dir", None)
-    if values.get("replay") and (arguments.called_from / values["replay"]).exists():
-        values["replay"] = str(arguments.called_from / values["replay"])
+    if values.get("replay"):
+        with contextlib.suppress(OSError):  # a name that no file can have
+            if (session := arguments.called_from / values["replay"]).exists():
+                values["replay"] = str(session)
     parameters = {}
     for notebook in names:
         declared = parameters_of(folder / f"{notebook}.ipynb")

@@ -19,6 +19,7 @@ import argparse
 import hashlib
 import itertools
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -31,11 +32,13 @@ from helpers.batch.headless import check_run
 from helpers.batch.storage import open_storage, read_records, remove_leftovers
 from helpers.batch.summary import cost, write_summary
 from helpers.commands import exit_status
-from helpers.errors import ParameterError
+from helpers.errors import ParameterError, shown
 from helpers.parameters import FOLDER, command_parser, find_notebook, read_yaml
 from helpers.run_folder import ROOT, folder_name
 
 KEYS = ("name", "notebook", "parameters", "grid", "list")
+MOST_JOBS = 10_000
+"""A sweep has so many jobs at most: more are a slip of the hand."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def read_sweep(path: Path, folder: Path = FOLDER) -> Sweep:
     form = f"A sweep has {', '.join(KEYS)} and nothing else."
     content = read_yaml(path, form)
     if extra := sorted(str(key) for key in set(content) - set(KEYS)):
-        raise ParameterError(f"{path} has {', '.join(extra)}.", fix=form)
+        raise ParameterError(f"{path} has {shown(', '.join(extra))}.", fix=form)
     notebook = find_notebook(str(content.get("notebook", "05_infer")), folder)
     common, grid = content.get("parameters") or {}, content.get("grid") or {}
     entries = content.get("list") or [{}]
@@ -65,13 +68,17 @@ def read_sweep(path: Path, folder: Path = FOLDER) -> Sweep:
     for name, values in grid.items():
         if not (isinstance(values, list) and values):
             fix = f"Give a list of values: {name}: [1, 2]."
-            raise ParameterError(f"{name} of grid is {values!r}.", fix=fix)
+            raise ParameterError(f"{name} of grid is {shown(values)}.", fix=fix)
+    count = len(entries) * math.prod(map(len, grid.values()))
+    if count > MOST_JOBS:
+        fix = f"Sweep up to {MOST_JOBS:,} at once."
+        raise ParameterError(f"{path} describes {count:,} jobs.", fix=fix)
     jobs: dict[str, Job] = {}
     names: set[str] = set()
     repeated = 0
     for entry, *values in itertools.product(entries, *grid.values()):
         if not isinstance(entry, dict):
-            raise ParameterError(f"{entry!r} of list is no mapping.", fix="Write - {seed: 1}.")
+            raise ParameterError(f"{shown(entry)} of list is no mapping.", fix="Write - {seed: 1}.")
         label = [str(entry["name"])] if entry.get("name") else []
         point = dict(zip(grid, values, strict=True))
         varied = {name: value for name, value in entry.items() if name != "name"} | point
