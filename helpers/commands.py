@@ -6,6 +6,7 @@ anything is installed.
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import re
@@ -108,11 +109,31 @@ def printable(command: Sequence[str], shell: Shell | None = None) -> str:
     if shell == "bash":
         return shlex.join(command)
     if shell == "cmd":
-        return subprocess.list2cmdline(command)
-    special = set(" '&()$;,`@{}")
-    words = ["'" + word.replace("'", "''") + "'" if special & set(word) else word for word in command]
+        return " ".join(map(_for_cmd, command))
+    words = [word if re.fullmatch(_PLAIN, word) else f"'{_QUOTE.sub(_TWICE, word)}'" for word in command]
     # PowerShell takes a quoted first word for a text, not for a program, unless & calls it.
     return ("& " if words[0].startswith("'") else "") + " ".join(words)
+
+
+_PLAIN = r"[\w.:/\\=+~-]+"  # no shell of Windows sees more in these than letters
+_QUOTE, _TWICE = (
+    re.compile("(['\u2018\u2019\u201a\u201b])"),
+    r"\1\1",
+)  # PowerShell takes curly ones for straight
+
+
+def _for_cmd(word: str) -> str:
+    """A word as cmd passes it on, whole and to one program.
+
+    Between quotes cmd leaves everything alone but % and the quote itself. These stand between quoted parts: %
+    behind ^, so that %NAME^% names nothing; the quote behind ^, and behind a backslash for the program.
+    """
+    if re.fullmatch(_PLAIN, word):
+        return word
+    parts = re.split('([%"])', word)
+    quoted = (f'"{part}{part[len(part.rstrip(chr(92))) :]}"' for part in parts[::2])
+    between = ({"%": "^%", '"': '\\^"'}[mark] for mark in parts[1::2])
+    return "".join(itertools.chain.from_iterable(itertools.zip_longest(quoted, between, fillvalue="")))
 
 
 def unset_line(names: Iterable[str], shell: Shell) -> str:

@@ -9,8 +9,8 @@ class RunbookError(Exception):
     """Base of the family: ``what`` happened, naming the file, key or value, and ``fix``, what to do then."""
 
     def __init__(self, what: str, *, fix: str = "") -> None:
-        super().__init__(f"{what} {fix}".strip())
-        self.what, self.fix = what, fix
+        self.what, self.fix = _harmless(what), _harmless(fix)
+        super().__init__(f"{self.what} {self.fix}".strip())
 
     def _render_traceback_(self) -> list[str]:
         """IPython asks for this instead of printing a traceback."""
@@ -67,3 +67,19 @@ class CellOrderError(RunbookError):
 
 class VerdictError(RunbookError):
     """A step ended with at least one failed check."""
+
+
+def shown(value: object) -> str:
+    """A value of unknown origin for a message: one short line of ASCII."""
+    try:
+        text = ascii(value)
+    except (ValueError, RecursionError):  # Python prints no whole number of thousands of digits
+        text = f"a value of type {type(value).__name__} too long to print"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _harmless(text: str) -> str:
+    """The text as every terminal prints it and none obeys it: foreign files put escape codes into names."""
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1] for letter in text
+    )

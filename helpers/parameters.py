@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from helpers.errors import ParameterError
+from helpers.errors import ParameterError, shown
 from helpers.run_folder import ROOT
 from helpers.worlds import world
 
@@ -22,6 +22,9 @@ FOLDER = ROOT / "notebooks"
 # The types that are checked, each with a value as it is written after -p name=.
 _EXAMPLES = {"int": "10", "float": "0.5", "bool": "true", "list": "[0,1,2]", "str": "text", "None": "none"}
 
+# What a YAML file may hold: far more than a sweep of a week, far less than what takes a second to read.
+_MOST_BYTES, _MOST_VALUES, _LONGEST_TEXT, _DEEPEST = 500_000, 20_000, 5_000, 20
+
 
 def find_notebook(text: str, folder: Path = FOLDER) -> str:
     """The one notebook with this name, or whose name begins so: ``05`` is ``05_infer``."""
@@ -30,7 +33,7 @@ def find_notebook(text: str, folder: Path = FOLDER) -> str:
     matches = [wanted] if wanted in names else [name for name in names if name.startswith(wanted)]
     if len(matches) != 1:
         raise ParameterError(
-            f"There is no notebook {text!r} in {folder}.", fix=f"There are {', '.join(names) or 'none'}."
+            f"There is no notebook {shown(text)} in {folder}.", fix=f"There are {', '.join(names) or 'none'}."
         )
     return matches[0]
 
@@ -61,12 +64,14 @@ def parse_value(text: str, annotation: str) -> Any:
 
 
 def check_value(name: str, value: Any, annotation: str) -> Any:
-    """The value itself; raises a `ParameterError` where it is not of the declared type."""
+    """The value itself; raises a `ParameterError` where it is of another type or no UTF-8."""
+    if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ParameterError(f"{name} is {shown(value)}.", fix="Use a text without halves of letters.")
     types, kind = _types(annotation), type(value).__name__
     fitting = {"int": {"int", "float"}, "NoneType": {"None"}}.get(kind, {kind})
     if types <= set(_EXAMPLES) and not types & fitting:
         raise ParameterError(
-            f"{name} is {value!r}.",
+            f"{name} is {shown(value)}.",
             fix=f'Use the type {annotation}, like -p "{name}={_EXAMPLES[min(types - {"None"})]}".',
         )
     return value
@@ -80,7 +85,7 @@ def _literal(text: str) -> Any:
     for read in (json.loads, ast.literal_eval):
         try:
             return read(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: it is nested too deep
             continue
     return text
 
@@ -103,7 +108,7 @@ def _declaration(name: str, declared: Mapping[str, str], notebooks: Iterable[str
     if name not in declared:
         near = difflib.get_close_matches(name, declared, n=3)
         raise ParameterError(
-            f"{name!r} is no parameter of {', '.join(notebooks)} that can be set here.",
+            f"{shown(name)} is no parameter of {', '.join(notebooks)} that can be set here.",
             fix=f"Did you mean {', '.join(near)}?" if near else f"There are {', '.join(sorted(declared))}.",
         )
     return declared[name]
@@ -137,19 +142,56 @@ def read_overrides(
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
-            raise ParameterError(f"{text!r} is no parameter.", fix="Write -p name=value.")
+            raise ParameterError(f"{shown(text)} is no parameter.", fix="Write -p name=value.")
         values[name] = parse_value(value, _declaration(name, declared, notebooks))
     return values
 
 
 def read_yaml(path: Path, form: str) -> dict[str, Any]:
-    """The mapping that a YAML file holds; a `ParameterError`, which shows its ``form``, for anything else."""
+    """The mapping that a YAML file holds, of JSON's values; a `ParameterError` for anything else.
+
+    ``form`` shows what the file should be like.
+    """
     import yaml  # type: ignore[import-untyped]
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ParameterError(f"{path} cannot be read as YAML ({error}).", fix="Fix the file.") from error
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        text = data.decode("utf-8")
+        if len(data) > _MOST_BYTES or not _is_small(yaml.parse(text, yaml.SafeLoader)):
+            raise yaml.YAMLError("it is larger or deeper than any, or holds an alias of what it is part of")
+        written = json.dumps(yaml.safe_load(text), ensure_ascii=False)  # neither dates nor sets
+        written.encode()  # nor halves of letters
+        content = json.loads(written)
+    except Exception as error:  # PyYAML raises many kinds for a value that is not what its tag says
+        known = isinstance(error, (OSError, UnicodeError, yaml.YAMLError))
+        why = str(error)[:500] if known else "one of its values is of another kind, or is too long a number"
+        fix = (
+            "Fix the file: it may hold texts, numbers, true, false, lists and mappings. Put dates in quotes."
+        )
+        raise ParameterError(f"{path} cannot be read as YAML ({why}).", fix=fix) from error
     if not isinstance(content, dict):
         raise ParameterError(f"{path} is not a YAML mapping.", fix=form)
     return content
+
+
+def _is_small(events: Iterable[Any]) -> bool:
+    """Whether a YAML document is small with every alias written out; its events are read until it is not."""
+    sizes, anchors = [0], [None]  # of the collections that are open
+    named: dict[Any, int] = {}  # sizes by anchor
+    for event in events:
+        kind, anchor = type(event).__name__, getattr(event, "anchor", None)
+        if kind in ("SequenceStartEvent", "MappingStartEvent"):
+            sizes.append(1)
+            anchors.append(anchor)
+        elif kind in ("SequenceEndEvent", "MappingEndEvent"):
+            named[anchors.pop()] = size = sizes.pop()
+            sizes[-1] += size
+        elif kind == "ScalarEvent":
+            named[anchor] = 1
+            sizes[-1] += 1 if len(event.value) <= _LONGEST_TEXT else _MOST_VALUES
+        elif kind == "AliasEvent":
+            sizes[-1] += named.get(anchor, _MOST_VALUES)  # what is not closed yet holds itself
+        if sum(sizes) >= _MOST_VALUES or len(sizes) > _DEEPEST:
+            return False
+    return True

@@ -1,14 +1,19 @@
 """Where a run leaves what it made: ``outputs/<timestamp>_<label>/``. Standard library only."""
 
 import contextlib
+import hashlib
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from helpers.errors import OutputError
+from helpers.errors import OutputError, ParameterError, shown
 
 ROOT = Path(__file__).resolve().parent.parent
 """The repository's root: ``data/``, ``results/`` and ``outputs/`` lie under it, wherever a kernel starts."""
+
+# Windows takes these for devices in every folder, whatever follows a dot, and the raised digits for digits.
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³")}
 
 
 def open_run(label: str, run_dir: str | Path = "", outputs: Path = ROOT / "outputs") -> Path:
@@ -41,3 +46,27 @@ def writing(
         yield
     except OSError as error:
         raise OutputError(f"{path} could not be written ({error.strerror or error}).", fix=fix) from error
+
+
+def folder_name(text: str, longest: int = 60) -> str:
+    """A text as the name of a folder that every system allows; too long a one ends with a digest."""
+    name = re.sub(r"[^\w.=-]+", "-", text).strip("-. ") or "job"
+    if len(name) > longest:
+        name = f"{name[: longest - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"job-{name}" if name.split(".")[0].lower() in _DEVICES else name
+
+
+def check_names(names: Iterable[object], what: str) -> None:
+    """Refuse names of files and folders that a stranger may have written, with a `ParameterError`.
+
+    Each must be one that `folder_name` would leave as it is, and no other's in upper or lower case; ``what``
+    they name is said in the message, such as ``"a case"``.
+    """
+    seen: set[str] = set()
+    for name in names:
+        if not isinstance(name, str) or folder_name(name) != name or name.casefold() in seen:
+            fix = (
+                "Use letters, digits, _ and - in up to 60 letters, each name once, and no device of Windows."
+            )
+            raise ParameterError(f"{shown(name)} cannot name {what}.", fix=fix)
+        seen.add(name.casefold())

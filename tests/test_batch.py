@@ -2,13 +2,14 @@
 
 import json
 import re
+import time
 
 import nbformat
 import papermill
 import pytest
 
 from helpers.batch import baseline, headless, regress, sweep
-from helpers.batch.headless import main, parser, plan, run_notebooks
+from helpers.batch.headless import main, parser, plan, run_notebook, run_notebooks
 from helpers.errors import ParameterError
 from helpers.parameters import FOLDER, check_value, parameters_of, parse_value
 from helpers.run_folder import ROOT
@@ -128,6 +129,100 @@ def test_a_value_of_another_type_is_refused(text, annotation):
         check_value("x", parse_value(text, annotation), annotation)
 
 
+NINE = "[x, x, x, x, x, x, x, x, x]"
+NESTED = "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+MERGED = NESTED.replace("[", "{<<: [").replace("]", "]}")
+RANGES = ", ".join(f"{name}: {[*range(200)]}" for name in ("seed", "start", "steps", "fps"))
+HOSTILE_YAML = {
+    "aliases of aliases": f"a: &a {NINE}\n{NESTED}",
+    "merges of merges": f"a: &a {{x: 1}}\n{MERGED}",
+    "a grid of 8 billion": f"grid: {{{RANGES}, temperature: [0, 1, 2, 3, 4]}}",
+    "a list in itself": "grid: &a {seed: [*a]}",
+    "a date": "grid: {seed: [2020-01-01]}",
+    "no date": "name: 2020-99-99",
+    "a set": "grid: {seed: !!set {1, 2}}",
+    "bytes": "name: !!binary aGk=",
+    "a tag without its value": "name: !!float ''",
+    "depth": "[" * 100_000,
+    "depth by dashes": "- " * 5000,
+    "dashes": "-" * 5000,
+    "5,000 digits": f"grid: {{seed: [{'9' * 5000}]}}",
+    "many hexadecimal digits": f"grid: {{seed: [0x{'f' * 4900}]}}",
+    "half a letter": 'grid: {dynamics_path: ["\\ud800"]}',
+    "a key that is a list": "? [a, b]\n: 1",
+    "a key that is a date": "2020-01-01: 1",
+    "200,000 values": f"list: [{'1,' * 200_000}]",
+    "a long text": f"name: {'x' * 400_000}",
+    "a large file": f"name: x # {'x' * 10**7}",
+    "code": "name: !!python/object/apply:os.system ['exit']",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE_YAML.values(), ids=HOSTILE_YAML)
+def test_whatever_a_yaml_file_holds_it_is_refused_within_a_second_in_a_sentence(text, tmp_path):
+    path = tmp_path / "hostile.yaml"
+    path.write_text(text, encoding="utf-8")
+    cases = tmp_path / "cases.yaml"
+    cases.write_text(text.replace("grid: ", "cases: ", 1), encoding="utf-8")
+    for read in (lambda: sweep.read_sweep(path), lambda: baseline.read_plans(cases, "demo", {})):
+        began = time.process_time()
+        with pytest.raises(ParameterError) as refused:
+            read()
+
+        assert time.process_time() - began < 1
+        assert len(str(refused.value)) < 900 and refused.value.fix
+
+
+def test_aliases_and_merges_of_a_usual_size_are_read(tmp_path):
+    text = "parameters: &p {steps: 2}\nlist: [{<<: *p, seed: 1}, {<<: *p, seed: 2}]\nname: 2"
+    (tmp_path / "sweep.yaml").write_text(text, encoding="utf-8")
+
+    read = sweep.read_sweep(tmp_path / "sweep.yaml")
+
+    assert read.name == "2" and [job.parameters for job in read.jobs] == [
+        {"steps": 2, "seed": n} for n in (1, 2)
+    ]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "-" * 5000,
+        "-" * 100_000 + "1",
+        "[" * 100_000,
+        "9" * 5000,
+        f"[{'9' * 5000}]",
+        "{1:" * 5000,
+        "1" + "+1" * 50_000,
+    ],
+    ids=lambda value: f"{value[:3]} of {len(value)}",
+)
+@pytest.mark.parametrize("name", ["seed", "actions", "temperature", "amp"])
+def test_whatever_follows_p_is_refused_within_a_second_in_a_sentence(name, value, capsys):
+    began = time.process_time()
+
+    assert main(["--only", "05_infer", "-p", f"{name}={value}"]) == 2
+
+    assert time.process_time() - began < 1
+    assert len(capsys.readouterr().err) < 400
+
+
+@pytest.mark.parametrize(
+    "parameter", ["dynamics_path=\udcff", "x" * 10**5, "x" * 10**5 + "=1"], ids=lambda text: text[:9]
+)
+def test_a_text_that_is_no_parameter_is_told_in_a_short_sentence(parameter, capsys):
+    assert main(["--only", "05_infer", "-p", parameter]) == 2
+    assert len(capsys.readouterr().err) < 900
+
+
+def test_a_session_whose_name_no_file_can_have_is_left_to_the_notebook():
+    _, parameters = plan(parser().parse_args(["--only", "05_infer", "-p", f"replay={'x' * 5000}"]))
+
+    assert parameters["05_infer"]["replay"] == "x" * 5000
+
+
 def test_a_file_that_is_no_notebook_is_named(tmp_path):
     (tmp_path / "00_a.ipynb").write_text("<html>", encoding="utf-8")
 
@@ -182,6 +277,28 @@ def test_a_notebook_that_breaks_is_reported_in_words(folder, tmp_path, cell, say
     (outcome,) = run_notebooks(["00_a"], tmp_path / "run", {}, folder)
 
     assert outcome.status == "fail" and says in outcome.message
+
+
+INJECTED = "steps = 0\nopen(r'{}', 'w')\nsteps"
+
+
+def test_no_name_that_the_notebook_does_not_declare_reaches_it(folder, tmp_path):
+    write_notebook(folder, "00_a", CONCLUDE.format("00_a", "ok"), parameters=WITH_STEPS)
+    for name in (INJECTED.format(tmp_path / "seen"), "Path", "run_dir"):
+        outcome = run_notebook("00_a", tmp_path / "run", {"steps": 3, name: 4}, folder)
+
+        assert outcome.status == "fail" and "is no parameter of 00_a that can be set here" in outcome.message
+    assert not (tmp_path / "seen").exists() and not (tmp_path / "run").exists()
+
+
+def test_only_one_place_hands_parameters_to_papermill():
+    calling = [
+        path.name
+        for path in (ROOT / "helpers").rglob("*.py")
+        if "execute_notebook(" in path.read_text("utf-8")
+    ]
+
+    assert calling == ["headless.py"]
 
 
 def test_a_run_folder_can_be_chosen(tmp_path, capsys):

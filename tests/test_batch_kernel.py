@@ -1,5 +1,6 @@
 """A sweep's warm kernel: notebooks run in it one after another, forget each other, and it ends when told."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from test_batch import CONCLUDE, write_notebook
 from helpers.batch import kernel as kernels
 from helpers.batch.headless import run_notebook
 from helpers.batch.kernel import ENGINE, Kernel, register_warm_engine
+from helpers.commands import JsonProgram, child_environment
 from helpers.run_folder import ROOT
 
 PROCESS = "import os; from pathlib import Path; Path(run_dir, 'process').write_text(str(os.getpid()))"
@@ -60,6 +62,18 @@ def test_ending_a_kernel_ends_its_process() -> None:
     kernel.kill()
     assert process.wait(timeout=10) != 0
     kernel.end()
+
+
+def test_a_job_whose_parameter_is_a_line_of_code_fails_in_words_and_the_next_one_runs(tmp_path: Path) -> None:
+    runner = JsonProgram([sys.executable, "-m", "helpers.batch.kernel"], cwd=ROOT, env=child_environment())
+    job = {"notebook": "00_check", "run_dir": str(tmp_path / "run"), "warm": False}
+    code = f"run_dir\nopen({str(tmp_path / 'seen')!r}, 'w')\nrun_dir"
+
+    answers = [runner.ask({**job, "parameters": parameters}) for parameters in ({code: "x"}, {})]
+    runner.close()
+
+    assert "is no parameter of 00_check" in answers[0]["message"] and not (tmp_path / "seen").exists()
+    assert answers[0]["status"] == "fail" and answers[1]["status"] != "fail"
 
 
 def test_a_kernel_starts_although_another_process_holds_the_lock(

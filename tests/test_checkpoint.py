@@ -545,6 +545,71 @@ def test_members_that_lead_out_of_the_archive_are_never_written(tmp_path):
     assert not list(tmp_path.parent.rglob("*.out"))
 
 
+def with_pickle(save, tmp_path, pickled):
+    """A sound archive of one tensor whose pickle is made of the original's by a function."""
+    small = save({"model": {"output_mlp.weight": torch.zeros(77, 5)}})
+    change = lambda name, data: [(name, pickled(data) if name.endswith("data.pkl") else data)]  # noqa: E731
+    return rezip(small, tmp_path / "changed.pth", change)
+
+
+@pytest.mark.parametrize(("opens", "closes"), [(b"(", b"t"), (b"](", b"e")], ids=["tuple", "list"])
+def test_tensors_of_a_hundred_thousand_dimensions_are_refused_unread(save, tmp_path, opens, closes):
+    def pickled(data):
+        """The tensor's shape and strides exchanged."""
+        assert data.count(b"KMK\x05\x86") == data.count(b"K\x05K\x01\x86") == 1
+        many = opens + b"K\x01" * 100_000 + closes
+        return data.replace(b"KMK\x05\x86", many).replace(b"K\x05K\x01\x86", many)
+
+    assert "far too many dimensions" in refusal(with_pickle(save, tmp_path, pickled))
+
+
+@pytest.mark.parametrize("depth", [10_000, 900_000])
+def test_a_key_of_tuples_in_tuples_is_refused_before_its_hash_ends_the_interpreter(save, tmp_path, depth):
+    path = with_pickle(save, tmp_path, lambda _: b"\x80\x02})" + b"\x85" * depth + b"K\x01s.")
+    assert "lie in one another far too deep" in refusal(path)
+
+
+def test_a_tensor_of_more_dimensions_than_any_model_has_is_refused(save_changed):
+    path = save_changed(lambda weights: weights.update(extra=torch.zeros([1] * 9)))
+    assert "extra claims the shape [1, 1, 1, 1, 1, 1, 1, 1, 1]" in refusal(path)
+
+
+@pytest.mark.parametrize("views", [5_000, 20_000])
+def test_thousands_of_views_of_one_storage_are_refused_before_a_value_is_looked_at(save_changed, views):
+    large = torch.zeros(1_000_000)
+    path = save_changed(lambda weights: weights.update({f"v{number}": large[:] for number in range(views)}))
+    message = refusal(path)
+    assert "tensors share their values" in message or "its pickle is far larger" in message
+
+
+def test_a_value_that_is_too_large_for_32_bits_is_found(save_changed):
+    path = save_changed(lambda weights: weights.update({Q_PROJ: weights[Q_PROJ].double().fill_(1e300)}))
+    assert f"{Q_PROJ} holds NaN or infinite values, or some that are too large" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["x" * 501, "module." * 100_000, "\x1b[2J\x07", "\u202e", "世界", 3, ("a", "b")],
+    ids=["long", "prefixes", "terminal", "direction", "not ASCII", "number", "tuple"],
+)
+def test_a_key_that_names_no_parameter_is_refused_in_a_short_sentence(save_changed, key):
+    message = refusal(save_changed(lambda weights: weights.update({key: torch.zeros(2)})))
+    assert "is no name of a parameter" in message and len(message) < 500
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize("key", ["x" * 400_000, "\x1b[2J" * 1000])
+def test_keys_around_the_weights_are_told_in_a_short_sentence(save, key):
+    message = refusal(save({key: 3, key[1:]: 4}))
+    assert "holds no weights" in message and len(message) < 700 and message.isprintable()
+
+
+def test_a_name_of_code_is_told_in_a_short_sentence(save, tmp_path):
+    named = b"\x80\x02c" + b"os\x1b[2J" * 10_000 + b"\nsystem\n(tR."
+    message = refusal(with_pickle(save, tmp_path, lambda _: named))
+    assert "wants to run code (os" in message and len(message) < 500 and message.isprintable()
+
+
 # --- the form without code -------------------------------------------------------------------------
 
 

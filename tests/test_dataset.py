@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tracemalloc
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -309,10 +310,122 @@ def test_frames_that_lie_elsewhere_are_not_followed(tmp_path: Path, plain: Path)
         FrameDataset(tmp_path / "raw.h5")
 
 
+NAMES = ("frames", "actions", "episodes")
+
+
+def elsewhere(file: h5py.File, name: str, way: str, other: Path) -> None:
+    """Let a name of the file stand for what lies in another file, in one of the ways of HDF5."""
+    shape, kind = ((40, 8, 8, 3), np.uint8) if name == "frames" else ((40,), np.int64)
+    if way == "link":
+        file[name] = h5py.ExternalLink(str(other), name)
+    elif way == "soft link":
+        file["way"] = h5py.ExternalLink(str(other), "/")
+        file[name] = h5py.SoftLink(f"/way/{name}")
+    elif way == "external":
+        file.create_dataset(name, shape, kind, external=[(str(other), 0, h5py.h5f.UNLIMITED)])
+    else:
+        layout = h5py.VirtualLayout(shape, kind, maxshape=(None, *shape[1:]))
+        source = h5py.VirtualSource(str(other), name, shape, kind, maxshape=(None, *shape[1:]))
+        layout[: h5py.h5s.UNLIMITED] = source[: h5py.h5s.UNLIMITED]
+        file.create_virtual_dataset(name, layout)
+
+
+@pytest.mark.parametrize("way", ["link", "soft link", "external", "virtual"])
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_in_a_file_is_taken_from_another_one(tmp_path: Path, name: str, way: str) -> None:
+    columns = {"frames": numbered(40), "actions": np.arange(40), "episodes": np.zeros(40, np.int64)}
+    other = write(tmp_path / "other.h5", **columns)
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        for column in NAMES:
+            if column == name:
+                elsewhere(file, name, way, other)
+            else:
+                file[column] = columns[column]
+    with pytest.raises(DatasetError, match=f"`{name}` of .* (only points elsewhere|lies in other files)"):
+        FrameDataset(tmp_path / "f.h5")
+
+
+BOMB = """
+import resource, sys
+from helpers.assets.dataset import FrameDataset
+from helpers.errors import DatasetError
+def most():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+before = most()  # a process begins with its parent's
+try:
+    with FrameDataset(sys.argv[1]) as data:
+        data.clip(0, 2)
+except DatasetError as error:
+    assert f"`{sys.argv[2]}`" in error.what and "unpacks to more than its" in error.what, error
+    print(most() - before)
+"""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_chunk_that_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(
+    tmp_path: Path, name: str
+) -> None:
+    pytest.importorskip("resource", reason="only POSIX tells the peak memory of a process so")
+    packer = zlib.compressobj(9)
+    packed = b"".join(packer.compress(bytes(10**7)) for _ in range(100)) + packer.flush()
+    with h5py.File(tmp_path / "bomb.h5", "w") as file:
+        for column in NAMES:
+            rows = numbered(40) if column == "frames" else np.zeros(40, np.uint8)
+            made = file.create_dataset(column, data=rows, chunks=rows.shape, compression="gzip", shuffle=True)
+            if column == name:
+                made.id.write_direct_chunk((0,) * rows.ndim, packed)
+    done = subprocess.run(
+        [sys.executable, "-c", BOMB, str(tmp_path / "bomb.h5"), name],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert int(done.stdout) < 50e6
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"compression": "gzip", "shuffle": True, "fletcher32": True},
+        {"compression": "lzf", "shuffle": True},
+        {"compression": "lzf", "fletcher32": True},
+        {"shuffle": True},
+    ],
+    ids=str,
+)
+def test_every_usual_compression_is_read_also_where_it_makes_nothing_smaller(
+    tmp_path: Path, layout: dict[str, Any]
+) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), np.uint8)
+    frames[20:] = 7
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file.create_dataset("frames", data=frames, chunks=(20, 64, 64, 3), **layout)
+        file.create_dataset("episodes", data=np.zeros(40, np.int32), chunks=(7,), **layout)
+    with FrameDataset(tmp_path / "f.h5") as data:
+        assert np.array_equal(data.clip(0, 40), frames)
+
+
+def test_a_compression_whose_memory_has_no_bound_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "twice.h5", "w") as file:
+        plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plan.set_chunk((1, 8, 8, 3))
+        plan.set_deflate(9)
+        plan.set_deflate(9)
+        space = h5py.h5s.create_simple((4, 8, 8, 3))
+        h5py.h5d.create(file.id, b"frames", h5py.h5t.STD_U8LE, space, plan)
+    with pytest.raises(DatasetError, match="compressed by filters that are not read here"):
+        FrameDataset(tmp_path / "twice.h5")
+
+
 @pytest.mark.parametrize(
     ("shape", "chunks"),
-    [((4, 100_000, 100_000, 3), (1, 64, 64, 3)), ((100_000, 64, 64, 3), (100_000, 64, 64, 3))],
-    ids=["a frame of 30 GB", "a chunk of 1.2 GB"],
+    [
+        ((4, 100_000, 100_000, 3), (1, 64, 64, 3)),
+        ((100_000, 64, 64, 3), (100_000, 64, 64, 3)),
+        ((4, 2048, 2048, 3), (1, 1, 1, 1)),
+    ],
+    ids=["a frame of 30 GB", "a chunk of 1.2 GB", "a chunk for every byte"],
 )
 def test_claims_that_would_take_all_memory_are_refused(
     tmp_path: Path, shape: tuple[int, ...], chunks: tuple[int, ...]

@@ -1,9 +1,12 @@
 """A baseline is frozen, judged identical on the same machine, and whatever moves it is named."""
 
+import json
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from helpers.batch import baseline, regress
 from helpers.batch.baseline import (
     Bound,
     Case,
+    Plan,
     Played,
     read_baseline,
     read_plans,
@@ -166,6 +170,84 @@ def test_a_damaged_baseline_is_named(tmp_path: Path) -> None:
     (tmp_path / "greedy.png").write_bytes(b"<html>")
     with pytest.raises(OutputError, match=re.escape(str(tmp_path))):
         read_baseline(tmp_path)
+
+
+def tampered(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """A baseline of one case, `greedy`, whose description a stranger changed."""
+    write_baseline([CASE], folder)
+    document = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
+    change(document["cases"])
+    (folder / "baseline.json").write_text(json.dumps(document), encoding="utf-8")
+    return folder
+
+
+FOREIGN_NAMES = [
+    "../../greedy",
+    "a/b",
+    "a\\b",
+    "C:a",
+    "/a",
+    "",
+    ".",
+    "con",
+    "NUL.x",
+    "COM¹",
+    "lpt³",
+    "a.",
+    "a ",
+]
+
+
+@pytest.mark.parametrize("name", FOREIGN_NAMES)
+def test_a_case_whose_name_leads_elsewhere_is_refused_wherever_it_was_written(
+    name: str, tmp_path: Path
+) -> None:
+    frozen = tampered(tmp_path / "a" / "b", lambda cases: cases.update({name: cases.pop("greedy")}))
+    (tmp_path / "cases.yaml").write_text(json.dumps({"cases": {name: {}}}), encoding="utf-8")
+    replaying = Plan("again", {"replay": f"@{name}"}, {})
+
+    for refused in (
+        lambda: read_baseline(frozen),
+        lambda: read_plans(tmp_path / "cases.yaml", "demo", {}),
+        lambda: with_session(replaying, tmp_path),
+    ):
+        with pytest.raises(ParameterError, match="cannot name a case"):
+            refused()
+
+
+def test_two_cases_whose_names_are_one_on_windows_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "cases.yaml").write_text("cases: {a: {}, A: {}}", encoding="utf-8")
+    with pytest.raises(ParameterError, match="'A' cannot name a case"):
+        read_plans(tmp_path / "cases.yaml", "demo", {})
+
+
+@pytest.mark.parametrize(
+    "path", ["../session.json", "/etc/passwd", r"\\host\share\x", "other.session.json", 3]
+)
+def test_a_baseline_replays_nothing_but_its_own_sessions(path: object, tmp_path: Path) -> None:
+    frozen = tampered(tmp_path / "a", lambda cases: cases["greedy"]["parameters"].update(replay=path))
+    with pytest.raises(OutputError, match=r"greedy replays .*, not greedy\.session\.json"):
+        read_baseline(frozen)
+
+
+def test_bounds_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    frozen = tampered(
+        tmp_path, lambda cases: cases["greedy"].update(bounds={"cpu": {"tokens": "0", "psnr_db": 1}})
+    )
+    with pytest.raises(ParameterError, match="are no bounds"):
+        read_baseline(frozen)
+
+
+def test_the_name_of_a_baselines_parameter_never_runs_as_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"seed = 0\nopen({str(tmp_path / 'seen')!r}, 'w')\nseed"
+    frozen = tampered(tmp_path / "a", lambda cases: cases["greedy"]["parameters"].update({name: 0}))
+
+    assert regress.main([str(frozen), "--report", str(tmp_path / "report")]) == 1
+
+    assert "is no parameter of 05_infer" in capsys.readouterr().out
+    assert not (tmp_path / "seen").exists()
 
 
 def test_the_embedded_worlds_baseline_is_whole_and_small() -> None:

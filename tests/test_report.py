@@ -112,3 +112,10 @@ def test_every_error_of_the_project_is_of_one_family() -> None:
     classes = [value for value in vars(errors).values() if isinstance(value, type)]
     assert len(classes) > 8
     assert all(issubclass(value, RunbookError) for value in classes)
+
+
+def test_no_name_from_a_foreign_file_moves_the_terminal_and_letters_of_every_language_stay() -> None:
+    error = RunbookError("世界 é \x1b]0;title\x07\x1b[2J\r\u202e\ud800 is no file.", fix="See\n\tbelow.")
+    assert error.what == r"世界 é \x1b]0;title\x07\x1b[2J\r\u202e\ud800 is no file."
+    assert str(error) == f"{error.what} See\n\tbelow."
+    str(error).encode()

@@ -230,6 +230,33 @@ def test_a_command_is_printed_for_the_readers_own_shell():
     assert printable(["/a b/python", "-m"], "bash") == "'/a b/python' -m"
 
 
+@pytest.mark.parametrize(
+    ("word", "cmd", "powershell"),
+    [
+        ("a&b|c<d>e^f", '"a&b|c<d>e^f"', "'a&b|c<d>e^f'"),
+        ("C:\\a b\\", '"C:\\a b\\\\"', "'C:\\a b\\'"),
+        ("100%PATH%", '"100"^%"PATH"^%""', "'100%PATH%'"),
+        ('"&calc', '""\\^""&calc"', "'\"&calc'"),
+        ("it\u2019s;calc", '"it\u2019s;calc"', "'it\u2019\u2019s;calc'"),
+        ("", '""', "''"),
+        ("C:\\世界\\x.pth", "C:\\世界\\x.pth", "C:\\世界\\x.pth"),
+    ],
+)
+def test_a_pasted_line_runs_one_command_whatever_its_words_are(word, cmd, powershell):
+    assert printable(["python", word], "cmd") == f"python {cmd}"
+    assert printable(["python", word], "powershell") == f"python {powershell}"
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="only Windows has cmd")
+@pytest.mark.parametrize("word", ["a&b|c<d>e^f", "100%PATH%", '"&calc', "a b\\", 'x"y%z"', ""])
+def test_cmd_passes_every_word_on_as_it_is(word):
+    line = printable([sys.executable, "-c", "import sys;print(ascii(sys.argv[1]))", word], "cmd")
+
+    assert subprocess.run(f'cmd /d /s /c "{line}"', capture_output=True, text=True).stdout.strip() == ascii(
+        word
+    )
+
+
 def test_children_get_utf_8_and_no_other_pythons_packages(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "elsewhere")
     monkeypatch.setenv("JUPYTER_PATH", "elsewhere")

@@ -15,12 +15,12 @@ from pyarrow import parquet
 from helpers.batch.cluster import disk_is_full, visible_gpus, worker_options
 from helpers.batch.storage import open_storage, publish, read_record, read_records
 from helpers.batch.summary import plot, read_summary, summarise, varied_columns
-from helpers.batch.sweep import folder_name, read_sweep, unused
+from helpers.batch.sweep import read_sweep, unused
 from helpers.errors import OutputError, ParameterError
 from helpers.play.rollout import play
 from helpers.play.settings import Settings
 from helpers.play.world import choose_clip, open_world
-from helpers.run_folder import ROOT
+from helpers.run_folder import ROOT, folder_name
 
 # --- what a sweep.yaml means -------------------------------------------------------------------------
 
@@ -83,6 +83,9 @@ def test_a_wrong_sweep_is_refused_before_anything_runs(text: str, says: str, tmp
         ("a/b:c*?", "a-b-c"),
         ("con", "job-con"),
         ("NUL.txt", "job-NUL.txt"),
+        ("COM¹", "job-COM¹"),
+        ("lpt³.a", "job-lpt³.a"),
+        ("trailing. .", "trailing"),
         ("..", "job"),
         ("温度-0.5", "温度-0.5"),
         ("actions-[2, 2]", "actions--2-2"),

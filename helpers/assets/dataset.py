@@ -7,17 +7,19 @@ Layout of the h5 (rows are consecutive frames of play):
     episodes  int [N]              optional: rows of one episode carry one number and lie together
 """
 
+import itertools
 import math
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import h5py
 import numpy as np
 from PIL import Image
 
-from helpers.errors import DatasetError, ParameterError
+from helpers.errors import DatasetError, ParameterError, shown
 from helpers.file_kind import impostor
 from helpers.pictures import contact_sheet
 from helpers.report import Check, Subject
@@ -25,6 +27,18 @@ from helpers.worlds import World
 
 _LARGEST_SIDE = 2048  # pixels
 _LARGEST_CHUNK = 64_000_000  # bytes: a chunk is read whole, whatever of it is wanted
+_LARGEST_LZF = 8_000_000  # bytes: so many times as large may a chunk grow that lies about its size
+_MOST_CHUNKS = 100_000  # that are read at once
+_GZIP, _LZF, _SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_LZF, h5py.h5z.FILTER_SHUFFLE
+_FILTERS: tuple[tuple[int, ...], ...] = (
+    (),
+    (_SHUFFLE,),
+    (_GZIP,),
+    (_SHUFFLE, _GZIP),
+    (_LZF,),
+    (_SHUFFLE, _LZF),
+)
+_CHECKSUM = 4  # bytes
 # What h5py raises where a file's inner structures are damaged; which of them depends on where.
 _DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError)
 _FETCH = "Run 04_assets to fetch it again."
@@ -113,8 +127,10 @@ class FrameDataset(AbstractContextManager["FrameDataset"]):
         A `DatasetError` where it leaves the usable rows, crosses an episode, or cannot be read.
         """
         self._check_clip(start, length)
+        stop = start + (length - 1) * self.skip + 1
         with _damage_as(f"The clip from row {start} of {self.path} cannot be read: the file is damaged"):
-            return np.asarray(self._frames[start : start + length * self.skip : self.skip])
+            _check_chunks(self._frames, start, stop, self.path)
+            return np.asarray(self._frames[start : stop : self.skip])
 
     def clip_actions(self, start: int, length: int) -> np.ndarray | None:
         """The true actions of a clip, int64 ``[length - 1]``: entry t led from its frame t to frame t+1.
@@ -218,38 +234,98 @@ def _open(path: Path) -> h5py.File:
         raise DatasetError(f"{path} {what}.", fix=_REPLACE) from error
 
 
+def _dataset(file: h5py.File, name: str, path: Path, fix: str) -> h5py.Dataset | None:
+    """The dataset of this name that lies in the file itself; None where there is none.
+
+    None that lies in another file is opened: its path could be that of a stranger's machine, where Windows
+    would log in. One that is compressed otherwise than h5py does it is refused: only this is bounded here.
+    """
+    link = file.get(name, getlink=True)
+    filters: tuple[int, ...] = ()
+    if link is None:
+        return None
+    if isinstance(link, (h5py.ExternalLink, h5py.SoftLink)):
+        what = "only points elsewhere"
+    elif not isinstance(found := file.get(name), h5py.Dataset):
+        what = "is a group, not a dataset"
+    elif found.external or found.is_virtual:
+        what = "lies in other files"
+    elif (filters := _filters(found)) not in _FILTERS:
+        what = f"is compressed by filters that are not read here ({shown(filters)})"
+    elif _GZIP not in filters and filters and math.prod(found.chunks) * found.dtype.itemsize > _LARGEST_LZF:
+        what = f"is in chunks of {found.chunks}, which is too much for LZF"
+    else:
+        return found
+    raise DatasetError(f"`{name}` of {path} {what}.", fix=fix)
+
+
+def _filters(data: h5py.Dataset) -> tuple[int, ...]:
+    """The numbers of the filters that a chunk passes when it is written, but for the one of checksums."""
+    plan = data.id.get_create_plist()
+    numbers = (plan.get_filter(index)[0] for index in range(plan.get_nfilters()))
+    return tuple(number for number in numbers if number != h5py.h5z.FILTER_FLETCHER32)
+
+
+def _check_chunks(data: h5py.Dataset, start: int, stop: int, path: Path) -> None:
+    """Refuse rows of which a chunk unpacks to more than it should hold, with a `DatasetError`.
+
+    HDF5 compares sizes only when it has unpacked a chunk, and gzip makes up to 1032 bytes of one.
+    """
+    filters = _filters(data)
+    if not {_GZIP, _LZF} & set(filters):
+        return
+    size = math.prod(data.chunks) * data.dtype.itemsize
+    spans = zip([start, *[0] * (data.ndim - 1)], [stop, *data.shape[1:]], data.chunks, strict=True)
+    for place in itertools.product(*(range(first // step * step, end, step) for first, end, step in spans)):
+        try:
+            _, packed = data.id.read_direct_chunk(place)
+        except _DAMAGE:  # it was never written; or is damaged, which reading it will tell
+            continue
+        unpacked = 0 if _GZIP in filters else len(packed)
+        if _GZIP in filters and len(packed) * 1032 > _LARGEST_CHUNK:
+            with suppress(zlib.error):
+                unpacked = len(zlib.decompressobj().decompress(packed, size + _CHECKSUM + 1))
+        if unpacked > size + _CHECKSUM:
+            what = f"A chunk of `{data.name[1:]}` of {path} unpacks to more than its {size} bytes."
+            raise DatasetError(what, fix=_REPLACE)
+
+
 def _checked_frames(file: h5py.File, path: Path) -> h5py.Dataset:
-    fix = _REPLACE
-    if isinstance(file.get("frames", getlink=True), (h5py.ExternalLink, h5py.SoftLink)):
-        what = f"`frames` of {path} only points elsewhere."
-    elif not isinstance(frames := file.get("frames"), h5py.Dataset):
-        what = f"{path} has no dataset `frames`; it has {', '.join(sorted(file)) or 'nothing'}."
+    fix, frames = _REPLACE, _dataset(file, "frames", path, _REPLACE)
+    if frames is None:
+        there = shown(", ".join(sorted(file))).strip("'") or "nothing"
+        what = f"{path} has no dataset `frames`; it has {there}."
         fix = "Choose an h5 whose `frames` is uint8 [N, H, W, 3]."
     elif frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape[1:]:
-        what = f"`frames` of {path} is {frames.dtype} {list(frames.shape)}, not uint8 [N, H, W, 3]."
+        shape = f"{shown(frames.dtype.name)[1:-1]} {list(frames.shape)}"
+        what = f"`frames` of {path} is {shape}, not uint8 [N, H, W, 3]."
         fix = "Choose another h5, or rewrite this one with RGB frames of 8 bits a channel."
-    elif max(frames.shape[1:3]) > _LARGEST_SIDE or math.prod(frames.chunks or (0,)) > _LARGEST_CHUNK:
+    elif max(frames.shape[1:3]) > _LARGEST_SIDE or _unwieldy(frames, 1):
         shape = f"{list(frames.shape)} in chunks of {frames.chunks}"
         what = f"`frames` of {path} is {shape}: far too much memory for one frame."
         fix = "Rewrite the h5 with frames of at most 2048 pixels a side and small chunks."
-    elif frames.external or frames.is_virtual:
-        what = f"`frames` of {path} lies in other files."
     else:
         return frames
     raise DatasetError(what, fix=fix)
 
 
+def _unwieldy(data: h5py.Dataset, rows: int) -> bool:
+    """Whether chunks are too large, or too many for some rows: HDF5 keeps a list of those that it reads."""
+    chunks = data.chunks or (max(rows, 1), *data.shape[1:])
+    count = math.prod(-(-size // step) for size, step in zip((rows, *data.shape[1:]), chunks, strict=True))
+    return math.prod(chunks) * data.dtype.itemsize > _LARGEST_CHUNK or count > _MOST_CHUNKS
+
+
 def _column(file: h5py.File, name: str, rows: int, path: Path) -> np.ndarray | None:
     """An optional column of whole numbers, one a row: int ``[rows]``."""
-    column, fix = file.get(name), f"Rewrite the h5; `{name}` may be left out. {_FETCH}"
-    if column is None:
+    fix = f"Rewrite the h5; `{name}` may be left out. {_FETCH}"
+    if (column := _dataset(file, name, path, fix)) is None:
         return None
-    if not isinstance(column, h5py.Dataset):
-        raise DatasetError(f"`{name}` of {path} is a group, not a dataset.", fix=fix)
     if column.shape != (rows,) or not np.issubdtype(column.dtype, np.integer):
-        what = f"`{name}` of {path} is {column.dtype} {list(column.shape)}, not {rows} whole numbers."
-        raise DatasetError(what, fix=fix)
-    if max(rows, math.prod(column.chunks or (0,))) * column.dtype.itemsize > _LARGEST_CHUNK:
+        kind = f"{shown(column.dtype.name)[1:-1]} {list(column.shape)}"
+        raise DatasetError(f"`{name}` of {path} is {kind}, not {rows} whole numbers.", fix=fix)
+    if rows * column.dtype.itemsize > _LARGEST_CHUNK or _unwieldy(column, rows):
         raise DatasetError(f"`{name}` of {path} has {rows} rows, more than are read at once.", fix=fix)
     with _damage_as(f"`{name}` of {path} cannot be read: the file is damaged"):
+        _check_chunks(column, 0, rows, path)
         return np.asarray(column[:])

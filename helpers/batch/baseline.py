@@ -6,7 +6,6 @@ environment), ``tokens.npz`` (every token) and one PNG strip of generated frames
 
 import hashlib
 import json
-import re
 import shutil
 import sys
 import time
@@ -20,10 +19,10 @@ from PIL import Image
 
 from helpers.batch.headless import check_run, run_notebook
 from helpers.commands import exit_status
-from helpers.errors import OutputError, ParameterError, RunbookError
+from helpers.errors import OutputError, ParameterError, RunbookError, shown
 from helpers.parameters import command_parser, read_overrides, read_yaml
 from helpers.report import write_json
-from helpers.run_folder import ROOT, open_run, writing
+from helpers.run_folder import ROOT, check_names, open_run, writing
 from helpers.worlds import world
 
 NOTEBOOK = "05_infer"
@@ -102,19 +101,18 @@ def read_plans(path: Path, dataset: str, overrides: Mapping[str, Any]) -> list[P
     cases, common = described.get("cases"), described.get("parameters") or {}
     if not isinstance(cases, dict) or not cases or not isinstance(common, dict):
         raise ParameterError(f"{path} names no cases.", fix=form)
+    check_names(cases, "a case")
     plans = []
     for name, own in cases.items():
-        if not re.fullmatch(r"[\w-]+", str(name), re.ASCII):
-            raise ParameterError(f"{name!r} cannot name a case.", fix="Use letters, digits, _ and -.")
         if not isinstance(own, (dict, type(None))):
-            raise ParameterError(f"The case {name} is {own!r}.", fix=f"Write {name}: {{seed: 1}}.")
+            raise ParameterError(f"The case {name} is {shown(own)}.", fix=f"Write {name}: {{seed: 1}}.")
         own = dict(own or {})
         bounds = _bounds(own.pop("bounds", {}))
         parameters = {"dataset": dataset, **common, **own, **overrides}
         check_run(NOTEBOOK, parameters)
         if parameters.get("replay", "@")[:1] != "@":
             parameters["replay"] = str((path.parent / parameters["replay"]).absolute())
-        plans.append(Plan(str(name), parameters, bounds))
+        plans.append(Plan(name, parameters, bounds))
     return plans
 
 
@@ -126,7 +124,7 @@ def _bounds(described: Any) -> dict[str, Bound]:
             raise ValueError("a negative number")
     except (AttributeError, TypeError, ValueError) as error:
         fix = "Write bounds: {cpu: {tokens: 0.02, psnr_db: 30}}."
-        raise ParameterError(f"{described!r} are no bounds ({error}).", fix=fix) from error
+        raise ParameterError(f"{shown(described)} are no bounds ({error}).", fix=fix) from error
     return bounds
 
 
@@ -153,6 +151,7 @@ def with_session(plan: Plan, run: Path) -> Plan:
     replay = str(plan.parameters.get("replay", ""))
     if not replay.startswith("@"):
         return plan
+    check_names([replay[1:]], "a case")
     session = run / replay[1:] / "session.json"
     if not session.is_file():
         raise ParameterError(
@@ -208,7 +207,12 @@ def write_baseline(cases: Sequence[Case], folder: Path) -> None:
 
 
 def read_baseline(folder: Path) -> list[Case]:
-    """A baseline's cases; raises an `OutputError` where there is none, or it is damaged."""
+    """A baseline's cases, with nothing of it outside its folder.
+
+    Raises:
+        OutputError: There is none, or it is damaged.
+        ParameterError: A case has a name or bounds that none can have.
+    """
     freeze = "Freeze one: python runbook.py baseline."
     cases = []
     try:
@@ -218,17 +222,21 @@ def read_baseline(folder: Path) -> list[Case]:
             raise OutputError(what, fix=freeze)
         with np.load(folder / "tokens.npz") as arrays:
             tokens = {name: arrays[name].astype(np.int32) for name in arrays.files}
+        check_names(document["cases"], "a case")
         for name, values in document["cases"].items():
-            bounds = {device: Bound(**bound) for device, bound in values.pop("bounds").items()}
-            if values["parameters"].get("replay"):
-                values["parameters"]["replay"] = str(folder / values["parameters"]["replay"])
+            bounds = _bounds(values.pop("bounds"))
+            if replay := values["parameters"].get("replay"):
+                session = f"{name}.session.json"
+                if replay != session:
+                    raise ValueError(f"{name} replays {shown(replay)}, not {session}")
+                values["parameters"]["replay"] = str(folder / session)
             if values["parameters"]["dataset"] == "demo":  # what CoinRun was called, as in session files
                 values["parameters"]["dataset"] = "coinrun"
             with Image.open(folder / f"{name}.png") as strip:
                 pixels = np.asarray(strip.convert("RGB"))
             frames = np.stack(np.split(pixels, len(tokens[name]), axis=1))
             cases.append(Case(name, Played(**values, frames=frames, tokens=tokens[name]), bounds))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise OutputError(f"{folder} holds no baseline that can be read ({error}).", fix=freeze) from error
     return cases
 

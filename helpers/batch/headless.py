@@ -5,6 +5,7 @@ notebooks are executed, so that arguments are checked before anything is install
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import sys
@@ -68,8 +69,10 @@ def plan(arguments: argparse.Namespace, folder: Path = FOLDER) -> tuple[list[str
     values = {"dataset": arguments.dataset, **read_overrides(arguments.parameter, names, folder)}
     values["dataset"] = world(values["dataset"]).name
     values.pop("run_dir", None)
-    if values.get("replay") and (arguments.called_from / values["replay"]).exists():
-        values["replay"] = str(arguments.called_from / values["replay"])
+    if values.get("replay"):
+        with contextlib.suppress(OSError):  # a name that no file can have
+            if (session := arguments.called_from / values["replay"]).exists():
+                values["replay"] = str(session)
     parameters = {}
     for notebook in names:
         declared = parameters_of(folder / f"{notebook}.ipynb")
@@ -82,6 +85,7 @@ def check_run(notebook: str, parameters: Mapping[str, Any], folder: Path = FOLDE
     """Refuse names, types and, for 05_infer, ranges before anything is computed, with a `RunbookError`.
 
     Runs, baselines, regressions and sweeps all ask here; about 05_infer's values `Settings` speaks first.
+    `run_notebook` asks again, whoever calls: papermill writes the names into the notebook as code.
     """
     if notebook == NOTEBOOKS[-1]:
         Settings.read(parameters)
@@ -116,6 +120,10 @@ def run_notebook(
     executed notebook goes to its ``notebooks/``, papermill's log to its ``run.log``. The kernel works in
     ``folder``; ``engine`` are further options of papermill's engine.
     """
+    try:
+        check_run(name, parameters, folder)
+    except helpers.errors.RunbookError as error:
+        return Outcome(name, "fail", 0.0, str(error))
     import papermill
     from papermill.exceptions import PapermillExecutionError
 

@@ -19,7 +19,7 @@ import argparse
 import hashlib
 import itertools
 import json
-import re
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -32,12 +32,13 @@ from helpers.batch.headless import check_run
 from helpers.batch.storage import open_storage, read_records, remove_leftovers
 from helpers.batch.summary import cost, write_summary
 from helpers.commands import exit_status
-from helpers.errors import ParameterError
+from helpers.errors import ParameterError, shown
 from helpers.parameters import FOLDER, command_parser, find_notebook, read_yaml
-from helpers.run_folder import ROOT
+from helpers.run_folder import ROOT, folder_name
 
 KEYS = ("name", "notebook", "parameters", "grid", "list")
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
+MOST_JOBS = 10_000
+"""A sweep has so many jobs at most: more are a slip of the hand."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def read_sweep(path: Path, folder: Path = FOLDER) -> Sweep:
     form = f"A sweep has {', '.join(KEYS)} and nothing else."
     content = read_yaml(path, form)
     if extra := sorted(str(key) for key in set(content) - set(KEYS)):
-        raise ParameterError(f"{path} has {', '.join(extra)}.", fix=form)
+        raise ParameterError(f"{path} has {shown(', '.join(extra))}.", fix=form)
     notebook = find_notebook(str(content.get("notebook", "05_infer")), folder)
     common, grid = content.get("parameters") or {}, content.get("grid") or {}
     entries = content.get("list") or [{}]
@@ -67,13 +68,17 @@ def read_sweep(path: Path, folder: Path = FOLDER) -> Sweep:
     for name, values in grid.items():
         if not (isinstance(values, list) and values):
             fix = f"Give a list of values: {name}: [1, 2]."
-            raise ParameterError(f"{name} of grid is {values!r}.", fix=fix)
+            raise ParameterError(f"{name} of grid is {shown(values)}.", fix=fix)
+    count = len(entries) * math.prod(map(len, grid.values()))
+    if count > MOST_JOBS:
+        fix = f"Sweep up to {MOST_JOBS:,} at once."
+        raise ParameterError(f"{path} describes {count:,} jobs.", fix=fix)
     jobs: dict[str, Job] = {}
     names: set[str] = set()
     repeated = 0
     for entry, *values in itertools.product(entries, *grid.values()):
         if not isinstance(entry, dict):
-            raise ParameterError(f"{entry!r} of list is no mapping.", fix="Write - {seed: 1}.")
+            raise ParameterError(f"{shown(entry)} of list is no mapping.", fix="Write - {seed: 1}.")
         label = [str(entry["name"])] if entry.get("name") else []
         point = dict(zip(grid, values, strict=True))
         varied = {name: value for name, value in entry.items() if name != "name"} | point
@@ -88,14 +93,6 @@ def read_sweep(path: Path, folder: Path = FOLDER) -> Sweep:
         job_name = unused(folder_name("_".join(label + words) or notebook), names)
         jobs[digest] = Job(job_name, digest, notebook, parameters, varied)
     return Sweep(folder_name(str(content.get("name") or path.stem)), list(jobs.values()), repeated)
-
-
-def folder_name(text: str, longest: int = 60) -> str:
-    """A text as the name of a folder that every system allows; too long a one ends with a digest."""
-    name = re.sub(r"[^\w.=-]+", "-", text).strip("-. ") or "job"
-    if len(name) > longest:
-        name = f"{name[: longest - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    return f"job-{name}" if name.split(".")[0].lower() in _RESERVED else name
 
 
 def unused(name: str, names: set[str]) -> str:

@@ -42,8 +42,8 @@ from typing import Any
 
 import numpy as np
 
-from helpers.errors import RunbookError, SessionFileError
-from helpers.play.settings import Settings, checked, names, shown
+from helpers.errors import RunbookError, SessionFileError, shown
+from helpers.play.settings import Settings, checked, names
 from helpers.play.tree import Moment, Move, Play, Tree
 from helpers.run_folder import ROOT, writing
 from helpers.worlds import PARTS

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from helpers.errors import DeviceError, SessionFileError
+from helpers.errors import DeviceError, SessionFileError, shown
 from helpers.play.comparison import Difference, Replay
 from helpers.play.game import Game, conditions, suite_shape, token_hash
 from helpers.play.recording import PARTS, find, read, read_settings, read_tokens
-from helpers.play.settings import Settings, names, shown
+from helpers.play.settings import Settings, names
 from helpers.play.tree import Play
 from helpers.play.watch import watched
 from helpers.play.world import Clip, OpenWorld, choose_clip, open_world

@@ -13,7 +13,7 @@ from dataclasses import Field, dataclass, field, fields
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
-from helpers.errors import ActionError, ParameterError
+from helpers.errors import ActionError, ParameterError, shown
 from helpers.worlds import world
 
 if TYPE_CHECKING:
@@ -174,15 +174,6 @@ def _taken(setting: "Field[Any]") -> str:
     if rule["high"] in (math.inf, 2**63 - 1):
         return f"{number} of at least {rule['low']:g}"
     return f"{number} from {rule['low']:g} to {rule['high']:g}"
-
-
-def shown(value: Any) -> str:
-    """A value of unknown origin for a message: one short line of ASCII."""
-    try:
-        text = ascii(value)
-    except (ValueError, RecursionError):  # Python prints no whole number of thousands of digits
-        text = f"a value of type {type(value).__name__} too long to print"
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def ignored(settings: Settings, device: str) -> list[str]:

@@ -12,14 +12,16 @@ from typing import Any
 
 import torch
 
-from helpers.errors import CheckpointError
+from helpers.errors import CheckpointError, shown
 from helpers.file_kind import impostor
 
 FETCH_AGAIN = "Fetch the file again (notebook 04_assets), or check the path."
 
 _LARGEST_FILE = 4 * 10**9  # the published ones have 20 MB
-_LARGEST_PICKLE = 64 * 10**6
+_LARGEST_PICKLE = 10**6  # the published ones have 30 kB
 _MOST_MEMBERS = 100_000
+_MOST_ARGUMENTS = 100  # of a call, one level down: a tensor's shape and strides are among them
+_DEEPEST = 100  # tuples within tuples
 
 
 class _Inert:
@@ -86,7 +88,7 @@ def _describe_refusal(path: Path) -> str:
     except Exception:  # it reads the same damaged pickle
         foreign = set()
     if foreign:
-        return f"wants to run code ({', '.join(sorted(foreign))})"
+        return f"wants to run code ({_listed(foreign)})"
     return "holds something other than tensors and plain values"
 
 
@@ -109,39 +111,86 @@ def _check_is_archive(path: Path) -> None:
             f"{path} is not a checkpoint: torch.save has written zip archives since torch 1.6, this is none.",
             fix=FETCH_AGAIN,
         )
+    foreign: set[str] = set()
     try:
         with zipfile.ZipFile(path) as archive:
             flaw = _describe_members(archive.infolist(), size)
             damaged = None if flaw else archive.testzip()
-            foreign = set() if flaw or damaged else _foreign_names(archive)
+            if not flaw and not damaged:
+                (pickled,) = (name for name in archive.namelist() if name.lower().endswith("/data.pkl"))
+                foreign, flaw = _survey(archive.read(pickled))
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path} is truncated or damaged ({error}).", fix=FETCH_AGAIN) from error
-    if flaw:
-        raise CheckpointError(f"{path} is a zip archive, but no checkpoint: {flaw}.", fix=FETCH_AGAIN)
+        raise CheckpointError(
+            f"{path} is truncated or damaged ({str(error)[:200]}).", fix=FETCH_AGAIN
+        ) from error
     if foreign:
-        names, tensors = ", ".join(sorted(foreign)), all(name.startswith("torch.") for name in foreign)
+        names, tensors = _listed(foreign), all(name.startswith("torch.") for name in foreign)
         what = "holds more than plain tensors and values" if tensors else "wants to run code"
         raise CheckpointError(
             f"{path} {what} ({names}); nothing was run and it was refused.",
             fix="Use a checkpoint from a source you trust.",
         )
+    if flaw:
+        raise CheckpointError(f"{path} is a zip archive, but no checkpoint: {flaw}.", fix=FETCH_AGAIN)
     if damaged:
-        raise CheckpointError(f"{path} is damaged: the checksum of {damaged} is wrong.", fix=FETCH_AGAIN)
+        raise CheckpointError(
+            f"{path} is damaged: the checksum of {shown(damaged)} is wrong.", fix=FETCH_AGAIN
+        )
 
 
-def _foreign_names(archive: zipfile.ZipFile) -> set[str]:
-    """The names in an archive's pickle that are not on our list, read without unpickling it."""
-    (pickled,) = (name for name in archive.namelist() if name.lower().endswith("/data.pkl"))
-    names = set()
+def _listed(names: set[str]) -> str:
+    """Names of unknown origin for a message, the first few of them."""
+    return ", ".join(shown(name)[1:-1] for name in sorted(names)[:8])
+
+
+class _Outline(list["_Outline"]):
+    """A value that a pickle would make: the values within it, and how deep it is."""
+
+    depth = 0
+
+
+def _survey(pickled: bytes) -> tuple[set[str], str]:
+    """The names in a pickle that are not on our list, and why its values are none of a checkpoint, or ``""``.
+
+    It is not unpickled: its operations are followed with outlines in place of values. Tensors that share a
+    shape of a hundred thousand dimensions take torch hours, and keys as deep end the interpreter.
+    """
+    names, flaw = set(), ""
+    stack: list[Any] = []
+    memo: dict[Any, _Outline] = {}
     try:
-        for operation, argument, _ in pickletools.genops(archive.read(pickled)):
-            if operation.name in ("GLOBAL", "INST"):
+        for operation, argument, _ in pickletools.genops(pickled):
+            name, before = operation.name, operation.stack_before
+            if name in ("GLOBAL", "INST"):
                 names.add(str(argument).replace(" ", ".").replace("__builtin__", "builtins"))
-            elif operation.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):
-                names.add(operation.name)
-    except Exception:  # a senseless pickle, of which torch will say so
-        return set()
-    return names - _ALLOWED
+            elif name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):
+                names.add(name)
+            if name in ("PUT", "BINPUT", "LONG_BINPUT"):
+                memo[argument] = stack[-1]
+                continue
+            if name in ("GET", "BINGET", "LONG_BINGET"):
+                stack.append(memo[argument])
+                continue
+            parts: list[_Outline] = []
+            if pickletools.markobject in before:
+                while (part := stack.pop()) is not pickletools.markobject:
+                    parts.append(part)
+                before = before[: before.index(pickletools.markobject)]
+            parts += [stack.pop() for _ in before]
+            if name in ("REDUCE", "NEWOBJ") and len(parts[0]) + sum(map(len, parts[0])) > _MOST_ARGUMENTS:
+                flaw = "one of its tensors has far too many dimensions"
+            grows = name in ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD")
+            whole = parts.pop() if grows else _Outline()
+            whole += parts
+            whole.depth = max([whole.depth, *(part.depth + 1 for part in parts)])
+            if whole.depth > _DEEPEST:
+                flaw = "its values lie in one another far too deep"
+            if flaw:
+                break
+            stack += [pickletools.markobject] if name == "MARK" else [whole] * len(operation.stack_after)
+    except Exception:  # a senseless pickle, of many kinds
+        return set(), "its pickle makes no sense"
+    return names - _ALLOWED, flaw
 
 
 def _describe_members(members: list[zipfile.ZipInfo], size: int) -> str:
@@ -153,8 +202,6 @@ def _describe_members(members: list[zipfile.ZipInfo], size: int) -> str:
     names = [member.filename.lower() for member in members]
     if size > _LARGEST_FILE or len(members) > _MOST_MEMBERS:
         return f"it has {size} bytes and {len(members)} members, far more than any of a suite"
-    if any(member.file_size > _LARGEST_PICKLE for member in members if member.filename.endswith(".pkl")):
-        return "its pickle is far larger than any of a suite"
     if not any(name.endswith("/data.pkl") for name in names):
         return "it has no data.pkl"
     if any(name.endswith("/constants.pkl") for name in names):
@@ -164,4 +211,7 @@ def _describe_members(members: list[zipfile.ZipInfo], size: int) -> str:
     if sum(name.endswith("/data.pkl") for name in names) > 1:
         return "it has several data.pkl"
     claimed = sum(member.file_size for member in members)
-    return f"its members claim {claimed} bytes of a file of {size}" if claimed > size else ""
+    if claimed > size:
+        return f"its members claim {claimed} bytes of a file of {size}"
+    large = any(member.file_size > _LARGEST_PICKLE for member in members if member.filename.endswith(".pkl"))
+    return "its pickle is far larger than any of a suite" if large else ""

@@ -15,6 +15,7 @@ A model's shape is read off its tensors; the config is asked only for what tenso
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from helpers.errors import CheckpointError
+from helpers.errors import CheckpointError, shown
 from helpers.worldmodel.archive import FETCH_AGAIN, load
 from helpers.worldmodel.models import Dynamics, LatentActions, ModelConfig, VideoTokenizer
 
@@ -40,8 +41,12 @@ _TELLTALE: dict[Kind, str] = {
     "dynamics": "output_mlp.weight",
 }
 _WEIGHT_KEYS = ("model", "state_dict", "model_state_dict")
-_PREFIXES = ("_orig_mod.", "module.")
+# Compiled and data-parallel models saved whole carry these in front of every key, in either order.
+_PREFIXES = re.compile(r"^(?:_orig_mod\.|module\.)+")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_LONGEST_KEY = 500  # letters
+_MOST_DIMENSIONS = 8
+_MOST_SHARED = 2  # times that a stored value may be used, on the average
 _LARGEST_SETTING = 1024  # pixels, heads, experts: far above any real model, far below what exhausts memory
 _LARGEST_CODEBOOK = 2**31
 _MOST_PATCHES = 4096  # attention takes memory by its square
@@ -71,9 +76,8 @@ class Checkpoint:
         """
         value = self.config.get(key, default)
         if type(value) is not int or not 1 <= value <= _LARGEST_SETTING:
-            shown = repr(value) if len(repr(value)) < 80 else f"a {type(value).__name__}"
             raise CheckpointError(
-                f"{self.path}: its config says {key} is {shown}; "
+                f"{self.path}: its config says {key} is {shown(value)}; "
                 f"it must be a whole number from 1 to {_LARGEST_SETTING}.",
                 fix="Use the config it was trained with.",
             )
@@ -112,10 +116,16 @@ def _checked(path: Path, kind: Kind, weights: dict[str, Tensor], config: dict[st
         raise CheckpointError(
             f"{path} is {what}; it was given as {kind}.", fix=f"Give a {kind} checkpoint here."
         )
-    _check_values(weights, path)
+    _check_storage(weights, path)
     weights = {
         key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in weights.items()
     }
+    for key, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"{path}: {key} holds NaN or infinite values, or some that are too large for 32 bits.",
+                fix="This training run diverged; use an earlier step.",
+            )
     return Checkpoint(path, kind, weights, config)
 
 
@@ -154,7 +164,7 @@ def _read_converted(path: Path, kind: Kind) -> Checkpoint:
         about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         if about.pop("seal") != _seal(about, data) or not isinstance(about["config"], dict):
             raise ValueError("its checksum is wrong")
-        weights = load_safetensors(data)
+        weights = _find_weights(load_safetensors(data), path)
     except (
         OSError,
         ValueError,
@@ -165,7 +175,7 @@ def _read_converted(path: Path, kind: Kind) -> Checkpoint:
         SafetensorError,
     ) as error:
         raise CheckpointError(
-            f"{path} cannot be read as a converted checkpoint ({error}).",
+            f"{path} cannot be read as a converted checkpoint ({str(error)[:200]}).",
             fix="Delete it and its .json: it is made again from its source.",
         ) from error
     return _checked(path, kind, weights, about["config"])
@@ -184,14 +194,19 @@ def _find_weights(loaded: Any, path: Path) -> dict[str, Tensor]:
         if isinstance(candidate, Mapping) and any(isinstance(value, Tensor) for value in candidate.values()):
             break
     else:
-        what = f"the keys {sorted(map(str, held))[:8]}" if held else f"a {type(loaded).__name__}"
+        what = f"the keys {', '.join(sorted(map(shown, held))[:8])}" if held else f"a {type(loaded).__name__}"
         raise CheckpointError(
             f"{path} holds no weights under {', '.join(_WEIGHT_KEYS)} or bare; it holds {what}.",
             fix="Give a checkpoint saved by the published project.",
         )
     weights: dict[str, Tensor] = {}
     for key, value in candidate.items():
-        name = _strip_prefixes(str(key))
+        if not isinstance(key, str) or len(key) > _LONGEST_KEY or not (key.isascii() and key.isprintable()):
+            raise CheckpointError(
+                f"{path}: {shown(key)} is no name of a parameter.",
+                fix="Give a checkpoint saved by the published project.",
+            )
+        name = _PREFIXES.sub("", key)
         if not isinstance(value, Tensor) or name in weights:
             what = "occurs twice" if name in weights else f"is a {type(value).__name__}, not a tensor"
             raise CheckpointError(
@@ -201,14 +216,9 @@ def _find_weights(loaded: Any, path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _strip_prefixes(key: str) -> str:
-    """Compiled and data-parallel models saved whole carry these in front of every key, in either order."""
-    while key.startswith(_PREFIXES):
-        key = key.split(".", 1)[1]
-    return key
-
-
-def _check_values(weights: Mapping[str, Tensor], path: Path) -> None:
+def _check_storage(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that are not plain, or claim more than is stored, before anything looks at a value."""
+    claimed, stored = 0, {}
     for key, tensor in weights.items():
         if tensor.dtype not in (*_FLOATS, torch.int64) or tensor.layout != torch.strided or tensor.is_meta:
             raise CheckpointError(
@@ -216,15 +226,19 @@ def _check_values(weights: Mapping[str, Tensor], path: Path) -> None:
                 "models are built from plain floats.",
                 fix="Give a checkpoint saved by the published project.",
             )
-        if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        storage, size = tensor.untyped_storage(), tensor.numel() * tensor.element_size()
+        if tensor.ndim > _MOST_DIMENSIONS or storage.nbytes() < size:
             raise CheckpointError(
-                f"{path}: {key} claims the shape {list(tensor.shape)} and stores less.", fix=FETCH_AGAIN
+                f"{path}: {key} claims the shape {shown(list(tensor.shape))} and stores less.",
+                fix=FETCH_AGAIN,
             )
-        if not torch.isfinite(tensor).all():
-            raise CheckpointError(
-                f"{path}: {key} holds NaN or infinite values.",
-                fix="This training run diverged; use an earlier step.",
-            )
+        claimed, stored[storage.data_ptr()] = claimed + size, storage.nbytes()
+    if claimed > _MOST_SHARED * sum(stored.values()):
+        raise CheckpointError(
+            f"{path}: its {len(weights)} tensors share their values: they claim {claimed} bytes and store "
+            f"{sum(stored.values())}.",
+            fix="Give a checkpoint saved by the published project.",
+        )
 
 
 def build_model(
