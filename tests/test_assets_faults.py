@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 from hub_double import Fault, HubDouble, sha256
-from test_assets import ACTIONS, DATASETS, DYNAMICS, MODELS, QUICK, TOKENIZER, files_under
+from test_assets import ACTIONS, DATASETS, DYNAMICS, LOCK, MODELS, QUICK, TOKENIZER, files_under
 
 from helpers import assets
 from helpers.assets import Request, fetch_suite, prepare_assets, record
@@ -83,7 +83,7 @@ def test_the_next_run_goes_on_where_the_last_one_ended(hub: HubDouble, tmp_path:
     leave_a_part(tmp_path, hub, tenth * 10_000)
     assert fetch(tmp_path, hub).read_bytes() == FRAMES
     assert hub.ranges == [f"bytes={tenth}0000-"]
-    assert files_under(tmp_path) == ["data/.sonic.lock", "data/sonic_assets.json", "data/sonic_frames.h5"]
+    assert files_under(tmp_path) == [*LOCK, "data/sonic_assets.json", "data/sonic_frames.h5"]
 
 
 def start_fetching(root: Path, hub: HubDouble) -> "subprocess.Popen[str]":
@@ -211,7 +211,7 @@ def test_what_is_never_right_is_refused_with_a_sentence(
     hub.faults["sonic_frames.h5"] = [fault]
     with pytest.raises(AssetError, match=said) as caught:
         fetch(tmp_path, hub)
-    assert caught.value.fix and files_under(tmp_path) == ["data/.sonic.lock"]
+    assert caught.value.fix and files_under(tmp_path) == LOCK
 
 
 def test_a_login_page_in_between_costs_nothing_of_what_came_before(hub: HubDouble, tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_a_login_page_instead_of_every_answer_is_called_so(
     finally:
         server.shutdown()
         server.server_close()
-    assert "in a browser" in caught.value.fix and files_under(tmp_path) == ["data/.sonic.lock"]
+    assert "in a browser" in caught.value.fix and files_under(tmp_path) == LOCK
 
 
 def test_a_part_outlives_a_time_without_network(hub: HubDouble, tmp_path: Path) -> None:

@@ -51,6 +51,14 @@ def test_a_rollout_is_timed_in_seconds_a_frame(feedback):
     assert 0 < seconds < 60
 
 
+def test_a_step_shorter_than_a_tick_of_windows_cpu_clock_is_timed_all_the_same(monkeypatch):
+    monkeypatch.setattr(bench.time, "process_time", lambda: 0.0)
+
+    rows = bench.engine_rows(random_suite(), "tiny", 2, 2, pairs=2)
+
+    assert all(min(row.seconds) > 0 for row in rows)
+
+
 def test_the_command_prints_the_table_and_saves_it_with_the_machines_facts(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(bench, "sonic_shapes", lambda *_, **__: random_suite())
     saved = tmp_path / "new folder" / "bench.json"

@@ -106,6 +106,7 @@ def test_the_note_says_why_where_that_is_known(monkeypatch, torch_file, cache, m
     monkeypatch.setattr(torch, "__file__", str(Path(torch_file)))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(Path(cache)))
     note = compile_models(random_suite(), lambda: fail(RuntimeError(message)))
+    note = note.replace(f" {Path.cwd().drive}{os.sep}", f" {os.sep}")  # Windows puts a drive before a path
     assert says.replace("/", os.sep) in note and "the models run uncompiled" in note
 
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import runbook
+from helpers import PYTHONS
 from helpers.batch.headless import NOTEBOOKS, check_run, plan
 from helpers.parameters import FOLDER, parameters_of, read_overrides
 from helpers.run_folder import ROOT
@@ -240,3 +241,20 @@ def test_every_command_is_in_the_readmes() -> None:
     named = {shlex.split(command)[0] if command else "run" for command in commands(text_of(ENGLISH))}
     batch = {shlex.split(command)[0] for command in commands(text_of(ROOT / "docs" / "cookbook.md"))}
     assert named | batch == set(runbook.COMMANDS)
+
+
+def test_the_workflow_runs_the_readmes_two_commands_on_every_system_with_every_python() -> None:
+    text = (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
+    job = yaml.safe_load(text)["jobs"]["tests"]
+    matrix = job["strategy"]["matrix"]
+    runs = [step["run"].removeprefix("python runbook.py").strip() for step in job["steps"] if "run" in step]
+    two = without_code(text_of(ENGLISH)).split("## Two commands")[1].split("\n## ")[0]
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    lowest, above = re.findall(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', project)[0]
+
+    assert runs[:2] == list(dict.fromkeys(commands(two)))
+    assert sorted(matrix["python"]) == sorted(PYTHONS)
+    assert sorted(PYTHONS) == [f"3.{minor}" for minor in range(int(lowest), int(above))]
+    assert [system.split("-")[0] for system in matrix["system"]] == ["windows", "ubuntu", "macos"]
+    # A tag such as v7 can be moved to other code; a commit cannot.
+    assert all(re.search(r"@[0-9a-f]{40}$", step["uses"]) for step in job["steps"] if "uses" in step)

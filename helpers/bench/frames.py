@@ -195,6 +195,8 @@ def engine_rows(suite: Suite, label: str, window: int, steps: int, pairs: int) -
     flops = step_work(suite, window, steps).flops
     floor = flops / matrix_rate(suite.device)
     torchs = flops / matrix_rate(suite.device, torch.nn.functional.linear)
+    # Windows counts CPU time in ticks of 16 ms: where a short step has none, its whole time stands for it.
+    cpu = tuple(own or seconds for own, seconds in zip(cpu, greedy, strict=True))
     peak = f"{floor / min(*greedy, min(cpu) / torch.get_num_threads()):.0%} of the peak: its arithmetic alone"
     peak += f" would take {1000 * floor:.0f} ms, by torch's own products {1000 * torchs:.0f} ms"
     in_half, by_straight = share(in_half[0], tokens[0]), share(by_straight[0], tokens[0])

@@ -346,7 +346,9 @@ def speed(world: World, frames: int = 200) -> Iterator[Line]:
             seconds.append(time.perf_counter() - started)
         middle = statistics.median(seconds[20:])
         note = f"median {1000 * middle:.1f} ms, fastest {1000 * min(seconds):.1f} ms"
-        note += f", {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+        note += f", {os.cpu_count()} cores"
+        if hasattr(os, "getloadavg"):  # Windows counts none
+            note += f", load {os.getloadavg()[0]:.1f}"
         yield Line(f"frames a second, {threads} thread(s)", f"{1 / middle:.0f}", "60", "120", note)
     torch.set_num_threads(1)
 
