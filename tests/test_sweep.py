@@ -13,7 +13,14 @@ import pytest
 from pyarrow import parquet
 
 from helpers.batch.cluster import disk_is_full, visible_gpus, worker_options
-from helpers.batch.storage import open_storage, publish, read_record, read_records
+from helpers.batch.storage import (
+    open_storage,
+    partial_folder,
+    publish,
+    read_record,
+    read_records,
+    remove_leftovers,
+)
 from helpers.batch.summary import plot, read_summary, summarise, varied_columns
 from helpers.batch.sweep import folder_name, read_sweep, unused
 from helpers.errors import OutputError, ParameterError
@@ -154,6 +161,18 @@ def test_a_job_that_has_ended_is_not_run_again_when_dask_loses_its_result(tmp_pa
     (tmp_path / "a" / "job.json").write_text('{"session": "this", "status": "ok"}', encoding="utf-8")
     assert read_record(storage, f"{root}/a", "this") == {"session": "this", "status": "ok"}
     assert read_record(storage, f"{root}/a", "another") == {}
+
+
+def test_what_killed_jobs_left_is_removed_and_no_job_that_ended_whatever_its_name(tmp_path: Path) -> None:
+    storage, root = open_storage(str(tmp_path))
+    for text in ("run.part", "a~b.part", "run"):
+        ended = tmp_path / "jobs" / folder_name(text)
+        ended.mkdir(parents=True)
+        (ended / "job.json").write_text(json.dumps({"digest": text}), encoding="utf-8")
+    (tmp_path / "jobs" / partial_folder("run.part")).mkdir()
+    assert set(read_records(storage, root)) == {"run.part", "a~b.part", "run"}
+    remove_leftovers(storage, root)
+    assert {path.name for path in tmp_path.glob("jobs/*")} == {"run.part", "a-b.part", "run"}
 
 
 def test_an_address_that_nothing_serves_is_a_sentence() -> None:

@@ -1,11 +1,13 @@
 """Where a sweep's results lie: a folder, or an address such as ``s3://…`` that pyarrow or fsspec knows.
 
-``jobs/<name>/`` holds the run of each job that ended, with its record ``job.json``; ``jobs/<name>.….part``
+``jobs/<name>/`` holds the run of each job that ended, with its record ``job.json``; ``jobs/<name>~….part``
 one that is running; ``attempts/`` what was tried since the sweep was started.
 """
 
 import contextlib
 import json
+import re
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from pyarrow import fs  # type: ignore[import-untyped]
 from pyarrow.fs import FileSystem  # type: ignore[import-untyped]
 
 from helpers.errors import OutputError
+
+_PARTIAL = re.compile(r"~[0-9a-f]{8}\.part$")
 
 
 def open_storage(address: str) -> tuple[FileSystem, str]:
@@ -65,6 +69,11 @@ def publish(folder: Path, storage: FileSystem, target: str) -> None:
         stream.write(record)
 
 
+def partial_folder(name: str) -> str:
+    """A new name for the folder of a job that runs: its ``~`` is in no name of `sweep.folder_name`."""
+    return f"{name}~{uuid.uuid4().hex[:8]}.part"
+
+
 def count_attempt(storage: FileSystem, root: str, name: str, session: str) -> int:
     """The number of this attempt at a job within a session: 1 unless a worker was lost before."""
     folder = f"{root}/attempts/{session}"
@@ -84,4 +93,4 @@ def remove_leftovers(storage: FileSystem, root: str) -> None:
 
 def _job_folders(storage: FileSystem, root: str, partial: bool) -> list[Any]:
     infos = storage.get_file_info(fs.FileSelector(f"{root}/jobs", allow_not_found=True))
-    return [info for info in infos if info.base_name.endswith(".part") == partial]
+    return [info for info in infos if bool(_PARTIAL.search(info.base_name)) == partial]
