@@ -9,7 +9,7 @@ from pathlib import Path
 from helpers.assets.find import step_in_name
 from helpers.assets.record import Record, move_into_place, one_writer
 from helpers.errors import AssetError, DatasetError
-from helpers.file_kind import impostor, sha256_of
+from helpers.files import impostor, sha256_of
 from helpers.run_folder import ROOT
 from helpers.worlds import KINDS, WORLDS, world
 

@@ -15,6 +15,7 @@ from pyarrow import fs  # type: ignore[import-untyped]
 from pyarrow.fs import FileSystem  # type: ignore[import-untyped]
 
 from helpers.errors import OutputError
+from helpers.files import replace_file
 
 _PARTIAL = re.compile(r"~[0-9a-f]{8}\.part$")
 
@@ -59,7 +60,7 @@ def publish(folder: Path, storage: FileSystem, target: str) -> None:
         storage.delete_dir(target)
     if storage.type_name == "local":
         Path(target).parent.mkdir(parents=True, exist_ok=True)
-        folder.replace(target)
+        replace_file(folder, Path(target))
         return
     record = (folder / "job.json").read_bytes()
     (folder / "job.json").unlink()

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from helpers import PYTHONS
 from helpers.commands import Shell, capture, this_shell
+from helpers.files import replace_file
 from helpers.run_folder import ROOT
 
 System = Literal["windows", "linux", "macos"]
@@ -168,7 +169,7 @@ def write_problem(path: Path) -> str:
     try:
         for file in files:
             file.write_text(file.name, encoding="utf-8")
-        files[0].replace(files[1])
+        replace_file(files[0], files[1])
         if files[1].read_text(encoding="utf-8") != files[0].name:
             return "a file does not hold what was written to it"
         files[1].unlink()
