@@ -62,6 +62,13 @@ def test_ending_a_kernel_ends_its_process() -> None:
     kernel.end()
 
 
+def test_a_kernel_that_is_ended_has_let_go_of_every_file() -> None:
+    kernel = Kernel()
+    process = kernel.manager.provisioner.process
+    kernel.end()
+    assert process.returncode is not None
+
+
 def test_a_kernel_starts_although_another_process_holds_the_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
