@@ -334,7 +334,9 @@ def read_stamp() -> dict[str, str]:
 
 def write_stamp(key: str, lock: str) -> None:
     """Write down what .venv was set up from: ``key`` is its fingerprint, empty while it is incomplete."""
-    STAMP.write_text(json.dumps({"key": key, "torch_lock": lock}), encoding="utf-8")
+    from helpers.report import write_json
+
+    write_json(STAMP, {"key": key, "torch_lock": lock})
 
 
 def fingerprint(version: str, lock: str) -> str:

@@ -177,6 +177,21 @@ def test_a_broken_environment_is_made_anew_and_a_failing_step_says_what_to_try(p
     assert "No matching distribution" in (project_copy / "outputs" / "setup.log").read_text(encoding="utf-8")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the system cannot be told to refuse long files")
+def test_what_setup_remembers_outlives_a_disk_that_is_full(tmp_path):
+    code = (
+        "import pathlib, resource, sys, runbook\n"
+        "runbook.STAMP = pathlib.Path(sys.argv[1])\n"
+        "runbook.write_stamp('key', 'cpu')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4, 4))\n"
+        "try: runbook.write_stamp('', 'auto')\n"
+        "except OSError: print(runbook.read_stamp())"
+    )
+    done = start(ROOT, str(tmp_path / "runbook.json"), code=code)
+
+    assert done.stdout.strip() == "{'key': 'key', 'torch_lock': 'cpu'}", done.stderr
+
+
 def test_a_folder_that_cannot_be_written_to_is_a_sentence(project_copy):
     (project_copy / "outputs").write_text("a file where the folder should be", encoding="utf-8")
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyarrow import parquet
@@ -21,7 +22,7 @@ from helpers.batch.storage import (
     read_records,
     remove_leftovers,
 )
-from helpers.batch.summary import plot, read_summary, summarise, varied_columns
+from helpers.batch.summary import plot, read_summary, summarise, varied_columns, write_summary
 from helpers.batch.sweep import folder_name, read_sweep, unused
 from helpers.errors import OutputError, ParameterError
 from helpers.play.rollout import play
@@ -200,6 +201,23 @@ def test_the_table_has_a_row_a_job_and_failed_ones_keep_their_message() -> None:
     assert table["rollout_seconds"].to_pylist() == [2, 2, None]
     assert table["message"].to_pylist() == [None, None, "no"]
     assert varied_columns(table) == ["feedback", "seed"]
+
+
+def test_a_table_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, root = open_storage(str(tmp_path))
+    write_summary([record(0, "tokens", 20)], storage, root)
+
+    def fail(_table: object, stream: Any) -> None:
+        stream.write(b"half of a ta")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(parquet, "write_table", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_summary([record(1, "tokens", 20)], storage, root)
+    assert read_summary(tmp_path)["name"].to_pylist() == ["tokens-0"]
+    assert {path.name for path in tmp_path.iterdir()} == {"summary.csv", "summary.parquet"}
 
 
 def test_the_plot_shows_the_mean_over_seeds_and_a_line_for_each_second_parameter() -> None:

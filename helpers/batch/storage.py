@@ -5,9 +5,11 @@ one that is running; ``attempts/`` what was tried since the sweep was started.
 """
 
 import contextlib
+import io
 import json
 import re
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from pyarrow import fs  # type: ignore[import-untyped]
 from pyarrow.fs import FileSystem  # type: ignore[import-untyped]
 
 from helpers.errors import OutputError
-from helpers.files import replace_file
+from helpers.files import replace_file, written_whole
 
 _PARTIAL = re.compile(r"~[0-9a-f]{8}\.part$")
 
@@ -66,8 +68,21 @@ def publish(folder: Path, storage: FileSystem, target: str) -> None:
     (folder / "job.json").unlink()
     storage.create_dir(target, recursive=True)
     fs.copy_files(folder.as_posix(), target, fs.LocalFileSystem(), storage, use_threads=False)
-    with storage.open_output_stream(f"{target}/job.json") as stream:
+    with whole_file(storage, f"{target}/job.json") as stream:
         stream.write(record)
+
+
+@contextlib.contextmanager
+def whole_file(storage: FileSystem, path: str) -> Iterator[io.BytesIO]:
+    """A stream whose content becomes a file when the block ends, in one step; the old file, if it fails."""
+    content = io.BytesIO()
+    yield content
+    if storage.type_name == "local":
+        with written_whole(Path(path)) as partial:
+            partial.write_bytes(content.getbuffer())
+    else:  # an object appears whole, or not at all
+        with storage.open_output_stream(path) as stream:
+            stream.write(content.getbuffer())
 
 
 def partial_folder(name: str) -> str:

@@ -128,7 +128,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             output = str(arguments.called_from / Path(output).expanduser())
         return _run(sweep, output, arguments)
     except OSError as error:
-        print(f"{error}\nFree some disk and run the same command again to continue.", file=sys.stderr)
+        fix = "Free some disk, or close what has the file open; the same command continues."
+        print(f"{error}\n{fix}", file=sys.stderr)
         return 1
 
 
