@@ -212,18 +212,39 @@ def set_up(lock: str | None, again: bool) -> Path:
         SetupError: A step failed; what was done stays, and the next run goes on from there.
         TorchBuildError: No torch build fits this machine.
     """
+    from helpers.files import alone
     from helpers.machine.interpreter import venv_python
+
+    python = venv_python(ROOT)
+    if not again and is_complete(python, lock):
+        return python
+    LOG.parent.mkdir(exist_ok=True)
+    with alone(LOG.with_suffix(".lock"), say_who_is_at_work):
+        if again or not is_complete(python, lock):  # the one that was waited for may have done it
+            complete(python, chosen_torch(lock))
+    return python
+
+
+def say_who_is_at_work(who: str) -> None:
+    """Say why nothing happens while another set-up does."""
+    print(
+        f"Another set-up is at work here ({who}): waiting until it has ended. Ctrl+C stops waiting.",
+        flush=True,
+    )
+
+
+def is_complete(python: Path, lock: str | None) -> bool:
+    """Whether .venv is what the repository, and ``lock`` if there is one, ask for."""
+    version = environment_version(python)
+    return version is not None and read_stamp().get("key") == fingerprint(version, chosen_torch(lock))
+
+
+def complete(python: Path, lock: str) -> None:
+    """Do what `set_up` does, in the only process that does."""
     from helpers.torch_build.probe import CONSTRAINT_NAME
 
-    stamp = read_stamp()
-    lock = lock or stamp.get("torch_lock", "auto")
-    python = venv_python(ROOT)
-    version = environment_version(python)
-    if version and stamp.get("key") == fingerprint(version, lock) and not again:
-        return python
-
     print(f"Setting up {VENV} (everything is logged in {LOG})", flush=True)
-    LOG.parent.mkdir(exist_ok=True)
+    version = environment_version(python)
     if version is None:
         make_environment()
         version = environment_version(python) or ""
@@ -237,7 +258,6 @@ def set_up(lock: str | None, again: bool) -> Path:
     install_helpers(pip)
     write_stamp(fingerprint(version, lock), lock)
     print("Everything is in place.", flush=True)
-    return python
 
 
 def install_torch(python: Path, version: str, lock: str) -> None:
@@ -330,6 +350,11 @@ def read_stamp() -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return stamp if isinstance(stamp, dict) else {}
+
+
+def chosen_torch(lock: str | None) -> str:
+    """Which torch: what is asked for now, else what was before."""
+    return lock or read_stamp().get("torch_lock", "auto")
 
 
 def write_stamp(key: str, lock: str) -> None:

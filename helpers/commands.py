@@ -277,7 +277,8 @@ def run_step(
         file.write(f"\n$ {printable(command)}\n")
         output: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **_TEXT}
         try:
-            process = subprocess.Popen(command, cwd=cwd, env=child_environment(), **output)
+            # It inherits the lock of `helpers.files.alone`, which lasts until it has ended.
+            process = subprocess.Popen(command, cwd=cwd, env=child_environment(), close_fds=False, **output)
         except OSError as error:
             problem = f"{what} failed: {command[0]} cannot be started ({error.strerror or error})."
             raise SetupError(problem, fix=advice(str(error))) from error

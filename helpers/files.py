@@ -1,11 +1,16 @@
-"""Files: what one really is, and how one is written whole or not at all. Standard library only."""
+"""Files: what one really is, how one is written whole or not at all, and by one process at a time.
+
+Standard library only.
+"""
 
 import contextlib
 import hashlib
 import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 def impostor(path: Path) -> str:
@@ -70,3 +75,51 @@ def written_whole(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(lock: Path, wait: Callable[[str], None]) -> Iterator[None]:
+    """Let one process at a time into the block; ``wait`` is told once who is in it, and since when.
+
+    The lock is the system's own, on the file ``lock``. It ends with the process, however that ends, and with
+    what `helpers.commands.run_step` started in the block, for that outlives a process that is killed.
+    """
+    who = ""
+    while (file := _locked(lock)) is None:
+        with contextlib.suppress(OSError):
+            if not who and (who := lock.read_text(encoding="utf-8")):
+                wait(who)
+        time.sleep(0.2)
+    with file:
+        file.truncate(0)
+        file.write(f"process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
+        os.set_inheritable(file.fileno(), True)
+        yield
+
+
+def _locked(path: Path) -> BinaryIO | None:
+    """The file, opened and locked; None where another process has it."""
+    if sys.platform == "win32":
+        try:  # a program that a killed process left has inherited the open file, though not its lock
+            path.unlink(missing_ok=True)
+        except PermissionError:
+            return None
+    file = path.open("a+b", buffering=0)
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(
+                file.fileno(), 2**20, os.SEEK_SET
+            )  # what is locked cannot be read: not where it says who
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.close()
+        return None
+    except OSError:  # a network's disk without locks: out of turn is better than not at all
+        pass
+    return file

@@ -1,6 +1,7 @@
 """Files: moved although another program has one open for a moment, written whole or not at all."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.files import replace_file, written_whole
+from helpers.files import alone, replace_file, written_whole
 from helpers.run_folder import ROOT
 
 OPEN = 32  # Windows: another program uses the file
@@ -84,6 +85,45 @@ def test_what_fails_while_it_is_written_leaves_the_old_file_and_nothing_beside_i
         raise ZeroDivisionError
     assert old.read_text(encoding="utf-8") == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.json", "新 a.json"]
+
+
+def hold(lock, code):
+    """A process that is alone with a lock, and runs a step there that a program of its own goes on with."""
+    holder = (
+        "import sys; from pathlib import Path\n"
+        "from helpers.commands import run_step; from helpers.files import alone\n"
+        "with alone(Path(sys.argv[1]), print):\n"
+        "    print('in', flush=True)\n"
+        "    run_step('A step', [sys.executable, '-c', sys.argv[2]], Path(sys.argv[1]).with_suffix('.log'))"
+    )
+    command = [sys.executable, "-X", "utf8", "-S", "-c", holder, str(lock), code]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, encoding="utf-8")
+    return process, process.stdout.readline().strip()
+
+
+def test_a_second_process_is_told_who_is_at_work_and_since_when_and_waits(tmp_path):
+    first, said = hold(tmp_path / "setup.lock", "import time; time.sleep(1)")
+    second, who = hold(tmp_path / "setup.lock", "")
+
+    assert said == "in" and re.fullmatch(rf"process {first.pid}, since 20\d\d-[\d: -]+", who)
+    assert second.stdout.readline().strip() == "in"
+    assert first.poll() == 0
+    assert second.wait(60) == 0
+
+
+def test_what_a_killed_process_started_is_waited_for_too(tmp_path):
+    mark = tmp_path / "世界 done"
+    code = f"import time; time.sleep(2); open({str(mark)!r}, 'w').close()"
+    killed, _ = hold(tmp_path / "setup.lock", code)
+    while not (tmp_path / "setup.log").exists():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    killed.kill()
+    killed.wait()
+    began = time.monotonic()
+
+    with alone(tmp_path / "setup.lock", print):
+        assert mark.exists() and time.monotonic() - began > 0.5
 
 
 def test_processes_that_write_the_same_file_at_once_do_not_disturb_each_other(tmp_path):

@@ -177,6 +177,28 @@ def test_a_broken_environment_is_made_anew_and_a_failing_step_says_what_to_try(p
     assert "No matching distribution" in (project_copy / "outputs" / "setup.log").read_text(encoding="utf-8")
 
 
+def test_of_two_setups_at_once_the_second_says_who_is_at_work_waits_and_goes_on(project_copy):
+    nothing = {"PIP_NO_INDEX": "1", "HTTPS_PROXY": "http://127.0.0.1:9", "PIP_CONFIG_FILE": os.devnull}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "runbook.py", "setup", "--torch-lock", "cpu"],
+            cwd=project_copy,
+            env=os.environ | {"PYTHONUTF8": "1"} | nothing,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        for _ in range(2)
+    ]
+    ended = [process.communicate(timeout=120) for process in both]
+    first, second = sorted(range(2), key=lambda index: "Another set-up" in ended[index][0])
+
+    assert f"Another set-up is at work here (process {both[first].pid}, since 2" in ended[second][0]
+    assert "Another set-up" not in ended[first][0]
+    assert ["Making .venv: done" in shown for shown, _ in (ended[first], ended[second])] == [True, False]
+    assert all("Installing torch==2.13.0 failed" in problem for _, problem in ended)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="the system cannot be told to refuse long files")
 def test_what_setup_remembers_outlives_a_disk_that_is_full(tmp_path):
     code = (
