@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from helpers.errors import RunbookError, SetupError
+from helpers.run_folder import ROOT
 
 Shell = Literal["powershell", "cmd", "bash"]
 
@@ -66,6 +67,7 @@ def child_environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name.upper() not in cleared}
     return {
         **(_KEEP_MEMORY if sys.platform == "linux" else {}),
+        **_home(),
         **kept,
         "PYTHONUTF8": "1",
         "PYTHONNOUSERSITE": "1",
@@ -73,6 +75,12 @@ def child_environment() -> dict[str, str]:
         # A kernel of the same name in the user's folder must not win over the environment's own.
         "JUPYTER_PREFER_ENV_PATH": "1",
     }
+
+
+def _home() -> dict[str, str]:
+    """A home folder where there is none, as in a container whose user has no name: Jupyter needs one."""
+    known = os.path.expanduser("~") != "~"  # noqa: PTH111
+    return {} if known else {"USERPROFILE" if sys.platform == "win32" else "HOME": str(ROOT / "outputs")}
 
 
 def memory_settings(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> str:

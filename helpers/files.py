@@ -29,6 +29,11 @@ def impostor_head(head: bytes) -> str:
     return "a Git-LFS pointer" if head.startswith(b"version https://git-lfs") else ""
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with a leading ``~`` as the home folder; as it is where the system knows no such home."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111, pathlib's raises a RuntimeError there
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, in hex."""
     return hash_of(path, hashlib.sha256())

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from helpers.errors import OutputError
+from helpers.files import expanded
 
 ROOT = Path(__file__).resolve().parent.parent
 """The repository's root: ``data/``, ``results/`` and ``outputs/`` lie under it, wherever a kernel starts."""
@@ -21,7 +22,7 @@ def open_run(label: str, run_dir: str | Path = "", outputs: Path = ROOT / "outpu
         OutputError: The folder cannot be made or written to.
     """
     named = outputs.absolute() / f"{time.strftime('%Y%m%d_%H%M%S')}_{label.lower()}"
-    path, count = Path(run_dir).expanduser().absolute() if run_dir else named, 1
+    path, count = expanded(run_dir).absolute() if run_dir else named, 1
     while not run_dir and path.exists():  # another run began within this second
         count += 1
         path = named.with_name(f"{named.name}_{count}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.files import alone, replace_file, written_whole
+from helpers.files import alone, expanded, replace_file, written_whole
 from helpers.run_folder import ROOT
 
 OPEN = 32  # Windows: another program uses the file
@@ -76,6 +76,11 @@ def test_what_no_waiting_mends_is_raised_at_once(tmp_path):
     with pytest.raises(FileNotFoundError):
         replace_file(tmp_path / "nowhere", tmp_path / "b.json")
     assert time.monotonic() - began < 1
+
+
+def test_a_home_folder_that_the_system_does_not_know_stays_a_name(tmp_path):
+    assert expanded("~") == Path.home()
+    assert expanded("~nobody has this name/x.pth") == Path("~nobody has this name/x.pth")
 
 
 def test_what_fails_while_it_is_written_leaves_the_old_file_and_nothing_beside_it(tmp_path):

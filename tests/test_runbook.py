@@ -277,6 +277,20 @@ def test_children_get_utf_8_and_no_other_pythons_packages(monkeypatch):
     assert environment["PYTHONUTF8"] == environment["PYTHONNOUSERSITE"] == "1"
 
 
+def test_a_user_without_a_name_and_a_home_folder_gets_one_for_every_child():
+    if sys.platform != "linux" or os.getuid() != 0:
+        pytest.skip("only root can become another user")
+    code = (
+        "import os; from pathlib import Path; from helpers import commands, run_folder\n"
+        "from helpers.machine import facts, redact\n"
+        "del os.environ['HOME']; os.setuid(54321)\n"
+        "redact.Private.here(); facts.places(Path('/'), {})\n"
+        "print(Path(commands.child_environment()['HOME']) == run_folder.ROOT / 'outputs')"
+    )
+    done = start(ROOT, code=code)
+    assert done.stdout.strip() == "True", done.stderr
+
+
 @pytest.mark.parametrize(("platform", "kept"), [("linux", True), ("win32", False), ("darwin", False)])
 def test_linux_is_asked_to_keep_freed_memory_unless_the_user_says_otherwise(monkeypatch, platform, kept):
     monkeypatch.setattr(sys, "platform", platform)

@@ -22,7 +22,7 @@ from PIL import Image
 from helpers.batch.headless import check_run, run_notebook
 from helpers.commands import exit_status
 from helpers.errors import OutputError, ParameterError, RunbookError
-from helpers.files import replace_file
+from helpers.files import expanded, replace_file
 from helpers.parameters import command_parser, read_overrides, read_yaml
 from helpers.report import write_json
 from helpers.run_folder import ROOT, open_run, writing
@@ -311,8 +311,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     here = arguments.called_from
     dataset = world(arguments.dataset).name
-    file = here / arguments.cases.expanduser()
-    to = here / arguments.to.expanduser() if arguments.to else default_folder(dataset)
+    file = here / expanded(arguments.cases)
+    to = here / expanded(arguments.to) if arguments.to else default_folder(dataset)
     plans = choose(read_plans(file, dataset, read_overrides(arguments.parameter)), arguments.only)
     run = open_run(f"{dataset}_baseline")
     print(f"Freezing {len(plans)} cases of {dataset}; their runs are in {run}", flush=True)

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from helpers.batch.headless import KERNEL_ARGUMENTS, run_notebook
+from helpers.files import expanded
 from helpers.parameters import FOLDER
 
 ENGINE = "warm"
-_LOCK = Path(tempfile.gettempdir()) / f"runbook-{Path.home().name}-kernel-start.lock"
+_LOCK = Path(tempfile.gettempdir()) / f"runbook-{expanded('~').name}-kernel-start.lock"
 
 
 class Kernel:

@@ -17,7 +17,7 @@ from pyarrow import fs  # type: ignore[import-untyped]
 from pyarrow.fs import FileSystem  # type: ignore[import-untyped]
 
 from helpers.errors import OutputError
-from helpers.files import replace_file, written_whole
+from helpers.files import expanded, replace_file, written_whole
 
 _PARTIAL = re.compile(r"~[0-9a-f]{8}\.part$")
 
@@ -28,7 +28,7 @@ def open_storage(address: str) -> tuple[FileSystem, str]:
     Raises an `OutputError` where neither pyarrow nor a package for fsspec serves such an address.
     """
     if "://" not in address:
-        return fs.LocalFileSystem(), Path(address).expanduser().absolute().as_posix()
+        return fs.LocalFileSystem(), expanded(address).absolute().as_posix()
     problem: Exception | None = None
     for uri in (address, f"fsspec+{address}"):
         try:

@@ -43,7 +43,7 @@ from typing import Any
 import numpy as np
 
 from helpers.errors import RunbookError, SessionFileError
-from helpers.files import written_whole
+from helpers.files import expanded, written_whole
 from helpers.play.settings import Settings, checked, names, shown
 from helpers.play.tree import Moment, Move, Play, Tree
 from helpers.run_folder import ROOT, writing
@@ -99,7 +99,7 @@ def find(path: str | Path) -> Path:
     Raises:
         SessionFileError: There is none; the message names every place that was looked at.
     """
-    given = Path(path).expanduser()
+    given = expanded(path)
     places = [given.absolute(), ROOT / given, ROOT / "outputs" / given]
     places = [where for place in dict.fromkeys(places) for where in (place, place / "session.json")]
     for place in places:
