@@ -244,9 +244,9 @@ def complete(python: Path, lock: str) -> None:
     from helpers.torch_build.probe import CONSTRAINT_NAME
 
     print(f"Setting up {VENV} (everything is logged in {LOG})", flush=True)
-    version = environment_version(python)
+    version = environment_version(python, "pip._internal.commands.install")
     if version is None:
-        make_environment()
+        make_environment(python)
         version = environment_version(python) or ""
     write_stamp("", lock)  # the choice is kept even if a step below fails
     pip = [str(python), "-m", "pip", "install"]
@@ -307,11 +307,14 @@ def show(line: str, torch: bool = False) -> None:
         print(f"    {line.strip()[: 400 if torch else 100]}", flush=True)
 
 
-def environment_version(python: Path) -> str | None:
-    """The environment's Python version; None where the environment is missing, incomplete or broken."""
+def environment_version(python: Path, pip: str = "pip") -> str | None:
+    """The environment's Python version; None where the environment is missing, incomplete or broken.
+
+    ``pip`` is a module that it must have: one deep inside pip takes longer, and finds half a pip.
+    """
     from helpers.errors import SetupError
 
-    code = "import sys, pip; print('%d.%d.%d' % sys.version_info[:3])"
+    code = f"import sys, {pip}; print('%d.%d.%d' % sys.version_info[:3])"
     version = ask([str(python)], code) if python.exists() else None
     if version and version.rsplit(".", 1)[0] not in PYTHONS:
         raise SetupError(
@@ -321,7 +324,7 @@ def environment_version(python: Path) -> str | None:
     return version
 
 
-def make_environment() -> None:
+def make_environment(python: Path) -> None:
     """Make .venv, in place of what is left of a broken one."""
     from helpers.errors import SetupError
 
@@ -340,7 +343,9 @@ def make_environment() -> None:
                 f"The broken {VENV} cannot be removed ({error.strerror}: {error.filename}).",
                 fix="Close JupyterLab and every program that uses it, delete the folder, and run this again.",
             ) from error
-    step("Making .venv", [*base, "-m", "venv", str(VENV)])
+    # In two steps, for venv does not say why it could not install pip.
+    step("Making .venv", [*base, "-m", "venv", "--without-pip", str(VENV)])
+    step("Installing pip", [str(python), "-m", "ensurepip", "--upgrade", "--default-pip"])
 
 
 def read_stamp() -> dict[str, str]:

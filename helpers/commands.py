@@ -24,7 +24,7 @@ from helpers.run_folder import ROOT
 
 Shell = Literal["powershell", "cmd", "bash"]
 
-_TAIL_LINES = 15
+_SHOWN_LINES, _JUDGED_LINES = 15, 60  # of a failed command's output; a traceback may follow its cause
 
 # What pip and venv print when a machine, not the project, is in the way (a pattern), and what helps.
 _ADVICE = {
@@ -280,7 +280,7 @@ def run_step(
             command, the end of its output and what to try.
     """
     progress = Progress()
-    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    tail: deque[str] = deque(maxlen=_JUDGED_LINES)
     with log.open("a", encoding="utf-8") as file:
         file.write(f"\n$ {printable(command)}\n")
         output: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **_TEXT}
@@ -299,7 +299,7 @@ def run_step(
     if process.returncode:
         problem = f"{what} failed (exit status {process.returncode}).\n  Command: {printable(command)}\n"
         problem += f"  The end of its output (all of it is in {log}):\n"
-        problem += "".join(f"    {line}\n" for line in tail)
+        problem += "".join(f"    {line}\n" for line in list(tail)[-_SHOWN_LINES:])
         raise SetupError(problem, fix=advice("\n".join(tail)))
 
 

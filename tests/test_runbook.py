@@ -177,6 +177,18 @@ def test_a_broken_environment_is_made_anew_and_a_failing_step_says_what_to_try(p
     assert "No matching distribution" in (project_copy / "outputs" / "setup.log").read_text(encoding="utf-8")
 
 
+def test_half_a_pip_that_a_full_disk_left_is_made_anew(project_copy):
+    subprocess.run([sys.executable, "-m", "venv", project_copy / ".venv"], check=True)
+    (half,) = project_copy.glob(".venv/**/pip/_vendor/rich/themes.py")
+    half.unlink()
+    nothing = {"PIP_NO_INDEX": "1", "HTTPS_PROXY": "http://127.0.0.1:9", "PIP_CONFIG_FILE": os.devnull}
+
+    done = start(project_copy, "setup", "--torch-lock", "cpu", **nothing)
+
+    assert "made anew" in done.stdout and "Installing pip: done" in done.stdout
+    assert "Installing torch==2.13.0 failed" in done.stderr and half.exists()
+
+
 def test_of_two_setups_at_once_the_second_says_who_is_at_work_waits_and_goes_on(project_copy):
     nothing = {"PIP_NO_INDEX": "1", "HTTPS_PROXY": "http://127.0.0.1:9", "PIP_CONFIG_FILE": os.devnull}
     both = [
@@ -235,6 +247,14 @@ def test_a_failed_step_shows_its_command_and_the_end_of_its_output(tmp_path):
     assert "Installing torch failed (exit status 3)" in message and "世界" in message
     assert "Python 3.11, or another index" in caught.value.fix
     assert "世界" in (tmp_path / "setup.log").read_text(encoding="utf-8")
+
+
+def test_a_cause_is_found_above_the_traceback_that_follows_it(tmp_path):
+    code = "print('[Errno 28] No space left on device'); [print('  File', n) for n in range(40)]; exit(1)"
+    with pytest.raises(SetupError) as caught:
+        run_step("Installing pip", [sys.executable, "-c", code], tmp_path / "setup.log")
+    assert "Free some disk" in caught.value.fix
+    assert "File 25" in caught.value.what and "File 24" not in caught.value.what
 
 
 def test_a_program_that_is_not_there_is_named(tmp_path):
