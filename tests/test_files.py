@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.errors import OutputError
 from helpers.files import alone, expanded, replace_file, written_whole
-from helpers.run_folder import ROOT
+from helpers.run_folder import ROOT, open_run
 
 OPEN = 32  # Windows: another program uses the file
 
@@ -81,6 +82,21 @@ def test_what_no_waiting_mends_is_raised_at_once(tmp_path):
 def test_a_home_folder_that_the_system_does_not_know_stays_a_name(tmp_path):
     assert expanded("~") == Path.home()
     assert expanded("~nobody has this name/x.pth") == Path("~nobody has this name/x.pth")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_a_run_folder_with_letters_that_no_name_has_is_a_sentence(name, tmp_path):
+    if name == "\ud800" and sys.platform == "win32":
+        pytest.skip("Windows takes half a letter")
+    with pytest.raises(OutputError, match="can be no folder"):
+        open_run("x", str(tmp_path / name))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="paths end at 4096 bytes on Linux")
+def test_a_run_folder_whose_files_would_have_too_long_a_path_is_refused_at_once(tmp_path):
+    deep = str(tmp_path) + "/nnnnnnnnn" * 410
+    with pytest.raises(OutputError, match="shorter path"):
+        open_run("x", deep[: 4095 - len("/notebooks/05_infer")])
 
 
 def test_what_fails_while_it_is_written_leaves_the_old_file_and_nothing_beside_it(tmp_path):

@@ -25,6 +25,7 @@ from helpers.batch.storage import (
 from helpers.batch.summary import plot, read_summary, summarise, varied_columns, write_summary
 from helpers.batch.sweep import folder_name, read_sweep, unused
 from helpers.errors import OutputError, ParameterError
+from helpers.machine.judge import _LONGEST_ROOT
 from helpers.play.rollout import play
 from helpers.play.settings import Settings
 from helpers.play.world import choose_clip, open_world
@@ -103,6 +104,12 @@ def test_every_job_name_is_a_folder_on_every_system(text: str, name: str) -> Non
 def test_long_names_stay_apart() -> None:
     one, two = folder_name("x" * 100 + "1"), folder_name("x" * 100 + "2")
     assert one != two and len(one) == len(two) == 60
+
+
+def test_the_longest_path_of_a_sweep_is_no_longer_than_those_of_torch_which_windows_must_allow() -> None:
+    name = folder_name("x" * 100)
+    longest = Path("outputs", f"sweep_{name}", "jobs", partial_folder(name), "notebooks", "05_infer.ipynb")
+    assert len(str(longest)) <= 260 - _LONGEST_ROOT
 
 
 def test_upper_and_lower_case_are_one_name() -> None:
