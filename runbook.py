@@ -212,20 +212,41 @@ def set_up(lock: str | None, again: bool) -> Path:
         SetupError: A step failed; what was done stays, and the next run goes on from there.
         TorchBuildError: No torch build fits this machine.
     """
+    from helpers.files import alone
     from helpers.machine.interpreter import venv_python
+
+    python = venv_python(ROOT)
+    if not again and is_complete(python, lock):
+        return python
+    LOG.parent.mkdir(exist_ok=True)
+    with alone(LOG.with_suffix(".lock"), say_who_is_at_work):
+        if again or not is_complete(python, lock):  # the one that was waited for may have done it
+            complete(python, chosen_torch(lock))
+    return python
+
+
+def say_who_is_at_work(who: str) -> None:
+    """Say why nothing happens while another set-up does."""
+    print(
+        f"Another set-up is at work here ({who}): waiting until it has ended. Ctrl+C stops waiting.",
+        flush=True,
+    )
+
+
+def is_complete(python: Path, lock: str | None) -> bool:
+    """Whether .venv is what the repository, and ``lock`` if there is one, ask for."""
+    version = environment_version(python)
+    return version is not None and read_stamp().get("key") == fingerprint(version, chosen_torch(lock))
+
+
+def complete(python: Path, lock: str) -> None:
+    """Do what `set_up` does, in the only process that does."""
     from helpers.torch_build.probe import CONSTRAINT_NAME
 
-    stamp = read_stamp()
-    lock = lock or stamp.get("torch_lock", "auto")
-    python = venv_python(ROOT)
-    version = environment_version(python)
-    if version and stamp.get("key") == fingerprint(version, lock) and not again:
-        return python
-
     print(f"Setting up {VENV} (everything is logged in {LOG})", flush=True)
-    LOG.parent.mkdir(exist_ok=True)
+    version = environment_version(python, "pip._internal.commands.install")
     if version is None:
-        make_environment()
+        make_environment(python)
         version = environment_version(python) or ""
     write_stamp("", lock)  # the choice is kept even if a step below fails
     pip = [str(python), "-m", "pip", "install"]
@@ -237,7 +258,6 @@ def set_up(lock: str | None, again: bool) -> Path:
     install_helpers(pip)
     write_stamp(fingerprint(version, lock), lock)
     print("Everything is in place.", flush=True)
-    return python
 
 
 def install_torch(python: Path, version: str, lock: str) -> None:
@@ -287,11 +307,14 @@ def show(line: str, torch: bool = False) -> None:
         print(f"    {line.strip()[: 400 if torch else 100]}", flush=True)
 
 
-def environment_version(python: Path) -> str | None:
-    """The environment's Python version; None where the environment is missing, incomplete or broken."""
+def environment_version(python: Path, pip: str = "pip") -> str | None:
+    """The environment's Python version; None where the environment is missing, incomplete or broken.
+
+    ``pip`` is a module that it must have: one deep inside pip takes longer, and finds half a pip.
+    """
     from helpers.errors import SetupError
 
-    code = "import sys, pip; print('%d.%d.%d' % sys.version_info[:3])"
+    code = f"import sys, {pip}; print('%d.%d.%d' % sys.version_info[:3])"
     version = ask([str(python)], code) if python.exists() else None
     if version and version.rsplit(".", 1)[0] not in PYTHONS:
         raise SetupError(
@@ -301,7 +324,7 @@ def environment_version(python: Path) -> str | None:
     return version
 
 
-def make_environment() -> None:
+def make_environment(python: Path) -> None:
     """Make .venv, in place of what is left of a broken one."""
     from helpers.errors import SetupError
 
@@ -320,7 +343,9 @@ def make_environment() -> None:
                 f"The broken {VENV} cannot be removed ({error.strerror}: {error.filename}).",
                 fix="Close JupyterLab and every program that uses it, delete the folder, and run this again.",
             ) from error
-    step("Making .venv", [*base, "-m", "venv", str(VENV)])
+    # In two steps, for venv does not say why it could not install pip.
+    step("Making .venv", [*base, "-m", "venv", "--without-pip", str(VENV)])
+    step("Installing pip", [str(python), "-m", "ensurepip", "--upgrade", "--default-pip"])
 
 
 def read_stamp() -> dict[str, str]:
@@ -332,9 +357,16 @@ def read_stamp() -> dict[str, str]:
     return stamp if isinstance(stamp, dict) else {}
 
 
+def chosen_torch(lock: str | None) -> str:
+    """Which torch: what is asked for now, else what was before."""
+    return lock or read_stamp().get("torch_lock", "auto")
+
+
 def write_stamp(key: str, lock: str) -> None:
     """Write down what .venv was set up from: ``key`` is its fingerprint, empty while it is incomplete."""
-    STAMP.write_text(json.dumps({"key": key, "torch_lock": lock}), encoding="utf-8")
+    from helpers.report import write_json
+
+    write_json(STAMP, {"key": key, "torch_lock": lock})
 
 
 def fingerprint(version: str, lock: str) -> str:

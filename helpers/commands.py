@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from helpers.errors import RunbookError, SetupError
+from helpers.run_folder import ROOT
 
 Shell = Literal["powershell", "cmd", "bash"]
 
-_TAIL_LINES = 15
+_SHOWN_LINES, _JUDGED_LINES = 15, 60  # of a failed command's output; a traceback may follow its cause
 
 # What pip and venv print when a machine, not the project, is in the way (a pattern), and what helps.
 _ADVICE = {
@@ -67,6 +68,7 @@ def child_environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name.upper() not in cleared}
     return {
         **(_KEEP_MEMORY if sys.platform == "linux" else {}),
+        **_home(),
         **kept,
         "PYTHONUTF8": "1",
         "PYTHONNOUSERSITE": "1",
@@ -74,6 +76,12 @@ def child_environment() -> dict[str, str]:
         # A kernel of the same name in the user's folder must not win over the environment's own.
         "JUPYTER_PREFER_ENV_PATH": "1",
     }
+
+
+def _home() -> dict[str, str]:
+    """A home folder where there is none, as in a container whose user has no name: Jupyter needs one."""
+    known = os.path.expanduser("~") != "~"  # noqa: PTH111
+    return {} if known else {"USERPROFILE" if sys.platform == "win32" else "HOME": str(ROOT / "outputs")}
 
 
 def memory_settings(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> str:
@@ -293,12 +301,13 @@ def run_step(
             command, the end of its output and what to try.
     """
     progress = Progress()
-    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    tail: deque[str] = deque(maxlen=_JUDGED_LINES)
     with log.open("a", encoding="utf-8") as file:
         file.write(f"\n$ {printable(command)}\n")
         output: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **_TEXT}
         try:
-            process = subprocess.Popen(command, cwd=cwd, env=child_environment(), **output)
+            # It inherits the lock of `helpers.files.alone`, which lasts until it has ended.
+            process = subprocess.Popen(command, cwd=cwd, env=child_environment(), close_fds=False, **output)
         except OSError as error:
             problem = f"{what} failed: {command[0]} cannot be started ({error.strerror or error})."
             raise SetupError(problem, fix=advice(str(error))) from error
@@ -311,7 +320,7 @@ def run_step(
     if process.returncode:
         problem = f"{what} failed (exit status {process.returncode}).\n  Command: {printable(command)}\n"
         problem += f"  The end of its output (all of it is in {log}):\n"
-        problem += "".join(f"    {line}\n" for line in tail)
+        problem += "".join(f"    {line}\n" for line in list(tail)[-_SHOWN_LINES:])
         raise SetupError(problem, fix=advice("\n".join(tail)))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from helpers.errors import VerdictError
+from helpers.files import written_whole
 
 if TYPE_CHECKING:
     from IPython.display import Image
@@ -171,6 +172,6 @@ def tidy_axes(axes: "Axes") -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write ``value`` as UTF-8 JSON, whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")

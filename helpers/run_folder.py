@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from helpers.errors import OutputError, ParameterError, shown
+from helpers.files import expanded
 
 ROOT = Path(__file__).resolve().parent.parent
 """The repository's root: ``data/``, ``results/`` and ``outputs/`` lie under it, wherever a kernel starts."""
@@ -26,14 +27,21 @@ def open_run(label: str, run_dir: str | Path = "", outputs: Path = ROOT / "outpu
         OutputError: The folder cannot be made or written to.
     """
     named = outputs.absolute() / f"{time.strftime('%Y%m%d_%H%M%S')}_{label.lower()}"
-    path, count = Path(run_dir).expanduser().absolute() if run_dir else named, 1
+    path, count = expanded(run_dir).absolute() if run_dir else named, 1
     while not run_dir and path.exists():  # another run began within this second
         count += 1
         path = named.with_name(f"{named.name}_{count}")
-    with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
-        (path / ".writable").write_bytes(b"")
-        (path / ".writable").unlink()
+    fix = "Free some disk, or choose another folder with run_dir."
+    if len(str(path)) > 200:
+        fix = "Choose a folder with a shorter path: Windows stops at 260 characters, files in it included."
+    try:
+        with writing(path, fix):
+            path.mkdir(parents=True, exist_ok=True)
+            probe = path / ".writable".ljust(32, "_")  # as long as the longest name of what a run leaves
+            probe.write_bytes(b"")
+            probe.unlink()
+    except ValueError as error:  # letters that no system's names have
+        raise OutputError(f"{str(path)!a} can be no folder ({error}).", fix=fix) from error
     return path
 
 

@@ -76,6 +76,13 @@ def test_a_job_whose_parameter_is_a_line_of_code_fails_in_words_and_the_next_one
     assert answers[0]["status"] == "fail" and answers[1]["status"] != "fail"
 
 
+def test_a_kernel_that_is_ended_has_let_go_of_every_file() -> None:
+    kernel = Kernel()
+    process = kernel.manager.provisioner.process
+    kernel.end()
+    assert process.returncode is not None
+
+
 def test_a_kernel_starts_although_another_process_holds_the_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

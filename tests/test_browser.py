@@ -255,7 +255,8 @@ def test_what_is_set_in_the_player_is_what_is_played(console: Console) -> None:
 MEASURED = """
 from helpers.presets import choose as presets
 from helpers.presets import measure
-way = presets.MeasuredDecoding(1, opened.world.temperature, "pixels", 25.0, 24.0, 26.0, 20.0, 1.0, (19.5, 20.5))
+own = opened.world.temperature
+way = presets.MeasuredDecoding(1, own, "pixels", 25.0, 24.0, 26.0, 20.0, 1.0, (19.5, 20.5))
 facts = presets.environment_facts(opened.suite.device)
 kept = measure.save(presets.Measurement(presets.conditions(opened, settings), facts, "now", 2, (way,)))
 for kind in ("hello", "bye"):  # another view comes and goes

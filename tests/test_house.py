@@ -170,7 +170,7 @@ def modules(folder):
 
 GROUND = {
     "errors",
-    "file_kind",
+    "files",
     "report",
     "commands",
     "run_folder",
@@ -182,7 +182,7 @@ GROUND = {
 }
 """The ground floor: modules that every room may use."""
 
-ENGINE = {"errors", "file_kind"}
+ENGINE = {"errors", "files"}
 """What the engine may use beside itself."""
 
 ROOMS = {
@@ -262,7 +262,7 @@ def test_nothing_but_the_player_loads_a_front_end_merely_by_being_imported():
 
 
 BARE = (
-    *("cells", "commands", "gpu", "parameters", "report", "batch.headless"),
+    *("cells", "commands", "files", "gpu", "parameters", "report", "batch.headless"),
     *("machine.doctor", "machine.doctor_checks", "machine.doctor_facts", "machine.facts"),
     *("machine.interpreter", "machine.judge", "machine.redact", "assets"),
     *("torch_build.builds", "torch_build.deps", "torch_build.install", "torch_build.judge"),
@@ -302,6 +302,21 @@ def test_no_program_is_started_through_a_shell():
         ]
         shells = [call for call in calls for word in call.keywords if word.arg == "shell"]
         assert not shells and "os.system" not in {ast.unparse(call.func) for call in calls}, path.name
+
+
+def test_a_file_is_moved_by_the_one_helper_that_waits_while_windows_says_that_it_is_open():
+    for path in [ROOT / "runbook.py", *modules("helpers")]:
+        calls = [
+            ast.unparse(node)
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and (
+                (node.func.attr in ("replace", "rename") and len(node.args) == 1 and not node.keywords)
+                or ast.unparse(node.func) in ("os.replace", "os.rename", "shutil.move")
+            )
+        ]
+        assert path.stem == "files" or not calls, path.name
 
 
 def test_every_file_name_is_one_that_windows_allows():

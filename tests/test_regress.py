@@ -250,6 +250,75 @@ def test_the_name_of_a_baselines_parameter_never_runs_as_code(
     assert not (tmp_path / "seen").exists()
 
 
+@pytest.mark.parametrize("name", ["tokens.npz", "greedy.png"])
+@pytest.mark.parametrize("damage", ["a bit", "the end", "everything"])
+def test_a_file_of_a_baseline_that_is_damaged_anywhere_is_a_sentence(
+    name: str, damage: str, tmp_path: Path
+) -> None:
+    write_baseline([CASE], tmp_path)
+    whole = bytearray((tmp_path / name).read_bytes())
+    if damage == "a bit":
+        whole[len(whole) // 2] ^= 8
+    (tmp_path / name).write_bytes(whole[: {"the end": len(whole) // 2, "everything": 0}.get(damage)])
+    with pytest.raises(OutputError, match="holds no baseline that can be read"):
+        read_baseline(tmp_path)
+
+
+def test_tokens_of_a_large_codebook_are_frozen_whole(tmp_path: Path) -> None:
+    large = replace(CASE, played=played(tokens=CASE.played.tokens + 2**16))
+    write_baseline([large], tmp_path)
+    (found,) = read_baseline(tmp_path)
+    assert judge(large, found.played).outcome == "identical"
+
+
+@pytest.mark.parametrize("stopped_at", [1, 2, 3, 4])
+def test_a_baseline_is_the_old_one_or_the_new_one_wherever_its_writing_is_stopped(
+    stopped_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[Path] = []
+    move = baseline.replace_file
+
+    def stop(source: Path, target: Path) -> Path:
+        moved.append(target)
+        if len(moved) == stopped_at:
+            raise KeyboardInterrupt
+        return move(source, target)
+
+    write_baseline([CASE, replace(CASE, name="gone")], tmp_path)
+    new = replace(CASE, played=with_tokens_changed(200))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(baseline, "replace_file", stop)
+        write_baseline([new], tmp_path)
+
+    found = read_baseline(tmp_path)
+    outcome = judge(new, found[0].played).outcome
+    assert (len(found), outcome) == ((2, "changed") if stopped_at == 1 else (1, "identical"))
+    assert not (tmp_path / ".new").exists() and not (tmp_path / ".whole").exists()
+
+
+def test_freezing_removes_the_pictures_of_the_former_baseline_and_no_others(tmp_path: Path) -> None:
+    write_baseline([CASE, replace(CASE, name="gone")], tmp_path)
+    (tmp_path / "mine.png").write_bytes(b"a picture of the user's")
+    write_baseline([CASE], tmp_path)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"greedy.png", "mine.png"}
+
+
+def test_a_full_disk_leaves_the_baseline_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_baseline([CASE], tmp_path)
+
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(baseline, "write_json", full)
+        with pytest.raises(OutputError, match="No space left"):
+            write_baseline([replace(CASE, name="new")], tmp_path)
+    assert [case.name for case in read_baseline(tmp_path)] == ["greedy"]
+    assert not (tmp_path / ".new").exists()
+
+
 def test_the_embedded_worlds_baseline_is_whole_and_small() -> None:
     folder = find_baseline("crafter")
     cases = read_baseline(folder)

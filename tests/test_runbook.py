@@ -177,6 +177,55 @@ def test_a_broken_environment_is_made_anew_and_a_failing_step_says_what_to_try(p
     assert "No matching distribution" in (project_copy / "outputs" / "setup.log").read_text(encoding="utf-8")
 
 
+def test_half_a_pip_that_a_full_disk_left_is_made_anew(project_copy):
+    subprocess.run([sys.executable, "-m", "venv", project_copy / ".venv"], check=True)
+    (half,) = project_copy.glob(".venv/**/pip/_vendor/rich/themes.py")
+    half.unlink()
+    nothing = {"PIP_NO_INDEX": "1", "HTTPS_PROXY": "http://127.0.0.1:9", "PIP_CONFIG_FILE": os.devnull}
+
+    done = start(project_copy, "setup", "--torch-lock", "cpu", **nothing)
+
+    assert "made anew" in done.stdout and "Installing pip: done" in done.stdout
+    assert "Installing torch==2.13.0 failed" in done.stderr and half.exists()
+
+
+def test_of_two_setups_at_once_the_second_says_who_is_at_work_waits_and_goes_on(project_copy):
+    nothing = {"PIP_NO_INDEX": "1", "HTTPS_PROXY": "http://127.0.0.1:9", "PIP_CONFIG_FILE": os.devnull}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "runbook.py", "setup", "--torch-lock", "cpu"],
+            cwd=project_copy,
+            env=os.environ | {"PYTHONUTF8": "1"} | nothing,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        for _ in range(2)
+    ]
+    ended = [process.communicate(timeout=120) for process in both]
+    first, second = sorted(range(2), key=lambda index: "Another set-up" in ended[index][0])
+
+    assert f"Another set-up is at work here (process {both[first].pid}, since 2" in ended[second][0]
+    assert "Another set-up" not in ended[first][0]
+    assert ["Making .venv: done" in shown for shown, _ in (ended[first], ended[second])] == [True, False]
+    assert all("Installing torch==2.13.0 failed" in problem for _, problem in ended)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the system cannot be told to refuse long files")
+def test_what_setup_remembers_outlives_a_disk_that_is_full(tmp_path):
+    code = (
+        "import pathlib, resource, sys, runbook\n"
+        "runbook.STAMP = pathlib.Path(sys.argv[1])\n"
+        "runbook.write_stamp('key', 'cpu')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4, 4))\n"
+        "try: runbook.write_stamp('', 'auto')\n"
+        "except OSError: print(runbook.read_stamp())"
+    )
+    done = start(ROOT, str(tmp_path / "runbook.json"), code=code)
+
+    assert done.stdout.strip() == "{'key': 'key', 'torch_lock': 'cpu'}", done.stderr
+
+
 def test_a_folder_that_cannot_be_written_to_is_a_sentence(project_copy):
     (project_copy / "outputs").write_text("a file where the folder should be", encoding="utf-8")
 
@@ -198,6 +247,14 @@ def test_a_failed_step_shows_its_command_and_the_end_of_its_output(tmp_path):
     assert "Installing torch failed (exit status 3)" in message and "世界" in message
     assert "Python 3.11, or another index" in caught.value.fix
     assert "世界" in (tmp_path / "setup.log").read_text(encoding="utf-8")
+
+
+def test_a_cause_is_found_above_the_traceback_that_follows_it(tmp_path):
+    code = "print('[Errno 28] No space left on device'); [print('  File', n) for n in range(40)]; exit(1)"
+    with pytest.raises(SetupError) as caught:
+        run_step("Installing pip", [sys.executable, "-c", code], tmp_path / "setup.log")
+    assert "Free some disk" in caught.value.fix
+    assert "File 25" in caught.value.what and "File 24" not in caught.value.what
 
 
 def test_a_program_that_is_not_there_is_named(tmp_path):
@@ -265,6 +322,20 @@ def test_children_get_utf_8_and_no_other_pythons_packages(monkeypatch):
 
     assert not {"PYTHONPATH", "PYTHONHOME", "JUPYTER_PATH"} & set(environment)
     assert environment["PYTHONUTF8"] == environment["PYTHONNOUSERSITE"] == "1"
+
+
+def test_a_user_without_a_name_and_a_home_folder_gets_one_for_every_child():
+    if sys.platform != "linux" or os.getuid() != 0:
+        pytest.skip("only root can become another user")
+    code = (
+        "import os; from pathlib import Path; from helpers import commands, run_folder\n"
+        "from helpers.machine import facts, redact\n"
+        "del os.environ['HOME']; os.setuid(54321)\n"
+        "redact.Private.here(); facts.places(Path('/'), {})\n"
+        "print(Path(commands.child_environment()['HOME']) == run_folder.ROOT / 'outputs')"
+    )
+    done = start(ROOT, code=code)
+    assert done.stdout.strip() == "True", done.stderr
 
 
 @pytest.mark.parametrize(("platform", "kept"), [("linux", True), ("win32", False), ("darwin", False)])

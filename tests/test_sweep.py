@@ -8,15 +8,24 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyarrow import parquet
 
 from helpers.batch.cluster import disk_is_full, visible_gpus, worker_options
-from helpers.batch.storage import open_storage, publish, read_record, read_records
-from helpers.batch.summary import plot, read_summary, summarise, varied_columns
+from helpers.batch.storage import (
+    open_storage,
+    partial_folder,
+    publish,
+    read_record,
+    read_records,
+    remove_leftovers,
+)
+from helpers.batch.summary import plot, read_summary, summarise, varied_columns, write_summary
 from helpers.batch.sweep import read_sweep, unused
 from helpers.errors import OutputError, ParameterError
+from helpers.machine.judge import _LONGEST_ROOT
 from helpers.play.rollout import play
 from helpers.play.settings import Settings
 from helpers.play.world import choose_clip, open_world
@@ -100,6 +109,12 @@ def test_long_names_stay_apart() -> None:
     assert one != two and len(one) == len(two) == 60
 
 
+def test_the_longest_path_of_a_sweep_is_no_longer_than_those_of_torch_which_windows_must_allow() -> None:
+    name = folder_name("x" * 100)
+    longest = Path("outputs", f"sweep_{name}", "jobs", partial_folder(name), "notebooks", "05_infer.ipynb")
+    assert len(str(longest)) <= 260 - _LONGEST_ROOT
+
+
 def test_upper_and_lower_case_are_one_name() -> None:
     names: set[str] = set()
     assert [unused(name, names) for name in ("a", "A", "a_2", "b")] == ["a", "A_2", "a_2_2", "b"]
@@ -159,6 +174,18 @@ def test_a_job_that_has_ended_is_not_run_again_when_dask_loses_its_result(tmp_pa
     assert read_record(storage, f"{root}/a", "another") == {}
 
 
+def test_what_killed_jobs_left_is_removed_and_no_job_that_ended_whatever_its_name(tmp_path: Path) -> None:
+    storage, root = open_storage(str(tmp_path))
+    for text in ("run.part", "a~b.part", "run"):
+        ended = tmp_path / "jobs" / folder_name(text)
+        ended.mkdir(parents=True)
+        (ended / "job.json").write_text(json.dumps({"digest": text}), encoding="utf-8")
+    (tmp_path / "jobs" / partial_folder("run.part")).mkdir()
+    assert set(read_records(storage, root)) == {"run.part", "a~b.part", "run"}
+    remove_leftovers(storage, root)
+    assert {path.name for path in tmp_path.glob("jobs/*")} == {"run.part", "a-b.part", "run"}
+
+
 def test_an_address_that_nothing_serves_is_a_sentence() -> None:
     with pytest.raises(OutputError, match="nothing://here"):
         open_storage("nothing://here")
@@ -184,6 +211,23 @@ def test_the_table_has_a_row_a_job_and_failed_ones_keep_their_message() -> None:
     assert table["rollout_seconds"].to_pylist() == [2, 2, None]
     assert table["message"].to_pylist() == [None, None, "no"]
     assert varied_columns(table) == ["feedback", "seed"]
+
+
+def test_a_table_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, root = open_storage(str(tmp_path))
+    write_summary([record(0, "tokens", 20)], storage, root)
+
+    def fail(_table: object, stream: Any) -> None:
+        stream.write(b"half of a ta")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(parquet, "write_table", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_summary([record(1, "tokens", 20)], storage, root)
+    assert read_summary(tmp_path)["name"].to_pylist() == ["tokens-0"]
+    assert {path.name for path in tmp_path.iterdir()} == {"summary.csv", "summary.parquet"}
 
 
 def test_the_plot_shows_the_mean_over_seeds_and_a_line_for_each_second_parameter() -> None:

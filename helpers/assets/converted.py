@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from helpers.assets.find import EMBEDDED, SuitePaths, weights_file
 from helpers.assets.record import verified_hashes
 from helpers.errors import CheckpointError
-from helpers.file_kind import sha256_of
+from helpers.files import sha256_of
 from helpers.run_folder import ROOT
 from helpers.worlds import World
 

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from helpers.errors import DatasetError, ParameterError, shown
-from helpers.file_kind import impostor
+from helpers.files import impostor
 from helpers.pictures import contact_sheet
 from helpers.report import Check, Subject
 from helpers.worlds import World

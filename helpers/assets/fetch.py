@@ -17,7 +17,7 @@ from helpers.assets.importing import import_files
 from helpers.assets.record import Record, megabytes, move_into_place, one_writer, recorded_checksums
 from helpers.assets.transfer import download, matches
 from helpers.errors import AssetError
-from helpers.file_kind import impostor, sha256_of
+from helpers.files import impostor, sha256_of
 from helpers.parameters import check_value
 from helpers.report import Check, Subject
 from helpers.run_folder import ROOT

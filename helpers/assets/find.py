@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from helpers.errors import AssetError
+from helpers.files import expanded
 from helpers.run_folder import ROOT
 from helpers.worlds import KINDS, world
 
@@ -70,7 +71,7 @@ def find_suite(
     checkpoints = []
     for kind, given in zip(KINDS, (video_tokenizer_path, latent_actions_path, dynamics_path), strict=True):
         if given:
-            path: Path | None = root / Path(given).expanduser()
+            path: Path | None = root / expanded(given)
         elif chosen.embedded and not use_latest_checkpoints:
             path = EMBEDDED / chosen.name / f"{chosen.name}_{kind}.pth"
         else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from helpers.assets.find import step_in_name
 from helpers.assets.record import Record, move_into_place, one_writer
 from helpers.errors import AssetError, DatasetError
-from helpers.file_kind import impostor, sha256_of
+from helpers.files import expanded, impostor, sha256_of
 from helpers.run_folder import ROOT
 from helpers.worlds import KINDS, WORLDS, world
 
@@ -25,7 +25,7 @@ def import_files(
     does no harm). With ``update`` a file may differ from what the record locks. An `AssetError` where no
     file fits, or one is damaged or not what the record locks.
     """
-    chosen, source = world(name), Path(source).expanduser()
+    chosen, source = world(name), expanded(source)
     if chosen.embedded:
         raise AssetError(f"{chosen.title} is embedded and needs no files.", fix="Leave import_from empty.")
     with one_writer(chosen, Path(root)) as record:

@@ -18,7 +18,7 @@ from typing import Any
 
 from helpers.assets.find import RUN_TIME, SuitePaths, weights_file
 from helpers.errors import AssetError
-from helpers.file_kind import sha256_of
+from helpers.files import replace_file, sha256_of
 from helpers.report import write_json
 from helpers.run_folder import ROOT
 from helpers.worlds import World
@@ -182,9 +182,9 @@ def move_into_place(arrived: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         asides = (path.with_name(f"{path.name}.aside{number}") for number in itertools.count(1))
-        aside = path.replace(next(aside for aside in asides if not aside.exists()))
+        aside = replace_file(path, next(aside for aside in asides if not aside.exists()))
         log.info("%s was not what it should be and was set aside as %s", path, aside.name)
-    arrived.replace(path)
+    replace_file(arrived, path)
 
 
 def megabytes(size: int) -> str:

@@ -26,7 +26,7 @@ from typing import Any
 from helpers.assets.hub import Cut, Hub, RemoteFile, Retries, Stalled, is_set, no_space, start
 from helpers.assets.progress import Progress
 from helpers.errors import AssetError
-from helpers.file_kind import hash_of, impostor, impostor_head, sha256_of
+from helpers.files import hash_of, impostor, impostor_head, replace_file, sha256_of
 
 
 def download(file: RemoteFile, folder: Path, hub: Hub) -> Path:
@@ -56,7 +56,7 @@ def download(file: RemoteFile, folder: Path, hub: Hub) -> Path:
                 _forget(part)
                 if not again:  # the second try started from nothing: no old part was wrong
                     raise
-        part.replace(target)
+        replace_file(part, target)
         _forget(part)
     return target
 
@@ -210,7 +210,7 @@ def _download_xet(file: RemoteFile, target: Path, hub: Hub) -> None:
                     before, since = now, time.monotonic()
                 elif time.monotonic() - since > hub.patience.stall:
                     raise Stalled("Xet stands still")
-        Path(fetched.result()).replace(target)
+        replace_file(Path(fetched.result()), target)
     finally:
         enable_progress_bars()
         shutil.rmtree(staging, ignore_errors=True)

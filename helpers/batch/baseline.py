@@ -4,12 +4,13 @@ A baseline is a folder: ``baseline.json`` (every case's parameters, token hashes
 environment), ``tokens.npz`` (every token) and one PNG strip of generated frames a case.
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from PIL import Image
 from helpers.batch.headless import check_run, run_notebook
 from helpers.commands import exit_status
 from helpers.errors import OutputError, ParameterError, RunbookError, shown
+from helpers.files import expanded, replace_file
 from helpers.parameters import command_parser, read_overrides, read_yaml
 from helpers.report import write_json
 from helpers.run_folder import ROOT, check_names, open_run, writing
@@ -27,6 +29,17 @@ from helpers.worlds import world
 
 NOTEBOOK = "05_infer"
 FORMAT = 1
+_DAMAGED = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    Image.DecompressionBombError,
+)
+_WHOLE = ".whole"  # in a baseline's folder: a newer one, written whole, that has yet to be moved out of it
 CASES = Path(__file__).with_name("cases.yaml")  # that are frozen unless another file is named
 
 
@@ -165,8 +178,8 @@ def read_run(run_dir: Path) -> Played:
     """The rollout in a run's folder; raises an `OutputError` where that holds no whole run."""
     try:
         record = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
-        with np.load(run_dir / "rollout.npz") as arrays:
-            frames, tokens = arrays["frames"], arrays["tokens"]
+        arrays = _read_arrays(run_dir / "rollout.npz")
+        frames, tokens = arrays["frames"], arrays["tokens"]
     except (OSError, ValueError, KeyError) as error:
         raise OutputError(f"{run_dir} does not hold a whole run ({error}).", fix="Run it again.") from error
     context = len(frames) - len(tokens)
@@ -184,26 +197,72 @@ def read_run(run_dir: Path) -> Played:
     )
 
 
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file by name; a ``ValueError`` where it cannot be read."""
+    try:
+        with np.load(path) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # zipfile, zlib and numpy have a dozen classes for damage
+        raise ValueError(f"{path.name}: {error or type(error).__name__}") from error
+
+
 def write_baseline(cases: Sequence[Case], folder: Path) -> None:
-    """Write a baseline, with the recorded sessions that it replays, in place of one that is there."""
+    """Write a baseline, with the recorded sessions that it replays, in place of one that is there.
+
+    Killed at any moment, the folder holds the old one or the new one, as `read_baseline` reads it.
+    """
     described = {}
-    with writing(folder, "Free some disk, or choose another folder with --to."):
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("*.png"):
-            old.unlink()
+    former = _case_names(folder)
+    with writing(folder, "Free some disk, or choose another folder with --to."), _replacing(folder) as new:
         for case in cases:
             values = case.played.to_dict()
             if replay := values["parameters"].get("replay"):
-                shutil.copyfile(replay, folder / f"{case.name}.session.json")
+                shutil.copyfile(replay, new / f"{case.name}.session.json")
                 values["parameters"]["replay"] = f"{case.name}.session.json"
             bounds = {device: asdict(bound) for device, bound in case.bounds.items()}
             described[case.name] = values | {"bounds": bounds}
             strip = np.concatenate(list(case.played.frames), axis=1)  # [H, T*W, 3]
-            Image.fromarray(strip).save(folder / f"{case.name}.png", optimize=True)
-        tokens = {case.name: case.played.tokens.astype(np.uint16) for case in cases}
-        np.savez_compressed(folder / "tokens.npz", **tokens)  # type: ignore[arg-type]
+            Image.fromarray(strip).save(new / f"{case.name}.png", optimize=True)
+        small = all(case.played.tokens.max(initial=0) < 2**16 for case in cases)
+        tokens = {case.name: case.played.tokens.astype(np.uint16 if small else np.int32) for case in cases}
+        np.savez_compressed(new / "tokens.npz", **tokens)  # type: ignore[arg-type]
         document = {"format": FORMAT, "frozen": time.strftime("%Y-%m-%d %H:%M:%S"), "cases": described}
-        write_json(folder / "baseline.json", document)
+        write_json(new / "baseline.json", document)
+    for picture in folder.glob("*.png"):
+        if picture.stem.casefold() in former - _case_names(folder):
+            picture.unlink()
+
+
+def _case_names(folder: Path) -> set[str]:
+    """The names of the cases of the baseline in a folder, their case folded; empty where there is none."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        document = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
+        return {name.casefold() for name in document["cases"]}
+    return set()
+
+
+@contextlib.contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A folder for the block to write a baseline to, which then takes the place of the one in ``folder``."""
+    _put_in_place(folder)
+    new = folder / ".new"
+    shutil.rmtree(new, ignore_errors=True)  # what a killed process left
+    new.mkdir(parents=True)
+    try:
+        yield new
+        replace_file(new, folder / _WHOLE)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    _put_in_place(folder)
+
+
+def _put_in_place(folder: Path) -> None:
+    """Move a newer baseline that lies whole in ``folder`` out into it; a killed process may have begun to."""
+    if not (folder / _WHOLE).is_dir():
+        return
+    for path in sorted((folder / _WHOLE).iterdir(), reverse=True):
+        replace_file(path, folder / path.name)
+    (folder / _WHOLE).rmdir()
 
 
 def read_baseline(folder: Path) -> list[Case]:
@@ -216,12 +275,13 @@ def read_baseline(folder: Path) -> list[Case]:
     freeze = "Freeze one: python runbook.py baseline."
     cases = []
     try:
+        _put_in_place(folder)
         document = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
             what = f"{folder} is a baseline of format {document['format']}; this code reads {FORMAT}."
             raise OutputError(what, fix=freeze)
-        with np.load(folder / "tokens.npz") as arrays:
-            tokens = {name: arrays[name].astype(np.int32) for name in arrays.files}
+        arrays = _read_arrays(folder / "tokens.npz")
+        tokens = {name: values.astype(np.int32) for name, values in arrays.items()}
         check_names(document["cases"], "a case")
         for name, values in document["cases"].items():
             bounds = _bounds(values.pop("bounds"))
@@ -236,7 +296,7 @@ def read_baseline(folder: Path) -> list[Case]:
                 pixels = np.asarray(strip.convert("RGB"))
             frames = np.stack(np.split(pixels, len(tokens[name]), axis=1))
             cases.append(Case(name, Played(**values, frames=frames, tokens=tokens[name]), bounds))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except _DAMAGED as error:
         raise OutputError(f"{folder} holds no baseline that can be read ({error}).", fix=freeze) from error
     return cases
 
@@ -260,8 +320,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     here = arguments.called_from
     dataset = world(arguments.dataset).name
-    file = here / arguments.cases.expanduser()
-    to = here / arguments.to.expanduser() if arguments.to else default_folder(dataset)
+    file = here / expanded(arguments.cases)
+    to = here / expanded(arguments.to) if arguments.to else default_folder(dataset)
     plans = choose(read_plans(file, dataset, read_overrides(arguments.parameter)), arguments.only)
     run = open_run(f"{dataset}_baseline")
     print(f"Freezing {len(plans)} cases of {dataset}; their runs are in {run}", flush=True)

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import queue
+import subprocess
 import sys
 import tempfile
 import threading
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from helpers.batch.headless import KERNEL_ARGUMENTS, run_notebook
+from helpers.files import expanded
 from helpers.parameters import FOLDER
 
 ENGINE = "warm"
-_LOCK = Path(tempfile.gettempdir()) / f"runbook-{Path.home().name}-kernel-start.lock"
+_LOCK = Path(tempfile.gettempdir()) / f"runbook-{expanded('~').name}-kernel-start.lock"
 
 
 class Kernel:
@@ -46,16 +48,19 @@ class Kernel:
             raise RuntimeError(f"{call} failed in the kernel: {reply and reply['content'].get('evalue')}")
 
     def end(self) -> None:
-        """End the kernel at once."""
+        """End the kernel, and wait until it is gone: Windows lets nobody move its files before."""
         with contextlib.suppress(Exception):  # whatever is left of a dead kernel
             self.client.stop_channels()
-        self.kill()
+        if process := self.kill():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=10)
 
-    def kill(self) -> None:
+    def kill(self) -> "subprocess.Popen[bytes] | None":
         """End the kernel's process; any thread may do so, unlike with jupyter_client's own calls."""
-        process = getattr(self.manager.provisioner, "process", None)  # None once it has ended
-        if process is not None:
+        process: subprocess.Popen[bytes] | None = getattr(self.manager.provisioner, "process", None)
+        if process is not None:  # None: it has ended
             process.kill()
+        return process
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from helpers.batch.baseline import NOTEBOOK, Case, Played
 from helpers.batch.headless import check_run
 from helpers.commands import exit_status
 from helpers.errors import OutputError, RunbookError
+from helpers.files import expanded
 from helpers.parameters import command_parser, read_overrides
 from helpers.pictures import contact_sheet
 from helpers.play.metrics import psnr
@@ -225,10 +226,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     here, frozen, report = arguments.called_from, arguments.baseline, arguments.report
     overrides = read_overrides(arguments.parameter)
     check_run(NOTEBOOK, overrides)
-    folder = here / frozen.expanduser() if frozen else find_baseline(arguments.dataset)
+    folder = here / expanded(frozen) if frozen else find_baseline(arguments.dataset)
     cases = baseline.choose(baseline.read_baseline(folder), arguments.only)
     label = f"{world(arguments.dataset).name}_regress"
-    run = open_run(label, here / report.expanduser() if report else "")
+    run = open_run(label, here / expanded(report) if report else "")
     print(f"Comparing {len(cases)} cases with {folder}; their runs are in {run}", flush=True)
     judgements = []
     for case in cases:

@@ -1,11 +1,15 @@
 """Where a sweep's results lie: a folder, or an address such as ``s3://…`` that pyarrow or fsspec knows.
 
-``jobs/<name>/`` holds the run of each job that ended, with its record ``job.json``; ``jobs/<name>.….part``
+``jobs/<name>/`` holds the run of each job that ended, with its record ``job.json``; ``jobs/<name>~….part``
 one that is running; ``attempts/`` what was tried since the sweep was started.
 """
 
 import contextlib
+import io
 import json
+import re
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,9 @@ from pyarrow import fs  # type: ignore[import-untyped]
 from pyarrow.fs import FileSystem  # type: ignore[import-untyped]
 
 from helpers.errors import OutputError
+from helpers.files import expanded, replace_file, written_whole
+
+_PARTIAL = re.compile(r"~[0-9a-f]{8}\.part$")
 
 
 def open_storage(address: str) -> tuple[FileSystem, str]:
@@ -21,7 +28,7 @@ def open_storage(address: str) -> tuple[FileSystem, str]:
     Raises an `OutputError` where neither pyarrow nor a package for fsspec serves such an address.
     """
     if "://" not in address:
-        return fs.LocalFileSystem(), Path(address).expanduser().absolute().as_posix()
+        return fs.LocalFileSystem(), expanded(address).absolute().as_posix()
     problem: Exception | None = None
     for uri in (address, f"fsspec+{address}"):
         try:
@@ -55,14 +62,32 @@ def publish(folder: Path, storage: FileSystem, target: str) -> None:
         storage.delete_dir(target)
     if storage.type_name == "local":
         Path(target).parent.mkdir(parents=True, exist_ok=True)
-        folder.replace(target)
+        replace_file(folder, Path(target))
         return
     record = (folder / "job.json").read_bytes()
     (folder / "job.json").unlink()
     storage.create_dir(target, recursive=True)
     fs.copy_files(folder.as_posix(), target, fs.LocalFileSystem(), storage, use_threads=False)
-    with storage.open_output_stream(f"{target}/job.json") as stream:
+    with whole_file(storage, f"{target}/job.json") as stream:
         stream.write(record)
+
+
+@contextlib.contextmanager
+def whole_file(storage: FileSystem, path: str) -> Iterator[io.BytesIO]:
+    """A stream whose content becomes a file when the block ends, in one step; the old file, if it fails."""
+    content = io.BytesIO()
+    yield content
+    if storage.type_name == "local":
+        with written_whole(Path(path)) as partial:
+            partial.write_bytes(content.getbuffer())
+    else:  # an object appears whole, or not at all
+        with storage.open_output_stream(path) as stream:
+            stream.write(content.getbuffer())
+
+
+def partial_folder(name: str) -> str:
+    """A new name for the folder of a job that runs: its ``~`` is in no name of `sweep.folder_name`."""
+    return f"{name}~{uuid.uuid4().hex[:8]}.part"
 
 
 def count_attempt(storage: FileSystem, root: str, name: str, session: str) -> int:
@@ -84,4 +109,4 @@ def remove_leftovers(storage: FileSystem, root: str) -> None:
 
 def _job_folders(storage: FileSystem, root: str, partial: bool) -> list[Any]:
     infos = storage.get_file_info(fs.FileSelector(f"{root}/jobs", allow_not_found=True))
-    return [info for info in infos if info.base_name.endswith(".part") == partial]
+    return [info for info in infos if bool(_PARTIAL.search(info.base_name)) == partial]

@@ -15,7 +15,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 from pyarrow import csv, parquet
 from pyarrow.fs import FileSystem  # type: ignore[import-untyped]
 
-from helpers.batch.storage import open_storage
+from helpers.batch.storage import open_storage, whole_file
 from helpers.errors import OutputError, ParameterError
 from helpers.play.metrics import interval
 from helpers.report import tidy_axes
@@ -83,12 +83,12 @@ def write_summary(records: Sequence[dict[str, Any]], storage: FileSystem, root: 
     """Write ``summary.parquet``, ``summary.csv`` and, where there is something to draw, ``summary.png``."""
     table = summarise(records)
     storage.create_dir(root, recursive=True)
-    with storage.open_output_stream(f"{root}/summary.parquet") as stream:
+    with whole_file(storage, f"{root}/summary.parquet") as stream:
         parquet.write_table(table, stream)
-    with storage.open_output_stream(f"{root}/summary.csv") as stream:
+    with whole_file(storage, f"{root}/summary.csv") as stream:
         csv.write_csv(table, stream)
     if table.num_rows > 1 and varied_columns(table):
-        with storage.open_output_stream(f"{root}/summary.png") as stream:
+        with whole_file(storage, f"{root}/summary.png") as stream:
             plot(table).savefig(stream, format="png", dpi=110)
 
 

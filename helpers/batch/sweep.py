@@ -33,6 +33,7 @@ from helpers.batch.storage import open_storage, read_records, remove_leftovers
 from helpers.batch.summary import cost, write_summary
 from helpers.commands import exit_status
 from helpers.errors import ParameterError, shown
+from helpers.files import expanded
 from helpers.parameters import FOLDER, command_parser, find_notebook, read_yaml
 from helpers.run_folder import ROOT, folder_name
 
@@ -119,13 +120,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.workers < 0:
             raise ParameterError(f"--workers is {arguments.workers}.", fix="Use 1 or more.")
-        sweep = read_sweep(arguments.called_from / arguments.sweep.expanduser())
+        sweep = read_sweep(arguments.called_from / expanded(arguments.sweep))
         output = arguments.output or str(ROOT / "outputs" / f"sweep_{sweep.name}")
         if "://" not in output:
-            output = str(arguments.called_from / Path(output).expanduser())
+            output = str(arguments.called_from / expanded(output))
         return _run(sweep, output, arguments)
     except OSError as error:
-        print(f"{error}\nFree some disk and run the same command again to continue.", file=sys.stderr)
+        fix = "Free some disk, or close what has the file open; the same command continues."
+        print(f"{error}\n{fix}", file=sys.stderr)
         return 1
 
 

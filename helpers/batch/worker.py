@@ -11,13 +11,12 @@ import socket
 import sys
 import tempfile
 import time
-import uuid
 from pathlib import Path
 from typing import Any, cast
 
 from distributed import Worker, WorkerPlugin, get_worker
 
-from helpers.batch.storage import count_attempt, open_storage, publish, read_record
+from helpers.batch.storage import count_attempt, open_storage, partial_folder, publish, read_record
 from helpers.commands import JsonProgram, child_environment
 from helpers.errors import OutputError
 from helpers.report import write_json
@@ -78,7 +77,7 @@ def run_job(job: dict[str, Any], output: str, session: str, warm: bool) -> dict[
             return record
         local = storage.type_name == "local"
         parent = Path(root) / "jobs" if local else Path(tempfile.mkdtemp(prefix="runbook-"))
-        scratch = parent / f"{job['name']}.{uuid.uuid4().hex[:8]}.part"
+        scratch = parent / partial_folder(job["name"])
         scratch.mkdir(parents=True)
         runners = cast(Runners, worker.plugins[Runners(session).name])
         record |= runners.run({**job, "run_dir": str(scratch), "warm": warm})

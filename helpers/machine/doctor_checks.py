@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from helpers.commands import set_line
 from helpers.errors import ParameterError, TorchBuildError
-from helpers.file_kind import impostor
+from helpers.files import impostor
 from helpers.machine.doctor_facts import Answer, Environment
 from helpers.machine.facts import Machine
 from helpers.machine.judge import NEW_PYTHON

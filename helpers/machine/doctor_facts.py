@@ -23,6 +23,7 @@ from typing import Any
 from helpers.assets.find import latest_checkpoint
 from helpers.commands import capture
 from helpers.errors import SetupError
+from helpers.files import expanded
 from helpers.gpu import read_nvidia_smi, read_nvml
 from helpers.machine.facts import Machine
 from helpers.machine.interpreter import venv_python
@@ -158,7 +159,7 @@ def find_environment(root: Path) -> Environment:
 
 def index_address(machine: Machine) -> str:
     """Where pip looks for packages: by its variables, its configuration files, or PyPI."""
-    environ, home = machine.variables, Path("~").expanduser()
+    environ, home = machine.variables, expanded("~")
     files = [
         Path(environ.get("PROGRAMDATA", r"C:\ProgramData"), "pip", "pip.ini"),
         *(Path(folder, "pip.conf") for folder in ("/etc", "/etc/xdg/pip")),

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from helpers import PYTHONS
 from helpers.commands import Shell, capture, this_shell
+from helpers.files import expanded, replace_file
 from helpers.run_folder import ROOT
 
 System = Literal["windows", "linux", "macos"]
@@ -130,7 +131,7 @@ def read_machine(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> 
 
 def places(root: Path, environ: Mapping[str, str]) -> tuple[Place, ...]:
     """The folders that a setup, a download or a run writes to, named by what is written there."""
-    home = Path("~").expanduser()
+    home = expanded("~")
     cache = Path(environ.get("XDG_CACHE_HOME", home / ".cache"))
     pip_cache = cache / "pip"
     if sys.platform == "win32":
@@ -168,7 +169,7 @@ def write_problem(path: Path) -> str:
     try:
         for file in files:
             file.write_text(file.name, encoding="utf-8")
-        files[0].replace(files[1])
+        replace_file(files[0], files[1])
         if files[1].read_text(encoding="utf-8") != files[0].name:
             return "a file does not hold what was written to it"
         files[1].unlink()

@@ -5,7 +5,8 @@ import json
 import platform
 import re
 from dataclasses import dataclass
-from pathlib import Path
+
+from helpers.files import expanded
 
 # Names that say nothing of a person, and words that a report needs.
 _COMMON = re.compile(
@@ -42,7 +43,7 @@ class Private:
     @classmethod
     def here(cls) -> "Private":
         """This machine's."""
-        home = str(Path("~").expanduser())
+        home = str(expanded("~"))
         try:
             user = getpass.getuser()
         except (OSError, KeyError, ImportError):

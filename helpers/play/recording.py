@@ -43,6 +43,7 @@ from typing import Any
 import numpy as np
 
 from helpers.errors import RunbookError, SessionFileError, shown
+from helpers.files import expanded, written_whole
 from helpers.play.settings import Settings, checked, names
 from helpers.play.tree import Moment, Move, Play, Tree
 from helpers.run_folder import ROOT, writing
@@ -98,7 +99,7 @@ def find(path: str | Path) -> Path:
     Raises:
         SessionFileError: There is none; the message names every place that was looked at.
     """
-    given = Path(path).expanduser()
+    given = expanded(path)
     places = [given.absolute(), ROOT / given, ROOT / "outputs" / given]
     places = [where for place in dict.fromkeys(places) for where in (place, place / "session.json")]
     for place in places:
@@ -116,10 +117,8 @@ def write(path: Path, recording: Mapping[str, Any]) -> None:
     head = json.dumps({name: value for name, value in recording.items() if name != "events"}, indent=2)
     events = ",\n".join(f"    {json.dumps(event, allow_nan=False)}" for event in recording["events"])
     text = f'{head.removesuffix("}").rstrip()},\n  "events": [\n{events}\n  ]\n}}\n'
-    partial = path.with_name(path.name + ".part")
-    with writing(path):
+    with writing(path), written_whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
 
 
 def read(path: str | Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers.errors import CheckpointError
+from helpers.files import written_whole
 from helpers.worldmodel.models import ModelConfig
 
 N_ACTIONS = 8
@@ -18,9 +19,8 @@ N_ACTIONS = 8
 def save_atomically(contents: Any, path: Path) -> None:
     """Write ``contents`` with `torch.save`; killed at any moment, the file is the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(path.suffix + ".part")
-    torch.save(contents, part)
-    part.replace(path)
+    with written_whole(path) as part:
+        torch.save(contents, part)
 
 
 def read_state(path: Path) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers.errors import DatasetError
+from helpers.files import written_whole
 from helpers.train.crafter_game import Game, tile_sheet
 from helpers.train.crafter_policy import STYLE_SHARES, STYLES, Policy, stock_up
 from helpers.train.crafter_tiles import TileSheet
@@ -74,10 +75,8 @@ def check_tokens(game: Game, sheet: TileSheet) -> None:
 
 def write_npz(path: Path, columns: dict[str, np.ndarray]) -> None:
     """Write a recording whole or not at all."""
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
+    with written_whole(path) as part, part.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **columns)
-    part.replace(path)
 
 
 def join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

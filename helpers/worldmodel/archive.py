@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from helpers.errors import CheckpointError, shown
-from helpers.file_kind import impostor
+from helpers.files import impostor
 
 FETCH_AGAIN = "Fetch the file again (notebook 04_assets), or check the path."
 

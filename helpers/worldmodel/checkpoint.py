@@ -14,7 +14,6 @@ A model's shape is read off its tensors; the config is asked only for what tenso
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from helpers.errors import CheckpointError, shown
+from helpers.files import written_whole
 from helpers.worldmodel.archive import FETCH_AGAIN, load
 from helpers.worldmodel.models import Dynamics, LatentActions, ModelConfig, VideoTokenizer
 
@@ -153,9 +153,8 @@ def write_converted(checkpoint: Checkpoint, path: Path, source: str) -> None:
         (path.with_suffix(".json"), (json.dumps(about, indent=2) + "\n").encode()),
         (path, data),
     ):
-        partial = target.with_name(f"{target.name}.{os.getpid()}.part")  # several workers may convert at once
-        partial.write_bytes(content)
-        partial.replace(target)
+        with written_whole(target) as partial:
+            partial.write_bytes(content)
 
 
 def _read_converted(path: Path, kind: Kind) -> Checkpoint:
