@@ -73,12 +73,12 @@ def test_wrong_arguments_are_named_with_what_would_be_right(folder, arguments, s
 @pytest.mark.parametrize(
     ("parameter", "says"),
     [
-        ("steps=10001", "steps is 10001. Use a whole number from 0 to 10000."),
-        ("steps=many", "steps is 'many'. Use a whole number from 0 to 10000."),
+        ("steps=10001", "steps is 10001. Use a whole number from 1 to 10000, or 0 for the world's own."),
+        ("steps=many", "steps is 'many'. Use a whole number from 1 to 10000, or 0 for the world's own."),
         ("compile=3", "compile is 3. Use true or false."),
         ("actions=3", "actions is 3. Use a list of action ids, such as [2, 2, 6]."),
-        ("temperature=-1.0", "temperature is -1.0. Use a number from 0 to 1e+06."),
-        ("feedback=dreams", 'feedback is \'dreams\'. Use "tokens" or "pixels".'),
+        ("temperature=-2.0", "temperature is -2.0. Use a number from 0 to 1e+06, or -1.0 for"),
+        ("feedback=dreams", 'feedback is \'dreams\'. Use "tokens" or "pixels", or "" for'),
         ("preset=fast", "preset is 'fast'."),
         ("actions=[2, 0.5]", "actions holds 0.5. Use a list of whole numbers, such as [2, 2, 6]."),
         ("dataset=tetris", "There is no dataset 'tetris'."),

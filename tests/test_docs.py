@@ -125,7 +125,7 @@ def parsed(name: str, rest: list[str], monkeypatch: pytest.MonkeyPatch) -> argpa
             runbook.check_arguments(name, rest)
         else:
             module = "helpers.machine.doctor" if name == "doctor" else runbook.INSIDE[name][-1]
-            importlib.import_module(module).main(*([rest] if name not in ("bench", "evaluate") else []))
+            importlib.import_module(module).main(*([rest] if name != "bench" else []))
     (arguments,) = caught.value.args
     return arguments
 
@@ -192,7 +192,7 @@ def test_the_readmes_snippet_generates_a_frame(readme: Path, monkeypatch: pytest
     (snippet,) = python_blocks(text_of(readme))
     names: dict[str, Any] = {}
     exec(snippet, names)
-    assert names["frame"].shape == (1, 1, 3, 64, 64)
+    assert names["frame"].shape == (1, 1, 3, 72, 72)
 
 
 def said_by_the_code() -> list[str]:
