@@ -12,7 +12,7 @@ them the game's own shares, while everything else becomes surer than it was: see
 
 import numpy as np
 
-from helpers.train.crafter_measures import creatures, fields, is_free, moving
+from helpers.train.crafter_measures import creatures, fields, is_free
 from helpers.train.crafter_tiles import (
     DOWN,
     GRID,
@@ -122,24 +122,17 @@ def with_dice(tokens: np.ndarray, dice: np.ndarray) -> np.ndarray:
 def by_chance(tokens: np.ndarray, actions: np.ndarray) -> np.ndarray:
     """Which tiles of the next frame chance decides: frames ``[N, 81]``, actions ``[N]`` -> bool ``[N, 81]``.
 
-    New land, creatures and arrows with the tiles around them, needs, saplings found, and the dice.
+    New land, needs, saplings found, and the dice. Creatures follow the dice; what these leave open is better
+    drawn as the likeliest, which is to stay, than by each tile on its own.
     """
     found = np.zeros(tokens.shape, bool)
     found[:, MAP_PATCHES : MAP_PATCHES + NEEDS] = True
     found[:, MAP_PATCHES + ITEMS.index("sapling")] = True
     found[:, DICE[0] :] = True
-    restless = fields(moving(tokens))
-    restless[:, MAP_ROWS // 2, MIDDLE] = False  # the player
-    around = restless.copy()
-    around[:, 1:] |= restless[:, :-1]
-    around[:, :-1] |= restless[:, 1:]
-    around[:, :, 1:] |= restless[:, :, :-1]
-    around[:, :, :-1] |= restless[:, :, 1:]
     moved = shifts(tokens, actions)
-    area = np.empty_like(around)
-    for step in ((0, 0), *STEPS.values()):
+    area = np.zeros((len(tokens), MAP_ROWS, GRID), bool)
+    for step in STEPS.values():
         rows = np.flatnonzero((moved == step).all(1))
-        area[rows] = np.roll(around[rows], (-step[1], -step[0]), (-2, -1))
         if step[0]:
             area[rows, :, -1 if step[0] > 0 else 0] = True
         if step[1]:
