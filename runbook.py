@@ -13,6 +13,8 @@ python runbook.py regress
                         generate it again, and report what has changed and why
 python runbook.py sweep sweep.yaml
                         run a notebook for every combination of parameters
+python runbook.py film [--dataset crafter] [--session outputs/RUN/session.json]
+                        film a world being played, with the keys: WebP, GIF and MP4
 python runbook.py presets [-p dataset=sonic] [-p device=cuda]
                         measure speed and quality here; preset=30fps then chooses from it
 python runbook.py setup [--torch-lock auto|cpu|2.8.0]
@@ -63,6 +65,7 @@ INSIDE = {
     "baseline": ["-m", "helpers.batch.baseline"],
     "regress": ["-m", "helpers.batch.regress"],
     "sweep": ["-m", "helpers.batch.sweep"],
+    "film": ["-m", "helpers.player.film"],
     "presets": ["-m", "helpers.presets.measure"],
 }
 COMMANDS = (*INSIDE, "setup", "doctor")
@@ -134,7 +137,7 @@ def hand_over(python: Path, command: str, rest: list[str]) -> int:
     from helpers.commands import child_environment
 
     # A relative path among the arguments counts from the reader's folder; the program runs in the project's.
-    takes_files = command in ("run", "baseline", "regress", "sweep", "presets")
+    takes_files = command in ("run", "baseline", "regress", "sweep", "film", "presets")
     folder = ["--called-from", str(Path.cwd())] if takes_files else []
     return follow([str(python), *INSIDE[command], *folder, *rest], cwd=ROOT, env=child_environment())
 

@@ -1,4 +1,4 @@
-"""Frames to pictures: PNG files, a contact sheet, a video that a browser plays. Knows pixels only."""
+"""Frames to pictures: PNG files, a contact sheet, videos that a browser plays. Knows pixels only."""
 
 import contextlib
 import io
@@ -122,7 +122,7 @@ def write_video(
     except (ImportError, OSError, ValueError) as error:
         with contextlib.suppress(OSError):  # Windows keeps a file that a player holds open
             path.unlink(missing_ok=True)
-        gif = write_gif(large, path.with_suffix(".gif"), fps)
+        gif = write_animation(large, path.with_suffix(".gif"), fps)
         return VideoResult(gif, "gif", len(frames), f"No MP4 was written ({error}); a GIF was.")
     return VideoResult(path, "h264", readable)
 
@@ -145,19 +145,31 @@ def _write_h264(frames: np.ndarray, path: Path, fps: float, codec: str) -> int:
         return sum(1 for _ in container.decode(video=0))
 
 
-def write_gif(frames: np.ndarray, path: Path, fps: float) -> Path:
-    """Write frames, uint8 ``[T, H, W, 3]``, as a GIF and check its playing time, or an `OutputError`.
+def write_animation(frames: np.ndarray, path: Path, fps: float) -> Path:
+    """Write frames, uint8 ``[T, H, W, 3]``, as a GIF or a ``.webp``, which loses nothing, as the name ends.
 
-    Time and not pictures are counted, since equal neighbours share a picture.
+    Its playing time is checked; an `OutputError` says that it is wrong, or that the file cannot be written.
+    Time and not pictures are counted, since equal neighbours may share a picture.
     """
     # GIF counts in hundredths of a second, and players slow down what is faster than 50 a second.
-    milliseconds = max(20, round(100 / fps) * 10)
+    milliseconds = max(20, round(100 / fps) * 10) if path.suffix == ".gif" else round(1000 / fps)
     first, *others = [Image.fromarray(frame) for frame in frames]
     with writing(path):
-        first.save(path, save_all=True, append_images=others, duration=milliseconds, loop=0)
+        # GIF takes neither of the last two; method 0, Pillow's own, makes a WebP three times as large.
+        first.save(
+            path,
+            save_all=True,
+            append_images=others,
+            duration=milliseconds,
+            loop=0,
+            lossless=True,
+            method=4,
+        )
         with Image.open(path) as written:
-            pictures = ImageSequence.Iterator(written)
-            played = sum(int(picture.info.get("duration", milliseconds)) for picture in pictures)
+            played = 0
+            for picture in ImageSequence.Iterator(written):
+                picture.load()  # a WebP tells the time of a picture that is decoded
+                played += int(picture.info.get("duration", milliseconds))
     if played != (due := milliseconds * len(frames)):
         what = f"{path} plays {played} ms, not the {due} ms of its {len(frames)} frames."
         raise OutputError(what, fix="Look at the PNG files instead, and report this.")

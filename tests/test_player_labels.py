@@ -131,7 +131,7 @@ def test_coinruns_ids_are_labelled_by_their_keys(tmp_path: Path) -> None:
 
 
 def test_crafters_ids_are_its_actions_and_no_key_means_to_do_nothing(tmp_path: Path) -> None:
-    labels = label_actions(open_world(Settings(dataset="crafter")), clips=96, root=tmp_path)
+    labels = label_actions(open_world(Settings(dataset="crafter")), root=tmp_path)
     assert tuple(label.name for label in labels) == world("crafter").true_actions
     assert not any(label.dead for label in labels)
     assert [label.arrow for label in labels[1:5]] == ["←", "→", "↑", "↓"]

@@ -81,7 +81,10 @@ def test_a_name_on_the_path_that_starts_no_python_is_passed_over(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["dance"], "run, lab, test, bench, evaluate, baseline, regress, sweep, presets, setup, doctor"),
+        (
+            ["dance"],
+            "run, lab, test, bench, evaluate, baseline, regress, sweep, film, presets, setup, doctor",
+        ),
         (["run", "--only", "99"], "There is no notebook '99'"),
         (["run", "--only", "00", "-p", "run_dri=x"], "Did you mean run_dir"),
         (["setup", "--torch-lock", "9.9"], "no known version"),

@@ -2,6 +2,7 @@
 
 It plays a game that was opened elsewhere. It must not know how a run is saved and judged, nor headless runs.
 Start reading at `loop`, the thread that plays; then `widget`, what page and kernel say to each other.
+`film` plays without a page, and keeps pictures of it.
 """
 
 from contextlib import AbstractContextManager, nullcontext

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from helpers.errors import ParameterError
-from helpers.pictures import png, upscale, write_gif, write_video
+from helpers.pictures import png, upscale, write_animation, write_video
 from helpers.play import recording
 from helpers.play.game import Game
 from helpers.run_folder import writing
@@ -39,7 +39,7 @@ def save(game: Game, kind: str, folder: Path, fps: float, ids: bool) -> Path:
         return path
     if ids:
         large = np.stack([_with_id(frame, action) for frame, action in zip(large, actions, strict=True)])
-    return write_gif(large, path, fps) if kind == "gif" else write_video(large, path, fps, scale=1).path
+    return write_animation(large, path, fps) if kind == "gif" else write_video(large, path, fps, scale=1).path
 
 
 def _with_id(frame: np.ndarray, action: int | None) -> np.ndarray:

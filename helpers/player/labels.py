@@ -27,7 +27,8 @@ from helpers.run_folder import ROOT
 
 log = logging.getLogger("runbook.action_labels")
 
-METHOD = 2  # raised whenever labels are made by another method, so that kept ones are made again
+METHOD = 3  # raised whenever labels are made by another method, so that kept ones are made again
+LABEL_CLIPS = 128  # to learn from what the actions do: some seconds on a slow CPU, once for a world
 CLIP = 5  # frames: what latent action models are trained on
 BATCH = 16
 DEAD = 0.005  # of all inferred actions
@@ -57,7 +58,7 @@ class ActionLabel:
         return _compass(self.effect, "→↘↓↙←↖↑↗", "·")
 
 
-def label_actions(opened: OpenWorld, clips: int = 256, root: Path = ROOT) -> list[ActionLabel]:
+def label_actions(opened: OpenWorld, clips: int = LABEL_CLIPS, root: Path = ROOT) -> list[ActionLabel]:
     """The label of every action id: those kept in ``root/data``, or made now (half a minute on a slow CPU).
 
     At most ``clips`` clips of 5 frames are looked at, spread evenly over the dataset; a `DatasetError` where
@@ -200,10 +201,9 @@ def describe(
         labels.append(ActionLabel(action, name, number, share, share < DEAD, *pairs, stands_for, certainty))
     if true is None or any(label.true_action != label.id for label in labels if not label.dead):
         return labels
-    taken = {action for action in range(len(names)) if np.mean(true == action) >= DEAD}
     return [
         replace(label, name=names[label.id], dead=False, true_action=label.id)
-        if label.dead and label.id in taken
+        if label.dead and label.id < len(names) and label.id in true
         else label
         for label in labels
     ]

@@ -48,13 +48,12 @@ from helpers.play.settings import checked
 from helpers.play.tree import Play
 from helpers.player import captures
 from helpers.player.keymap import KeyMap, action_id, default_keys, load_keys, save_keys
-from helpers.player.labels import ActionLabel, label_actions
+from helpers.player.labels import LABEL_CLIPS, ActionLabel, label_actions
 from helpers.player.loop import FASTEST, Job, Loop, Step
 from helpers.player.preset import Preset
 from helpers.run_folder import ROOT
 
 STRIP = 12  # frames in the strip below the picture
-LABEL_CLIPS = 128  # to learn from what the actions do: some seconds on a slow CPU, once for a world
 
 
 class Player(anywidget.AnyWidget):
