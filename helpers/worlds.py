@@ -78,7 +78,7 @@ WORLDS: dict[str, World] = {
             *("crafter", "Crafter", "clips.h5", 8, 1),
             context_window=1,
             steps=1,
-            temperature=0.4,
+            temperature=0.32,
             threads=1,
             true_actions=("nothing", "left", "right", "up", "down", "do", "place", "craft"),
         ),

@@ -76,7 +76,7 @@ def played(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
     settings = Settings(tf32=True)
     facts = json.loads((run / "run.json").read_text(encoding="utf-8"))["environment"]
     conditions = presets.conditions(open_world(settings), settings)
-    way = presets.MeasuredDecoding(2, 0.4, "pixels", 25.0, 24.0, 26.0, 20.0, 1.0, (19.5, 20.5), 1.5, 0.5)
+    way = presets.MeasuredDecoding(2, 0.32, "pixels", 25.0, 24.0, 26.0, 20.0, 1.0, (19.5, 20.5), 1.5, 0.5)
     kept = measure.save(presets.Measurement(conditions, facts, "now", 2, (way,)))
     folder = tmp_path_factory.mktemp("played")
     given = {"use_interactive_mode": True, "actions": [2, 6, 0, 1]}
@@ -103,7 +103,7 @@ def test_a_parameter_that_has_no_effect_is_a_line_of_the_verdict(played: Path) -
 
 def test_a_preset_sets_what_was_measured_for_it_and_the_run_records_what_it_set(played: Path) -> None:
     parameters = json.loads((played / "run.json").read_text(encoding="utf-8"))["parameters"]
-    assert (parameters["steps"], parameters["temperature"], parameters["feedback"]) == (2, 0.4, "pixels")
+    assert (parameters["steps"], parameters["temperature"], parameters["feedback"]) == (2, 0.32, "pixels")
     session = json.loads((played / "session.json").read_text(encoding="utf-8"))
     assert session["settings"]["steps"] == 2 and "preset" not in session["settings"]
     log = (played / "run.log").read_text(encoding="utf-8")

@@ -2,7 +2,8 @@
 
 A chord is one key or several held together, written as browsers name keys (``event.code``): ``"ArrowRight"``,
 ``"ArrowRight+Space"``. Of all chords that are held the longest counts, so right and jump together may mean
-an action of their own. The file is JSON: ``{"version": 1, "idle": 0, "keys": {"6": ["ArrowRight+Space"]}}``.
+an action of their own; of equally long ones the latest counts. The file is JSON:
+``{"version": 1, "idle": 0, "keys": {"6": ["ArrowRight+Space"]}}``.
 """
 
 import itertools

@@ -184,7 +184,8 @@ function render({ model, el }) {
   branches.addEventListener("change", () => say("select", { branch: Number(branches.value) }));
 
   const resize = () => {
-    screen.style.width = `${size * zoom.value * (64 / size)}px`;
+    // Whole screen pixels for every pixel of the frame: otherwise some rows come out wider than others.
+    screen.style.width = `${size * Math.max(1, Math.round((zoom.value * 64) / size))}px`;
     root.style.setProperty("--tw-thumb", `${Math.max(26, (64 * zoom.value + 20) / STRIP - 3)}px`);
   };
   zoom.addEventListener("input", resize);
@@ -195,14 +196,17 @@ function render({ model, el }) {
   const down = new Set();
   let held = null;
   const actionOfKeys = () => {
+    const order = [...down]; // as they were pressed: of chords that are equally long the latest counts
     let best = null;
     let length = 0;
+    let latest = -1;
     for (const [action, chords] of Object.entries(state().keys ?? {})) {
       for (const chord of chords) {
         const codes = chord.split("+");
-        if (codes.length > length && codes.every((code) => down.has(code))) {
-          [best, length] = [Number(action), codes.length];
-        }
+        const pressed = codes.map((code) => order.indexOf(code));
+        const newest = Math.max(...pressed);
+        if (pressed.includes(-1) || codes.length < length || (codes.length === length && newest < latest)) continue;
+        [best, length, latest] = [Number(action), codes.length, newest];
       }
     }
     return best;

@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("recording", type=Path)
     parser.add_argument("path", type=Path, help="the dynamics checkpoint to write")
     parser.add_argument("--temperature", type=float, required=True, help="at which the world will be played")
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--walks", type=int, default=32)
     parser.add_argument("--frames", type=int, default=240, help="of a walk; the last two thirds count")
     options = parser.parse_args()
@@ -53,7 +53,7 @@ def main() -> None:
     suite, data = open_suite(options.folder), read_recording(options.recording)
     game, bias = measures.histogram(data.tokens), suite.dynamics.output_mlp.bias
     for number in range(options.rounds):
-        world = World(suite, data, Decoding(temperature=options.temperature), seed=100 + number)
+        world = World(suite, data, Decoding(temperature=options.temperature), seed=101 + number)
         walk = world.walk(world.rows(options.walks, 1), options.frames)
         tokens = np.stack([world.read(pixels) for _, pixels in walk])[options.frames // 3 :]
         own = measures.histogram(tokens)
