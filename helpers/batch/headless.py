@@ -93,6 +93,22 @@ def plan(arguments: argparse.Namespace, folder: Path = FOLDER) -> tuple[list[str
     return names, parameters
 
 
+def in_recorded_world(parameters: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """A plan's parameters; with a session to replay, each notebook's ``dataset`` is the session's world.
+
+    Raises a `SessionFileError` where there is no such session. Needs what the notebooks need, unlike `plan`.
+    """
+    planned = {name: dict(values) for name, values in parameters.items()}
+    if session := planned.get(NOTEBOOKS[-1], {}).get("replay"):
+        from helpers.play.recording import read, read_settings
+
+        dataset = read_settings(read(session)["settings"]).dataset
+        for values in planned.values():
+            if "dataset" in values:
+                values["dataset"] = dataset
+    return planned
+
+
 def check_run(notebook: str, parameters: Mapping[str, Any], folder: Path = FOLDER) -> None:
     """Refuse names, types and, for 05_infer, ranges before anything is computed, with a `RunbookError`.
 
@@ -190,6 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run what the arguments ask for; the exit status is 0 unless a notebook failed."""
     arguments = parse(argv)
     names, parameters = plan(arguments)
+    parameters = in_recorded_world(parameters)
     label = parameters[names[-1]].get("dataset", world(arguments.dataset).name)
     run_dir = open_run(label, read_overrides(arguments.parameter, names).get("run_dir", ""))
     print(f"Running {', '.join(names)} into {run_dir}", flush=True)
