@@ -119,7 +119,7 @@ def check_arguments(command: str, rest: list[str]) -> str | None:
     if command == "run":
         from helpers.batch import headless
 
-        headless.plan(headless.parser().parse_args(rest))
+        headless.plan(headless.parse(rest))
     if command == "setup":
         parser = argparse.ArgumentParser(prog="runbook.py setup")
         parser.add_argument("--torch-lock", metavar="LOCK", help="auto, cpu, or a version such as 2.8.0")

@@ -10,7 +10,7 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from helpers.errors import ParameterError, shown
 from helpers.run_folder import ROOT
@@ -38,8 +38,17 @@ def find_notebook(text: str, folder: Path = FOLDER) -> str:
     return matches[0]
 
 
-def parameters_of(notebook: Path) -> dict[str, str]:
-    """Type by name of the parameters that a notebook declares; a `ParameterError` where it is none."""
+class Parameter(NamedTuple):
+    """One line of a parameters cell, in the words that are written there."""
+
+    name: str
+    type: str
+    default: str
+    meaning: str
+
+
+def declarations(notebook: Path) -> list[Parameter]:
+    """The parameters that a notebook declares, in its order; a `ParameterError` where it is none."""
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError) as error:
@@ -47,11 +56,33 @@ def parameters_of(notebook: Path) -> dict[str, str]:
             f"{notebook} cannot be read as a notebook ({error}).", fix="Restore the file."
         ) from error
     tagged = (cell["source"] for cell in cells if "parameters" in cell["metadata"].get("tags", ()))
-    return {
-        line.target.id: ast.unparse(line.annotation)
-        for line in ast.parse("".join(next(tagged, ""))).body
-        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
-    }
+    source = "".join(next(tagged, ""))
+    declared = []
+    for line in ast.parse(source).body:
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+            default = ast.get_source_segment(source, line.value) if line.value else ""
+            # Columns count bytes of UTF-8.
+            last, column = source.split("\n")[(line.end_lineno or 0) - 1].encode(), line.end_col_offset
+            meaning = last[column:].decode().lstrip(" #")
+            declared.append(Parameter(line.target.id, ast.unparse(line.annotation), default or "", meaning))
+    return declared
+
+
+def parameters_of(notebook: Path) -> dict[str, str]:
+    """Type by name of the parameters that a notebook declares; a `ParameterError` where it is none."""
+    return {parameter.name: parameter.type for parameter in declarations(notebook)}
+
+
+def list_parameters(notebooks: Iterable[str], folder: Path = FOLDER) -> str:
+    """Every parameter of some notebooks with its meaning, type and default, as help for a terminal."""
+    # argparse lays the list out; nothing is parsed with it.
+    listing = argparse.ArgumentParser(usage=argparse.SUPPRESS, add_help=False)
+    for notebook in notebooks:
+        group = listing.add_argument_group(f"parameters of {notebook}, set with -p NAME=VALUE")
+        for name, kind, default, meaning in declarations(folder / f"{notebook}.ipynb"):
+            words = f"{meaning} ({kind}, default: {default})".replace("%", "%%")
+            group.add_argument(name, help=words)
+    return listing.format_help()
 
 
 def parse_value(text: str, annotation: str) -> Any:
@@ -114,12 +145,13 @@ def _declaration(name: str, declared: Mapping[str, str], notebooks: Iterable[str
     return declared[name]
 
 
-def command_parser(command: str, about: str, parameter: str = "") -> argparse.ArgumentParser:
+def command_parser(command: str, about: str, parameter: str = "", **options: Any) -> argparse.ArgumentParser:
     """A parser for ``runbook.py command``, with ``-p NAME=VALUE`` where it is said what a parameter is.
 
     It has the folder that the command was called from, which runbook.py names, for it starts it in another.
+    ``options`` are further ones of the parser itself.
     """
-    parser = argparse.ArgumentParser(prog=f"runbook.py {command}", description=about)
+    parser = argparse.ArgumentParser(prog=f"runbook.py {command}", description=about, **options)
     add = parser.add_argument
     if parameter:
         add("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help=parameter)

@@ -20,6 +20,7 @@ from helpers.play.metrics import (
     measure,
     motion_ratio,
     psnr,
+    published_mse,
     run_delta_psnr,
     ssim,
     token_accuracy,
@@ -50,6 +51,15 @@ def test_psnr_is_that_of_scikit_image_and_100_where_nothing_differs() -> None:
     ]
     assert psnr(images, truth) == pytest.approx(expected)
     assert psnr(truth, truth).tolist() == [100] * 4
+
+
+def test_the_published_mse_is_the_mean_square_of_what_frames_in_minus_one_to_one_are_off() -> None:
+    images, truth = (
+        np.random.default_rng(seed).integers(0, 256, (3, 8, 8, 3), np.uint8) for seed in range(2)
+    )
+    wrong = np.square(images / 127.5 - truth / 127.5).mean()
+    assert published_mse(psnr(images, truth).tolist()) == pytest.approx(wrong)
+    assert published_mse([10 * math.log10(4 / 0.0745)]) == pytest.approx(0.0745)
 
 
 def test_psnr_does_not_depend_on_how_pixels_are_scaled() -> None:

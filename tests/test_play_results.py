@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -51,6 +52,9 @@ def test_a_run_leaves_pictures_and_a_record_of_everything(
     saved = save(game, run)
     checks = verify(game, saved, run)
     assert {check.status for check in checks} == {"ok"}
+    (quality,) = (check.observed for check in checks if check.id == "psnr")
+    off = np.square(saved.rollout.frames[4:] / 127.5 - saved.rollout.truth[4:] / 127.5).mean()
+    assert quality.endswith(f"; MSE in [-1, 1], as the published project counts: {off:.4f}")
     assert [path.name for path in saved.pngs] == [f"frame_{index:04d}.png" for index in range(7)]
     with Image.open(run / "contact_sheet.png") as sheet:
         assert sheet.width > 7 * 128

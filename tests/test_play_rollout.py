@@ -61,6 +61,8 @@ def test_actions_must_be_whole_numbers() -> None:
     [
         (Settings(), "ground truth"),
         (Settings(use_gt_actions=False), "random"),
+        (Settings(use_actions=True), "random"),
+        (Settings(use_actions=True, use_gt_actions=True), "ground truth"),
         (Settings(use_gt_actions=False, use_actions=False), "none"),
         (Settings(use_interactive_mode=True), "given"),
         (Settings(actions=(1,)), "given"),
@@ -110,7 +112,7 @@ def test_ground_truth_actions_are_those_the_latent_action_model_infers(opened: O
 
 
 def test_random_actions_follow_the_seed(opened: OpenWorld) -> None:
-    settings = replace(SHORT, use_gt_actions=False, generation_steps=50)
+    settings = replace(SHORT, use_actions=True, use_gt_actions=False, generation_steps=50)
     clip = choose_clip(opened, settings)
     actions = choose_actions(opened, clip, settings)
     assert set(actions) == set(range(8))

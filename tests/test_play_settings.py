@@ -2,7 +2,7 @@
 
 import ast
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def test_the_notebooks_parameters_and_defaults_are_those_of_the_settings() -> No
     defaults = {name: setting.default for name, setting in DECLARED.items()}
     assert {name: value for name, (_, value) in declared.items()} == defaults | {"actions": []}
     for name, (annotation, _) in declared.items():
-        kind = type(DECLARED[name].default)
+        kind = DECLARED[name].metadata["kind"]
         assert annotation == ("list" if kind is tuple else kind.__name__), name
 
 
@@ -131,17 +131,51 @@ def test_a_parameter_that_has_no_effect_is_named() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({}, "inferred from the true clip (use_gt_actions); set as well and not used: use_actions"),
+        ({}, "inferred from the true clip (use_gt_actions)"),
+        ({"use_actions": True}, "random (use_actions)"),
+        (
+            {"use_actions": True, "use_gt_actions": True},
+            "inferred from the true clip (use_gt_actions); set as well and not used: use_actions",
+        ),
+        ({"use_actions": False}, "inferred from the true clip (use_gt_actions)"),
         ({"use_gt_actions": False}, "random (use_actions)"),
         ({"use_gt_actions": False, "use_actions": False}, "none: "),
         (
-            {"actions": (1,), "use_actions": False},
+            {"actions": (1,), "use_actions": False, "use_gt_actions": True},
             "given in `actions`; set as well and not used: use_gt_actions",
         ),
+        ({"actions": (1,)}, "given in `actions`"),
+        ({"actions": (1,), "use_interactive_mode": True}, "given in `actions`, then chosen in the player"),
         ({"use_interactive_mode": True}, "chosen in the player"),
+        (
+            {"use_interactive_mode": True, "use_actions": True},
+            "chosen in the player; set as well and not used: use_actions",
+        ),
         ({"replay": "session.json"}, "recorded in the session file"),
     ],
     ids=str,
 )
 def test_the_source_of_the_actions_is_said_and_what_stood_back(changes: dict[str, Any], says: str) -> None:
-    assert source_of_actions(replace(Settings(), **changes)).startswith(says)
+    settings = Settings.read(changes)
+    source, _, unused = says.partition("; set as well and not used: ")
+    assert source_of_actions(settings).startswith(source)
+    warned = [sentence.split("=true has no effect: ")[0] for sentence in ignored(settings, "cpu")]
+    assert warned == ([unused] if unused else [])
+
+
+def test_sources_of_actions_that_nobody_set_are_whole_in_the_settings() -> None:
+    for given in ({}, {"use_actions": True}, {"use_gt_actions": False}, {"actions": (1,)}):
+        settings = Settings.read(given)
+        assert isinstance(settings.use_actions, bool) and isinstance(settings.use_gt_actions, bool)
+        assert Settings.read(asdict(settings)) == settings == replace(settings)
+    for name in ("use_actions", "use_gt_actions"):
+        with pytest.raises(ParameterError, match=rf"{name} is 1\. Use true or false\."):
+            Settings.read({name: 1})
+        with pytest.raises(ParameterError, match=r"Use true or false\."):
+            checked(name, None, itself=True)  # as in a session file
+
+
+def test_a_session_from_when_both_sources_were_on_replays_without_a_warning() -> None:
+    settings = recording.read_settings({"use_actions": True, "use_gt_actions": True})
+    assert settings.action_source == "ground truth"
+    assert ignored(replace(settings, replay="session.json"), "cpu") == []

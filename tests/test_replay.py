@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers.batch.headless import parser, plan, run_notebooks
+from helpers.batch.headless import in_recorded_world, main, parser, plan, run_notebooks
 from helpers.play import recording
 from helpers.play.replay import replay
 
@@ -110,3 +110,37 @@ def test_a_relative_path_counts_from_where_the_command_was_given(
     there = plan(parser().parse_args([*command, "--called-from", str(run)]))[1]["05_infer"]["replay"]
     assert here == "session.json"  # not there: the notebook looks further, and says where
     assert Path(there) == run / "session.json"
+
+
+@pytest.mark.parametrize("recorded", ["coinrun", "demo"])  # what CoinRun was called in old files
+def test_a_replay_is_planned_in_the_world_of_the_session(run: Path, tmp_path: Path, recorded: str) -> None:
+    session = recording.read(run)
+    session["settings"]["dataset"] = recorded
+    recording.write(tmp_path / "session.json", session)
+    _, parameters = plan(parser().parse_args(["-p", f"replay={tmp_path}", "--dataset", "sonic"]))
+
+    planned = in_recorded_world(parameters)
+
+    assert planned["04_assets"] == {"dataset": "coinrun"}
+    assert planned["05_infer"] == {"dataset": "coinrun", "replay": str(tmp_path)}
+    assert in_recorded_world({"04_assets": {"dataset": "sonic"}}) == {"04_assets": {"dataset": "sonic"}}
+
+
+def test_a_replay_with_04_assets_prepares_the_world_that_is_replayed(run: Path, tmp_path: Path) -> None:
+    arguments = ["--only", "04", "05", "--dataset", "coinrun"]
+    arguments += ["-p", f"replay={run}", "-p", f"run_dir={tmp_path}"]
+
+    assert main(arguments) == 0
+
+    verdict = json.loads((tmp_path / "04_assets.json").read_text(encoding="utf-8"))
+    observed = str([check["observed"] for check in verdict["checks"]])
+    assert all(file["sha256"][:12] in observed for file in record(run)["files"].values())
+    assert record(tmp_path)["replay"]["equal"] is True
+
+
+def test_a_replay_of_nothing_ends_before_any_notebook_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-p", f"replay={tmp_path / 'session.json'}", "-p", f"run_dir={tmp_path / 'run'}"]) == 2
+    assert "There is no session file" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

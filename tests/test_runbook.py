@@ -10,8 +10,10 @@ import time
 import pytest
 from conftest import make_environment
 
+from helpers.batch.headless import NOTEBOOKS
 from helpers.commands import JsonProgram, advice, child_environment, memory_settings, printable, run_step
 from helpers.errors import SetupError
+from helpers.parameters import FOLDER, declarations, list_parameters
 from helpers.run_folder import ROOT
 
 
@@ -36,6 +38,42 @@ def test_help_needs_nothing_but_the_standard_library():
 
     assert done.returncode == 0, done.stderr
     assert all(command in done.stdout for command in ("lab", "test", "setup", "--only"))
+
+
+@pytest.mark.parametrize("only", [NOTEBOOKS, ("05_infer",)], ids=len)
+@pytest.mark.parametrize("first", ["--only", "--help"])
+def test_help_of_run_lists_every_parameter_of_its_notebooks_before_anything_is_installed(only, first):
+    choice = ["--only", *only] if only != NOTEBOOKS else []
+    arguments = [*choice, "--help"] if first == "--only" else ["--help", *choice]
+    done = subprocess.run(
+        [sys.executable, "-S", "runbook.py", "run", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONUTF8": "1", "COLUMNS": "300"},
+        capture_output=True,
+        encoding="utf-8",
+    )
+
+    assert done.returncode == 0, done.stderr
+    headings = [line.split()[2].strip(",") for line in done.stdout.splitlines() if line[:11] == "parameters "]
+    assert headings == list(only)
+    declared = [each for name in only for each in declarations(FOLDER / f"{name}.ipynb")]
+    listed = " ".join(done.stdout.partition("\nparameters of")[2].split())
+    assert listed.count(", default: ") == len(declared)
+    for name, kind, default, meaning in declared:
+        assert f"{name} {meaning} ({kind}, default: {default})" in listed
+
+
+def test_a_declaration_is_read_in_the_words_of_its_cell(tmp_path):
+    source = 'where: str = "a # b"  # 目录, of 5% # or more\nsteps: int = 0x10\n'
+    cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": source.splitlines(True)}
+    notebook = tmp_path / "00_a.ipynb"
+    notebook.write_text(json.dumps({"cells": [cell]}), encoding="utf-8")
+
+    assert declarations(notebook) == [
+        ("where", "str", '"a # b"', "目录, of 5% # or more"),
+        ("steps", "int", "0x10", ""),
+    ]
+    assert '目录, of 5% # or more (str, default: "a # b")' in list_parameters(["00_a"], tmp_path)
 
 
 @pytest.mark.parametrize("parameter", ["steps=10001", "steps=many", "actions=[0.5]", "datset=demo"])

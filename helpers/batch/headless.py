@@ -22,6 +22,7 @@ from helpers.parameters import (
     check_parameters,
     command_parser,
     find_notebook,
+    list_parameters,
     parameters_of,
     read_overrides,
 )
@@ -53,10 +54,21 @@ def parser() -> argparse.ArgumentParser:
     """The arguments of ``python runbook.py run``."""
     about = "Run the notebooks headless, in order, into one new run folder."
     meaning = "a parameter of the notebooks, such as -p generation_steps=24; may be repeated"
-    arguments = command_parser("run", about, meaning)
+    arguments = command_parser("run", about, meaning, add_help=False)
     add = arguments.add_argument
+    add("-h", "--help", action="store_true", help="show this, and the parameters of these notebooks")
     add("--dataset", default="crafter", help="suite to run: crafter, sonic, pong, … (default: crafter)")
     add("--only", nargs="+", default=NOTEBOOKS, metavar="NOTEBOOK", help="notebooks, such as 05_infer")
+    return arguments
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of ``run``; where help is asked for it is printed, and the program ends."""
+    arguments = parser().parse_args(argv)
+    if arguments.help:
+        names = sorted({find_notebook(text) for text in arguments.only})
+        print(parser().format_help(), list_parameters(names), sep="\n", end="")
+        raise SystemExit(0)
     return arguments
 
 
@@ -79,6 +91,22 @@ def plan(arguments: argparse.Namespace, folder: Path = FOLDER) -> tuple[list[str
         parameters[notebook] = {name: value for name, value in values.items() if name in declared}
         check_run(notebook, parameters[notebook], folder)
     return names, parameters
+
+
+def in_recorded_world(parameters: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """A plan's parameters; with a session to replay, each notebook's ``dataset`` is the session's world.
+
+    Raises a `SessionFileError` where there is no such session. Needs what the notebooks need, unlike `plan`.
+    """
+    planned = {name: dict(values) for name, values in parameters.items()}
+    if session := planned.get(NOTEBOOKS[-1], {}).get("replay"):
+        from helpers.play.recording import read, read_settings
+
+        dataset = read_settings(read(session)["settings"]).dataset
+        for values in planned.values():
+            if "dataset" in values:
+                values["dataset"] = dataset
+    return planned
 
 
 def check_run(notebook: str, parameters: Mapping[str, Any], folder: Path = FOLDER) -> None:
@@ -176,8 +204,9 @@ def _sentence(kind: str, text: str, executed: Path) -> str:
 @exit_status
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what the arguments ask for; the exit status is 0 unless a notebook failed."""
-    arguments = parser().parse_args(argv)
+    arguments = parse(argv)
     names, parameters = plan(arguments)
+    parameters = in_recorded_world(parameters)
     label = parameters[names[-1]].get("dataset", world(arguments.dataset).name)
     run_dir = open_run(label, read_overrides(arguments.parameter, names).get("run_dir", ""))
     print(f"Running {', '.join(names)} into {run_dir}", flush=True)

@@ -58,6 +58,14 @@ def psnr(images: np.ndarray, truth: np.ndarray, data_range: float = 255.0) -> np
     return np.asarray(-10 * np.log10(np.maximum(error, 1e-10)))
 
 
+def published_mse(psnr_db: Sequence[float]) -> float:
+    """The mean squared error of frames in [-1, 1] that these PSNRs in dB, one a frame, stand for: their mean.
+
+    It is the scale on which the published project's figures are written, such as 0.0745; smaller is better.
+    """
+    return float(np.mean(4 * 10 ** (-np.asarray(psnr_db) / 10)))
+
+
 def ssim(images: np.ndarray, truth: np.ndarray) -> list[float]:
     """Structural similarity of each image, uint8 ``[T, H, W, 3]``, to the true one; 1 where they are equal.
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ActionSource = Literal["given", "ground truth", "random", "none"]
 
 _OWN = "the world's own"
+_UNSET = "what the other sources of actions leave"
 
 Group = Literal["place", "speed", "play", "show"]
 """What a parameter is about.
@@ -36,11 +37,12 @@ Group = Literal["place", "speed", "play", "show"]
 def _declare(default: Any, group: Group, **rule: Any) -> Any:
     """A field of `Settings`: ``low`` and ``high`` are within its range, ``above`` is not.
 
-    A default that ``stands_for`` something, such as the world's own value, need not be within it.
+    A default that ``stands_for`` something, such as the world's own value, need not be within it, nor of the
+    ``kind`` that values have.
     """
     high = 2**63 - 1 if type(default) is int else math.inf
-    free = {"low": -math.inf, "high": high, "above": -math.inf, "choices": (), "pattern": "", "example": ""}
-    free |= {"stands_for": ""}
+    free: dict[str, Any] = {"low": -math.inf, "high": high, "above": -math.inf, "kind": type(default)}
+    free |= {"choices": (), "pattern": "", "example": "", "stands_for": ""}
     return field(default=default, metadata={"group": group, **free, **rule})
 
 
@@ -60,8 +62,8 @@ class Settings:
     temperature: float = _declare(-1.0, "play", low=0, high=1e6, stands_for=_OWN)
     prediction_horizon: int = _declare(1, "speed", low=1)
     teacher_forced: bool = _declare(False, "play")
-    use_actions: bool = _declare(True, "play")
-    use_gt_actions: bool = _declare(True, "play")
+    use_actions: bool = _declare(None, "play", kind=bool, stands_for=_UNSET)
+    use_gt_actions: bool = _declare(None, "play", kind=bool, stands_for=_UNSET)
     use_interactive_mode: bool = _declare(False, "play")
     use_latest_checkpoints: bool = _declare(False, "place")
     video_tokenizer_path: str = _declare("", "place")
@@ -93,10 +95,16 @@ class Settings:
 
     def __post_init__(self) -> None:
         chosen = world(self.dataset)
-        values = {"dataset": chosen.name}
+        values: dict[str, Any] = {"dataset": chosen.name}
         for name, setting in DECLARED.items():
             if setting.metadata["stands_for"] == _OWN and getattr(self, name) == setting.default:
                 values[name] = getattr(chosen, name)
+        # Sources that nobody set give way to one that is: whichever then stands back was set, see `ignored`.
+        others = bool(self.actions) or self.use_interactive_mode
+        if (inferred := self.use_gt_actions) is None:
+            values["use_gt_actions"] = inferred = not (others or self.use_actions)
+        if self.use_actions is None:
+            values["use_actions"] = not (others or inferred)
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -127,7 +135,7 @@ def checked(name: str, value: Any, itself: bool = False) -> Any:
         ActionError: ``actions`` holds something else than whole numbers of 64 bits.
     """
     setting = DECLARED[name]
-    rule, kind = setting.metadata, type(setting.default)
+    rule, kind = setting.metadata, setting.metadata["kind"]
     if kind is tuple:
         if not isinstance(value, (list, tuple)):
             fix = "Use a list of action ids, such as [2, 2, 6]."
@@ -139,6 +147,8 @@ def checked(name: str, value: Any, itself: bool = False) -> Any:
                 raise ActionError(f"{name} holds {shown(action)}.", fix=fix)
         return tuple(int(action) for action in value)
     stands = bool(rule["stands_for"]) and not itself
+    if value is None and stands and setting.default is None:
+        return None
     if kind in (int, float):
         if _is_number(value, Integral if kind is int else Real):
             within = rule["low"] <= value <= rule["high"] and value > rule["above"]
@@ -149,7 +159,7 @@ def checked(name: str, value: Any, itself: bool = False) -> Any:
         if chosen and (not rule["pattern"] or not value or re.fullmatch(rule["pattern"], str(value).lower())):
             return value
     taken = _taken(setting)
-    if stands:
+    if stands and setting.default is not None:  # which is left out, not written
         taken += f", or {json.dumps(setting.default)} for {rule['stands_for']}"
     raise ParameterError(f"{name} is {shown(value)}.", fix=f"Use {taken}.")
 
@@ -161,7 +171,7 @@ def _is_number(value: Any, kind: type) -> bool:
 
 def _taken(setting: "Field[Any]") -> str:
     """What a parameter takes beside a default that stands for another value, in words."""
-    rule, kind = setting.metadata, type(setting.default)
+    rule, kind = setting.metadata, setting.metadata["kind"]
     if kind is bool:
         return "true or false"
     if kind is str:
@@ -189,21 +199,31 @@ def ignored(settings: Settings, device: str) -> list[str]:
     paths = [name for name in names("place") if name.endswith("_path") and getattr(settings, name)]
     if settings.use_latest_checkpoints and len(paths) == 3:
         sentences.append("use_latest_checkpoints has no effect: a path is given for all three checkpoints.")
+    if not settings.replay:
+        used, *unused = _sources(settings) or [""]
+        if settings.actions and settings.use_interactive_mode:
+            unused.remove("use_interactive_mode")  # the player goes on from the given ones
+        sentences += [f"{name}=true has no effect: {used} comes first." for name in unused]
     return sentences
 
 
+_SOURCES = {  # in the order of precedence
+    "actions": "given in `actions`",
+    "use_interactive_mode": "chosen in the player",
+    "use_gt_actions": "inferred from the true clip (use_gt_actions)",
+    "use_actions": "random (use_actions)",
+}
+
+
+def _sources(settings: Settings) -> list[str]:
+    return [name for name in _SOURCES if getattr(settings, name)]
+
+
 def source_of_actions(settings: Settings) -> str:
-    """Which parameter the actions come from, and which others were set and had to stand back, in words."""
+    """Which parameter the actions come from, in words; `ignored` names others that were set."""
     if settings.replay:
         return "recorded in the session file"
-    sources = {  # in the order of precedence
-        "actions": "given in `actions`",
-        "use_interactive_mode": "chosen in the player",
-        "use_gt_actions": "inferred from the true clip (use_gt_actions)",
-        "use_actions": "random (use_actions)",
-    }
-    used, *unused = [name for name in sources if getattr(settings, name)] or [""]
-    words = sources.get(used, "none: frames are generated without conditioning")
+    words = [_SOURCES[name] for name in _sources(settings)]
     if settings.actions and settings.use_interactive_mode:
-        words = f"{words}, then {sources[unused.pop(0)]}"
-    return words + (f"; set as well and not used: {', '.join(unused)}" if unused else "")
+        return f"{words[0]}, then {words[1]}"
+    return words[0] if words else "none: frames are generated without conditioning"
