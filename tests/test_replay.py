@@ -14,7 +14,13 @@ from helpers.batch.headless import in_recorded_world, main, parser, plan, run_no
 from helpers.play import recording
 from helpers.play.replay import replay
 
-SHORT: dict[str, Any] = {"generation_steps": 3, "steps": 2, "temperature": 1.0, "seed": 4}
+SHORT: dict[str, Any] = {
+    "dataset": "coinrun",
+    "generation_steps": 3,
+    "steps": 2,
+    "temperature": 1.0,
+    "seed": 4,
+}
 
 
 def infer(run: Path, **parameters: Any) -> tuple[str, str]:
@@ -127,7 +133,7 @@ def test_a_replay_is_planned_in_the_world_of_the_session(run: Path, tmp_path: Pa
 
 
 def test_a_replay_with_04_assets_prepares_the_world_that_is_replayed(run: Path, tmp_path: Path) -> None:
-    arguments = ["--only", "04", "05", "--dataset", "coinrun"]
+    arguments = ["--only", "04", "05", "--dataset", "crafter"]
     arguments += ["-p", f"replay={run}", "-p", f"run_dir={tmp_path}"]
 
     assert main(arguments) == 0
