@@ -197,7 +197,7 @@ def test_the_readmes_film_is_twelve_seconds_or_more_in_less_than_three_megabytes
     data = README.read_bytes()
     pictures, played = animation(README)
     assert len(data) < 3_000_000 and Image.open(io.BytesIO(data)).format == "WEBP"
-    assert played >= 12_000 and played == 125 * len(pictures)
+    assert played == 16_000 and 125 * len(pictures) <= played  # frames that are alike are one, shown longer
     assert (
         pictures.shape[2] == 432 and len(np.unique(pictures[:, :432].reshape(len(pictures), -1), axis=0)) > 60
     )
