@@ -265,7 +265,7 @@ def test_what_is_set_in_the_player_is_what_is_played(console: Console) -> None:
     console.generated(1)
     printed = console.lab.run("print(game.play, console.loop.fps)")
     assert "steps=3, temperature=0.8, seed=11, feedback='pixels') 12" in printed
-    for name, value in (("temperature", "0"), ("steps", "2"), ("seed", "0"), ("fps", "15")):
+    for name, value in (("temperature", "0.32"), ("steps", "2"), ("seed", "0"), ("fps", "8")):
         field = console.root.locator(f"[data-set={name}]")
         field.fill(value)
         field.press("Tab")
