@@ -121,7 +121,8 @@ def test_a_name_on_the_path_that_starts_no_python_is_passed_over(tmp_path):
     [
         (
             ["dance"],
-            "run, lab, test, bench, evaluate, baseline, regress, sweep, film, presets, setup, doctor",
+            "run, lab, test, bench, evaluate, baseline, regress, sweep, film, dataset, presets, "
+            "setup, doctor",
         ),
         (["run", "--only", "99"], "There is no notebook '99'"),
         (["run", "--only", "00", "-p", "run_dri=x"], "Did you mean run_dir"),
