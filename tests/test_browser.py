@@ -181,6 +181,30 @@ def test_it_goes_on_by_itself_takes_the_held_key_and_pauses(console: Console) ->
     assert console.number("generated") == count
 
 
+def test_a_hidden_tab_pauses_and_says_so_when_it_comes_back(console: Console) -> None:
+    # A browser without a window counts every page as seen, whatever is before it.
+    turn = "hide => { Object.defineProperty(document, 'hidden', { configurable: true, get: () => hide });"
+    turn += " document.dispatchEvent(new Event('visibilitychange')); }"
+    console.do("play")
+    console.until("data.playing === 'true' && Number(data.generated) >= 2")
+    try:
+        console.page.evaluate(turn, True)
+        console.until("data.playing === 'false'")
+        console.lab.run("console.loop.wait()")
+        time.sleep(0.3)
+        count = int(console.lab.run("print(game.generated)"))
+        time.sleep(0.7)
+        assert int(console.lab.run("print(game.generated)")) == count
+    finally:
+        console.page.evaluate(turn, False)
+        console.page.evaluate("() => delete document.hidden")
+    time.sleep(0.3)
+    assert console.data()["playing"] == "false"
+    assert console.text(".tw-note") == "Paused while hidden."
+    console.do("step")
+    console.generated(count + 1)  # and play can go on
+
+
 def test_keys_that_mean_something_together_do_not_mean_what_each_does_alone(console: Console) -> None:
     chords = {"2": ["ArrowRight"], "5": ["Space"], "6": ["ArrowRight+Space"]}
     set_keys = "console._receive(console, {{'type': 'keys', 'keys': {keys}}}, []); console.loop.wait()"

@@ -229,7 +229,7 @@ function render({ model, el }) {
   root.addEventListener("keydown", onKey);
   root.addEventListener("keyup", onKey);
   root.addEventListener("focusout", (event) => { if (!root.contains(event.relatedTarget)) release(); });
-  const onHidden = () => { if (document.hidden) release(); };
+  const onHidden = () => { if (document.hidden) { release(); say("hidden"); } };
   document.addEventListener("visibilitychange", onHidden);
 
   // --- showing ---------------------------------------------------------------------------------------

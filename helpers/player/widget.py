@@ -8,6 +8,7 @@ Page to kernel, each with a ``type``; none is answered with anything but the mes
     hello; bye                  a view came; the last one went
     seen {sequence}             the newest frame that was drawn, at most every 200 ms
     play {on}                   go on by itself, or pause
+    hidden                      the page is no longer seen: pause, and say so for when it is
     hold {action, press}        an action is held down (null: let go); press numbers the key press or click
     tap {action, press}         one step of an action
     rewind {to}; select {branch}
@@ -148,6 +149,11 @@ class Player(anywidget.AnyWidget):
     def _on_play(self, on: bool) -> None:
         self.loop.play(bool(on))
         self.loop.put(partial(self._update, ""))
+
+    def _on_hidden(self) -> None:
+        if self.loop.playing:
+            self.loop.play(False)
+            self.loop.put(partial(self._update, "Paused while hidden."))
 
     def _on_hold(self, action: int | None, press: int = 0) -> None:
         self.loop.hold(None if action is None else self._known(action), int(press))
