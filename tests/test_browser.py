@@ -205,6 +205,35 @@ def test_a_hidden_tab_pauses_and_says_so_when_it_comes_back(console: Console) ->
     console.generated(count + 1)  # and play can go on
 
 
+def test_in_pause_one_press_takes_the_action_as_often_as_the_field_beside_step_says(console: Console) -> None:
+    repeat = console.root.locator(".tw-repeat")
+    captions = console.root.locator(".tw-strip figcaption")
+    taken = (
+        "print([event['action'] for event in game.recording()['events'] if event['event'] == 'step'][-{}:])"
+    )
+    try:
+        repeat.fill("3")
+        console.do("step")
+        console.generated(3)
+        console.action(6)
+        console.generated(6)
+        console.focus()
+        console.page.keyboard.press("ArrowRight")
+        console.generated(9)
+        idle = int(console.root.locator("[data-set=idle]").input_value())
+        assert console.lab.run(taken.format(9)).strip() == str([idle] * 3 + [6] * 3 + [2] * 3)
+        for text, count in (("99", 60), ("0", 1), ("", 1)):  # 1 to 60, whatever is typed
+            console.reset()
+            repeat.fill(text)
+            console.action(1)
+            console.generated(count)
+            time.sleep(0.3)
+            assert console.number("generated") == count
+        assert captions.last.inner_text() == "1"
+    finally:
+        repeat.fill("1")
+
+
 def test_keys_that_mean_something_together_do_not_mean_what_each_does_alone(console: Console) -> None:
     chords = {"2": ["ArrowRight"], "5": ["Space"], "6": ["ArrowRight+Space"]}
     set_keys = "console._receive(console, {{'type': 'keys', 'keys': {keys}}}, []); console.loop.wait()"

@@ -102,6 +102,16 @@ def test_a_tap_takes_one_step_and_tells_which_press_it_answers(loop: Loop, outpu
     assert [(step.action, step.press, step.generated) for step in output] == [(3, 7, 3)]
 
 
+def test_a_tap_may_be_taken_several_times_and_ends_with_the_thread(loop: Loop, output: Output) -> None:
+    loop.tap(3, press=7, times=4)
+    assert loop.wait()
+    assert [(step.action, step.generated) for step in output.steps()] == [(3, 3), (3, 4), (3, 5), (3, 6)]
+    loop.tap(3, times=10_000)
+    assert until(lambda: len(output.steps()) > 5)
+    loop.sleep()
+    assert not loop.alive and len(output.steps()) < 1000
+
+
 def test_while_it_plays_the_held_action_is_taken_and_the_idle_one_without(loop: Loop, output: Output) -> None:
     loop.wake()
     loop.play(True)

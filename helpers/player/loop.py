@@ -24,6 +24,7 @@ QUEUE = 8  # jobs that may wait; with more of them the world would lag ever furt
 BEHIND = 1.0  # seconds without a sign of the browser after which play waits for it
 SILENT = 5.0  # seconds without a sign of the browser after which play is paused
 FASTEST = 60  # frames a second; no screen needs more
+MOST_TIMES = 60  # steps that one press in pause may take
 
 
 @dataclass(frozen=True)
@@ -129,15 +130,15 @@ class Loop:
                 self._stopped = False
                 self._changed.notify_all()
 
-    def hold(self, action: int | None, press: int = 0) -> None:
-        """Hold an action down, or let go (None). Even the shortest press is taken for one step."""
+    def hold(self, action: int | None, press: int = 0, times: int = 1) -> None:
+        """Hold an action down, or let go (None). Even the shortest press is taken as `tap` takes it."""
         with self._changed:
             self._held = action
         if action is not None:
-            self.tap(action, press)
+            self.tap(action, press, times)
 
-    def tap(self, action: int, press: int = 0) -> None:
-        """Take an action for one step: the next one while playing, else one right now."""
+    def tap(self, action: int, press: int = 0, times: int = 1) -> None:
+        """Take an action: for the next step while playing, else for ``times`` steps right now."""
         with self._changed:
             if self.playing:
                 self._pressed = (action, press)
@@ -145,7 +146,7 @@ class Loop:
                     self._due = min(self._due, time.monotonic())  # a key is answered at once
                 self._changed.notify_all()
                 return
-        self.put(partial(self._step, action, press))
+        self.put(partial(self._repeat, action, press, times))
 
     def put(self, job: Job) -> bool:
         """Have the thread do something to the game; False where too much waits already."""
@@ -209,6 +210,13 @@ class Loop:
             # Late by more than a little, it does not try to catch up: that would be a backlog.
             self._due = max(self._due, time.monotonic() - 0.1) + self.game.horizon / self.fps
         self._step(action, press)
+
+    def _repeat(self, action: int, press: int, times: int) -> None:
+        """A step, and the rest as the next job: between them play can be paused and the thread end."""
+        self._step(action, press)
+        with self._changed:
+            if times > 1 and self._awake:
+                self._jobs.appendleft(partial(self._repeat, action, press, times - 1))
 
     def _step(self, action: int, press: int) -> None:
         game, branch = self.game, self.game.branch

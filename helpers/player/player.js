@@ -75,6 +75,11 @@ function render({ model, el }) {
     title: "type an action id and press Enter",
   });
 
+  const repeat = element("input", {
+    class: "tw-repeat", type: "number", min: 1, max: world.most_times, value: 1,
+    title: "in pause, how many steps a key press, a button or Step takes",
+  });
+
   const tool = (name, text, title) =>
     element("button", { type: "button", "data-do": name, title, onclick: () => act(name) }, text);
   const play = tool("play", "▶ Play", "play on, or pause");
@@ -105,7 +110,8 @@ function render({ model, el }) {
         strip),
       element("div", { class: "tw-right" },
         element("div", { class: "tw-tools" },
-          play, tool("step", "Step", "one step of the idle action"), tool("reset", "Reset", "back to the clip"),
+          play, tool("step", "Step", "a step of the idle action"),
+          element("label", { class: "tw-check" }, "×", repeat), tool("reset", "Reset", "back to the clip"),
           tool("clips", "Clips", "start from another place")),
         pads,
         element("div", { class: "tw-line" }, field, refusal),
@@ -136,9 +142,9 @@ function render({ model, el }) {
     presses += 1;
     pressTimes.set(presses, performance.now());
     if (pressTimes.size > 50) pressTimes.delete(pressTimes.keys().next().value);
-    return presses;
+    return { press: presses, times: Math.min(Math.max(Math.round(repeat.value), 1), world.most_times) };
   };
-  const hold = (action) => say("hold", action == null ? { action } : { action, press: press() });
+  const hold = (action) => say("hold", action == null ? { action } : { action, ...press() });
 
   function act(name) {
     root.focus({ preventScroll: true });
@@ -149,7 +155,7 @@ function render({ model, el }) {
       saved.textContent = "saving …";
       say("save", { kind: name, overlay: overlay.checked });
     } else if (name === "reset") say("restart", { start: null });
-    else if (name === "step") say("tap", { action: state().idle, press: press() });
+    else if (name === "step") say("tap", { action: state().idle, ...press() });
   }
   clips.hidden = whatIf.hidden = true;
 
@@ -158,7 +164,7 @@ function render({ model, el }) {
     const text = field.value.trim();
     const fits = /^\d{1,8}$/.test(text) && Number(text) < world.actions;
     refusal.textContent = fits ? "" : `${text || "nothing"} is no action id: 0 to ${world.actions - 1}`;
-    if (fits) say("tap", { action: Number(text), press: press() });
+    if (fits) say("tap", { action: Number(text), ...press() });
     field.select();
   });
 
@@ -371,7 +377,7 @@ function render({ model, el }) {
       });
     }
     button.addEventListener("click", (event) => {
-      if (event.detail === 0) say("tap", { action: id, press: press() }); // not by a pointer: a screen reader
+      if (event.detail === 0) say("tap", { action: id, ...press() }); // not by a pointer: a screen reader
     });
     pads.append(button);
     return button;

@@ -9,8 +9,8 @@ Page to kernel, each with a ``type``; none is answered with anything but the mes
     seen {sequence}             the newest frame that was drawn, at most every 200 ms
     play {on}                   go on by itself, or pause
     hidden                      the page is no longer seen: pause, and say so for when it is
-    hold {action, press}        an action is held down (null: let go); press numbers the key press or click
-    tap {action, press}         one step of an action
+    hold {action, press, times} an action is held down (null: let go); press numbers the key press or click
+    tap {action, press, times}  one step of an action; in pause, as many as times says
     rewind {to}; select {branch}
     restart {start}             from a row of the dataset (null: from the same clip)
     set {name, value}           steps, temperature, seed, feedback, preset or fps
@@ -50,7 +50,7 @@ from helpers.play.tree import Play
 from helpers.player import captures
 from helpers.player.keymap import KeyMap, action_id, default_keys, load_keys, save_keys
 from helpers.player.labels import LABEL_CLIPS, ActionLabel, label_actions
-from helpers.player.loop import FASTEST, Job, Loop, Step
+from helpers.player.loop import FASTEST, MOST_TIMES, Job, Loop, Step
 from helpers.player.preset import Preset
 from helpers.run_folder import ROOT
 
@@ -78,6 +78,7 @@ class Player(anywidget.AnyWidget):
             "horizon": game.horizon,
             "device": str(suite.device),
             "fastest": FASTEST,
+            "most_times": MOST_TIMES,
         }
         self.game, self._run, self._root, self._n_actions = game, run, root, suite.n_actions
         self._lock = threading.Lock()
@@ -155,11 +156,11 @@ class Player(anywidget.AnyWidget):
             self.loop.play(False)
             self.loop.put(partial(self._update, "Paused while hidden."))
 
-    def _on_hold(self, action: int | None, press: int = 0) -> None:
-        self.loop.hold(None if action is None else self._known(action), int(press))
+    def _on_hold(self, action: int | None, press: int = 0, times: int = 1) -> None:
+        self.loop.hold(None if action is None else self._known(action), int(press), _times(times))
 
-    def _on_tap(self, action: int, press: int = 0) -> None:
-        self.loop.tap(self._known(action), int(press))
+    def _on_tap(self, action: int, press: int = 0, times: int = 1) -> None:
+        self.loop.tap(self._known(action), int(press), _times(times))
 
     def _on_rewind(self, to: int) -> None:
         """A dragged finger asks for many: all that wait go to the last of them."""
@@ -259,6 +260,10 @@ class Player(anywidget.AnyWidget):
     def _send_strip(self) -> None:
         frames, actions = self.game.last_frames(STRIP)
         self._say("strip", frames, actions=actions, generated=self.game.generated)
+
+
+def _times(value: int) -> int:
+    return min(max(int(value), 1), MOST_TIMES)
 
 
 def _number(value: Any) -> Any:
