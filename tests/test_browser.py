@@ -234,6 +234,56 @@ def test_in_pause_one_press_takes_the_action_as_often_as_the_field_beside_step_s
         repeat.fill("1")
 
 
+GAMEPAD = """() => {
+    window.pad = { axes: [0, 0, 0, 0], buttons: [...Array(16)].map(() => ({ pressed: false })) };
+    navigator.getGamepads = () => [null, window.pad];  // hardware that is not here
+    window.dispatchEvent(new Event('gamepadconnected'));
+}"""
+
+
+def test_a_gamepad_acts_like_the_keys_that_its_buttons_stand_for(console: Console) -> None:
+    press = "([number, pressed]) => { window.pad.buttons[number].pressed = pressed; }"
+    push = "axes => { window.pad.axes = axes; }"
+    caption = console.root.locator(".tw-strip figcaption").last
+    console.page.evaluate(GAMEPAD)
+    try:
+        console.focus()
+        buttons = {14: 1, 15: 2, 12: 3, 13: 4, 0: 5, 1: 6, 2: 7}  # left, right, up, down, do, place, craft
+        for count, (number, action) in enumerate(buttons.items(), 1):
+            console.page.evaluate(press, [number, True])
+            console.generated(count)
+            console.page.evaluate(press, [number, False])
+            assert caption.inner_text() == str(action)
+            time.sleep(0.1)
+        for count, (axes, action) in enumerate((([-0.9, 0.1], 1), ([0.3, 0.8], 4)), 8):
+            console.page.evaluate(push, axes)
+            console.generated(count)
+            console.page.evaluate(push, [0.2, -0.2])  # a stick at rest is never quite in the middle
+            assert caption.inner_text() == str(action)
+            time.sleep(0.1)
+        assert console.number("generated") == 9
+        console.root.evaluate("root => root.blur()")
+        console.page.evaluate(press, [15, True])
+        time.sleep(0.5)
+        assert console.number("generated") == 9  # it is the player's only after a click, as keys are
+        console.do("play")
+        console.page.wait_for_function(
+            "document.querySelector('.tw-strip figure:last-child figcaption')?.textContent === '2'"
+        )
+        console.page.evaluate(
+            "() => { navigator.getGamepads = () => [null, null]; }"
+        )  # pulled out while held
+        idle = console.root.locator("[data-set=idle]").input_value()
+        console.page.wait_for_function(
+            "id => document.querySelector('.tw-strip figure:last-child figcaption')?.textContent === id",
+            arg=idle,
+        )
+        console.do("play")
+        console.until("data.playing === 'false'")
+    finally:
+        console.page.evaluate("() => { delete navigator.getGamepads; }")
+
+
 def test_keys_that_mean_something_together_do_not_mean_what_each_does_alone(console: Console) -> None:
     chords = {"2": ["ArrowRight"], "5": ["Space"], "6": ["ArrowRight+Space"]}
     set_keys = "console._receive(console, {{'type': 'keys', 'keys': {keys}}}, []); console.loop.wait()"

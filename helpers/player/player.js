@@ -34,6 +34,24 @@ const KEY_NAMES = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDo
 const keyName = (chord) =>
   chord.split("+").map((code) => KEY_NAMES[code] ?? code.replace(/^(Key|Digit|Numpad)/, "")).join("+");
 
+// A gamepad's buttons, numbered as browsers do, and the keys that they stand for; axes 0 and 1 are the left stick.
+const PAD_KEYS = { 0: "Space", 1: "KeyE", 2: "KeyC", 12: "ArrowUp", 13: "ArrowDown", 14: "ArrowLeft", 15: "ArrowRight" };
+const STICK_KEYS = [["ArrowLeft", "ArrowRight"], ["ArrowUp", "ArrowDown"]];
+
+function gamepads() {
+  try {
+    return [...navigator.getGamepads()].filter(Boolean);
+  } catch {
+    return []; // not on a page without https or localhost, nor in every frame
+  }
+}
+
+function padKeys(pad) {
+  const keys = Object.entries(PAD_KEYS).filter(([number]) => pad.buttons[number]?.pressed).map(([, key]) => key);
+  STICK_KEYS.forEach((ways, axis) => { if (Math.abs(pad.axes[axis]) > 0.5) keys.push(ways[Number(pad.axes[axis] > 0)]); });
+  return keys;
+}
+
 function render({ model, el }) {
   const world = model.get("world");
   const size = world.size;
@@ -235,6 +253,20 @@ function render({ model, el }) {
   root.addEventListener("keydown", onKey);
   root.addEventListener("keyup", onKey);
   root.addEventListener("focusout", (event) => { if (!root.contains(event.relatedTarget)) release(); });
+  let padDown = new Set();
+  let polling = 0;
+  const poll = () => {
+    const found = gamepads();
+    // Like the keyboard it is that of the player which was clicked.
+    const now = new Set(root.matches(":focus-within") ? found.flatMap(padKeys) : []);
+    for (const code of padDown) if (!now.has(code)) down.delete(code);
+    for (const code of now) if (!padDown.has(code)) down.add(code);
+    padDown = now;
+    holdKeys();
+    polling = found.length ? requestAnimationFrame(poll) : 0;
+  };
+  const onGamepad = () => { if (!polling) poll(); };
+  window.addEventListener("gamepadconnected", onGamepad);
   const onHidden = () => { if (document.hidden) { release(); say("hidden"); } };
   document.addEventListener("visibilitychange", onHidden);
 
@@ -441,6 +473,7 @@ function render({ model, el }) {
   model.on("change:state", update);
   update();
   say("hello");
+  onGamepad(); // one that the page knows already
 
   return () => {
     clearInterval(timer);
@@ -448,6 +481,8 @@ function render({ model, el }) {
     model.off("msg:custom", receive);
     model.off("change:state", update);
     document.removeEventListener("visibilitychange", onHidden);
+    window.removeEventListener("gamepadconnected", onGamepad);
+    cancelAnimationFrame(polling);
     URL.revokeObjectURL(whatIf.src);
     say("bye");
   };
