@@ -4,7 +4,8 @@ Standard library only. Knows names and numbers; what lies on this disk is `helpe
 Numbers and repositories: the public project AlmondGod/tinyworlds and its two repositories on the hub.
 """
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from helpers.errors import ParameterError
@@ -27,13 +28,13 @@ HUB = "https://huggingface.co"
 class World:
     """One world: a dataset and the suite of checkpoints trained on it."""
 
-    name: str  # in lower case, as in file and folder names: "pole_position"
+    name: str  # as in file and folder names: "pole_position", "sonic@owner--repository@revision"
     title: str  # for people: "Pole Position"
     dataset_file: str  # file name of the h5
     fps: int  # frames per second of its clips
     skip: int  # rows of the h5 from one frame of a clip to the next
     first_frame: int = 0  # first usable row: what comes before is a title screen
-    dataset_repo: str | None = None  # on the hub; None for the embedded world
+    dataset_repo: str | None = None  # on the hub; None for the embedded world, and for `from_repository`
     model_repo: str | None = None  # on the hub, with one folder per suite; None for the embedded world
     context_window: int = 4  # frames the models see; these four are how the world is played at its best
     steps: int = 10  # MaskGIT decoding steps a frame
@@ -48,6 +49,44 @@ class World:
     def embedded(self) -> bool:
         """Whether the world ships with this repository and needs no network."""
         return self.model_repo is None
+
+    @property
+    def suite(self) -> str:
+        """The name without repository and revision: the world's, and its folder's on the hub."""
+        return self.name.partition("@")[0]
+
+    @property
+    def origin(self) -> str:
+        """Repository and revision in the name; ``""`` for what this project itself names."""
+        return self.name.partition("@")[2]
+
+    def from_repository(self, repo: str = "", revision: str = "") -> "World":
+        """The same world with another model repository's checkpoints, and with its h5 if it holds one.
+
+        ``repo`` is ``"owner/name"``, empty for this world's own; ``revision`` is a branch, tag or commit,
+        empty for ``main``; with both empty it is this world. A `ParameterError` where one has another form.
+        """
+        if not (repo or revision):
+            return self
+        usual, repo, revision = (
+            WORLDS[self.suite],
+            repo.strip() or self.model_repo or "",
+            revision.strip() or "main",
+        )
+        # Both become parts of folder names; the hub itself allows neither -- nor .. in a repository's name.
+        if not re.fullmatch(f"{_WORD}/{_WORD}", repo) or re.search(r"--|\.\.", repo):
+            fix = "Give the model repository as owner/name."
+            raise ParameterError(f"repo is {ascii(repo)[:120]}, which names no repository.", fix=fix)
+        if not re.fullmatch(_WORD, revision):
+            fix = "Give a branch, tag or commit of letters, digits, dots, hyphens and underscores."
+            raise ParameterError(f"revision is {ascii(revision)[:120]}.", fix=fix)
+        if (repo, revision) == (usual.model_repo, usual.revision):
+            return usual
+        name = f"{self.suite}@{repo.replace('/', '--')}" + (f"@{revision}" if revision != "main" else "")
+        return replace(usual, name=name, model_repo=repo, revision=revision, dataset_repo=None)
+
+
+_WORD = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?"
 
 
 def _published(
@@ -104,8 +143,12 @@ ALIASES = {"demo": "crafter"}
 
 
 def world(name: str) -> World:
-    """The world called ``name``, in upper or lower case; a `ParameterError` lists those there are."""
-    wanted = name.strip().lower()
-    if chosen := WORLDS.get(ALIASES.get(wanted, wanted)):
-        return chosen
+    """The world called ``name``, in upper or lower case; a `ParameterError` lists those there are.
+
+    ``"sonic@owner/repository@revision"`` is `World.from_repository`; so is the ``name`` that it has.
+    """
+    wanted, at, origin = name.strip().partition("@")
+    if chosen := WORLDS.get(ALIASES.get(wanted.lower(), wanted.lower())):
+        repo, _, revision = origin.partition("@")
+        return chosen.from_repository(repo.replace("--", "/", 1), revision) if at else chosen
     raise ParameterError(f"There is no dataset {name!r}.", fix=f"Choose one of {', '.join(WORLDS)}.")

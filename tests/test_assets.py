@@ -27,6 +27,8 @@ from helpers.assets import (
 from helpers.assets.dataset import preview_batch
 from helpers.assets.find import checkpoint_form, weights_file
 from helpers.assets.hub import Patience
+from helpers.assets.record import verified_hashes
+from helpers.batch.headless import parser, plan
 from helpers.errors import AssetError, ParameterError
 from helpers.parameters import FOLDER, parameters_of
 from helpers.worlds import world
@@ -399,6 +401,103 @@ def test_a_request_has_the_notebooks_defaults_and_refuses_values_of_another_type
     assert Request.read(declared | {"dataset": "sonic", "verify": True}) == Request("sonic", verify=True)
     with pytest.raises(ParameterError, match="download is 'yes'"):
         Request.read({"download": "yes"})
+
+
+FORK = {name: b"fork" + content for name, content in MODELS.items() if name in (TOKENIZER, ACTIONS, DYNAMICS)}
+"""A fork's repository: the published names, other weights."""
+
+
+def test_a_forks_suite_lies_beside_the_published_one_and_both_are_verified(
+    hub: HubDouble, tmp_path: Path
+) -> None:
+    hub.add("alice/worlds", "model", FORK)
+    fetch_suite("sonic", tmp_path, hub.endpoint)
+    hub.requests.clear()
+    fork = Request("sonic", endpoint=hub.endpoint, repo="alice/worlds")
+    paths, checks = prepare_assets(fork, tmp_path)
+    assert paths.dynamics.read_bytes() == FORK[DYNAMICS]
+    assert "sonic_frames.h5" not in hub.downloads(), "the usual dataset is here, and the fork has none"
+    assert 'dataset = "sonic@alice--worlds"' in checks[0].observed
+    assert find_suite("sonic@alice/worlds", tmp_path) == paths == find_suite("sonic@alice--worlds", tmp_path)
+    assert find_suite("sonic", tmp_path).dynamics.read_bytes() == MODELS[DYNAMICS]
+    assert set(verified_hashes(world("sonic@alice/worlds"), paths, tmp_path)) == set(dict(paths.items()))
+    asked = len(hub.requests)
+    assert prepare_assets(fork, tmp_path)[0] == paths
+    assert len(hub.requests) == asked, "a second time needs no network"
+    paths.dataset.write_bytes(b"changed")
+    with pytest.raises(AssetError, match="has changed since it was fetched"):
+        verified_hashes(world("sonic@alice/worlds"), paths, tmp_path)
+
+
+def test_a_fork_is_locked_by_its_first_fetch_for_each_revision(hub: HubDouble, tmp_path: Path) -> None:
+    hub.add("alice/worlds", "model", FORK)
+    paths = fetch_suite("sonic@alice/worlds", tmp_path, hub.endpoint)
+    hub.add("alice/worlds", "model", {DYNAMICS: b"rewritten" * 300})
+    paths[3].unlink()
+    with pytest.raises(AssetError, match="is not what was fetched before"):
+        fetch_suite("sonic@alice/worlds", tmp_path, hub.endpoint)
+    other = fetch_suite("sonic@alice/worlds@v2", tmp_path, hub.endpoint)
+    assert other[3].read_bytes() == b"rewritten" * 300
+    assert sorted(path.name for path in (tmp_path / "data").glob("*.json")) == [
+        "sonic@alice--worlds@v2_assets.json",
+        "sonic@alice--worlds_assets.json",
+        "sonic_assets.json",
+    ]
+
+
+def test_ones_own_upload_may_hold_the_h5_and_lie_flat(hub: HubDouble, tmp_path: Path) -> None:
+    flat = {name.rpartition("/")[2]: content for name, content in FORK.items()}
+    hub.add("me/upload", "model", flat | {"sonic_frames.h5": b"\x89HDF\r\n\x1a\nmine"})
+    usual = fetch_suite("sonic", tmp_path, hub.endpoint, ["dataset"])
+    paths = fetch_suite("sonic@me/upload", tmp_path, hub.endpoint)
+    assert paths[0].read_bytes().endswith(b"mine") and usual[0].read_bytes() == DATASETS["sonic_frames.h5"]
+    assert list(dict(find_suite("sonic@me/upload", tmp_path).items()).values()) == paths
+
+
+def test_an_embedded_worlds_upload_is_played_with_the_embedded_clips(hub: HubDouble, tmp_path: Path) -> None:
+    names = [
+        f"crafter/crafter_{kind}_step_5.pth" for kind in ("video_tokenizer", "latent_actions", "dynamics")
+    ]
+    hub.add("me/upload", "model", dict.fromkeys(names, b"mine" * 300))
+    paths = fetch_suite("crafter@me/upload", tmp_path, hub.endpoint)
+    assert paths[0] == find_suite("crafter").dataset and paths[3].name == "crafter_dynamics_step_5.pth"
+
+
+@pytest.mark.parametrize("suite", ["sonic", "pong", "zelda", "picodoom", "pole_position"])
+def test_a_listing_without_a_kind_is_answered_with_what_was_found_and_what_is_expected(
+    hub: HubDouble, tmp_path: Path, suite: str
+) -> None:
+    hub.add("alice/worlds", "model", {f"{suite}/{suite}_dynamics_step_7.pth": b"w"})
+    with pytest.raises(AssetError) as caught:
+        fetch_suite(f"{suite}@alice/worlds", tmp_path, hub.endpoint, ["dynamics", "latent_actions"])
+    assert f"it has {suite}_dynamics_step_7.pth" in str(caught.value)
+    for kind in ("video_tokenizer", "latent_actions", "dynamics"):
+        assert f"{suite}/{suite}_{kind}_step_<n>.pth" in str(caught.value)
+    assert hub.downloads() == [], "said before anything is fetched"
+
+
+@pytest.mark.parametrize(
+    ("repo", "revision"),
+    [("alice", ""), ("../x/y", ""), ("a/b/c", ""), ("a/..", ""), ("a--b/c", ""), ("a/b", "x/y"),
+     ("a/b", "v."), ("a/b@c", ""), ("a\\b", ""), ("", "..")],
+)  # fmt: skip
+def test_a_repository_whose_name_could_lead_elsewhere_is_refused(repo: str, revision: str) -> None:
+    with pytest.raises(ParameterError, match=r"repo|revision"):
+        world("sonic").from_repository(repo, revision)
+
+
+def test_the_published_repository_by_its_name_is_the_published_world() -> None:
+    assert world("sonic").from_repository("AlmondGod/tinyworlds-models") is world("sonic")
+    assert world("demo").from_repository() is world("crafter")
+    fork = world("Sonic@alice/worlds@v2")
+    assert world(fork.name) == fork and fork.suite == "sonic" and fork.from_repository() == fork
+
+
+def test_run_gives_every_notebook_the_repositorys_world() -> None:
+    arguments = parser().parse_args(["--dataset", "sonic", "-p", "repo=alice/worlds", "-p", "revision=v2"])
+    _, parameters = plan(arguments)
+    named = {values["dataset"] for values in parameters.values() if "dataset" in values}
+    assert named == {"sonic@alice--worlds@v2"}
 
 
 def test_nothing_of_the_hub_is_imported_until_it_is_asked() -> None:

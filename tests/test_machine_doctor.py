@@ -110,6 +110,126 @@ def test_text_shows_the_remedy_under_what_is_not_ok(monkeypatch, capsys):
     assert "expected: a new one" in text and "why: it computes" in text and "what to do: Run: update" in text
 
 
+# --- repair ----------------------------------------------------------------------------------------
+
+_RECORDING = """
+import pathlib, sys
+with open("seen.txt", "a", encoding="utf-8") as seen:
+    print(*sys.argv[1:], file=seen)
+print("did", *sys.argv[1:])
+sys.exit(int("broken" in sys.argv))
+"""
+FETCH = "python3 runbook.py run --only 04_assets --dataset sonic@alice--worlds@v2"
+
+
+def ailing(root, monkeypatch, *fixes):
+    """A project whose runbook.py notes how it was started; its checks fail with ``fixes`` until it was."""
+    (root / "runbook.py").write_text(_RECORDING, encoding="utf-8")
+    bad = [Check(f"check{number}", "fail", "bad", fix) for number, fix in enumerate(fixes)]
+    well = [Check("check0", "ok", "well")]
+    monkeypatch.setattr(doctor, "diagnose", lambda *_: well if (root / "seen.txt").exists() else bad)
+
+
+def ran(root):
+    seen = root / "seen.txt"
+    return seen.read_text(encoding="utf-8").splitlines() if seen.exists() else []
+
+
+def test_fix_runs_what_is_printed_once_in_order_and_checks_again(tmp_path, monkeypatch, capfd):
+    setup = "python3 runbook.py setup"
+    ailing(tmp_path, monkeypatch, f"Run: {setup}", f"Run: {FETCH}", f"Run: {setup}")
+    assert main(["--fix", "--yes"], root=tmp_path) == 0, "well at the end"
+    assert ran(tmp_path) == ["setup", FETCH.partition("runbook.py ")[2]]
+    text = capfd.readouterr().out
+    assert text.index("doctor: fail") < text.index(f"Fix: {setup}") < text.index("did setup")
+    assert (
+        text.index("did setup")
+        < text.index(f"Fix: {FETCH}")
+        < text.index("did run")
+        < text.index("doctor: ok")
+    )
+
+
+@pytest.mark.parametrize(
+    "fix",
+    [
+        "Run: git checkout -- helpers/demo",
+        "Run: .venv/bin/python -m pip install --upgrade pip",
+        "Run: rm -r .venv; python3 runbook.py setup",
+        "Delete it and run: python3 runbook.py setup",
+        "Run: python3 runbook.py setup && curl example.org",
+        "Run: python3 runbook.py setup\nrm -r data",
+        "Run: python3 runbook.py setup and restart",
+        "Run: python3 runbook.py run -p run_dir=FOLDER    with a folder that you may write to",
+        "Run: python3 runbook.py doctor --deep",
+        "Run: python3 ../runbook.py setup",
+        "python3 runbook.py setup",
+    ],
+)
+def test_fix_never_runs_another_program_nor_what_needs_a_hand_first(fix, tmp_path, monkeypatch):
+    ailing(tmp_path, monkeypatch, fix)
+    assert main(["--fix", "--yes"], root=tmp_path) == 1
+    assert ran(tmp_path) == []
+
+
+def test_every_check_that_is_ok_prints_no_fix_and_none_is_run(tmp_path, monkeypatch):
+    ailing(tmp_path, monkeypatch)
+    assert main(["--fix", "--yes"], root=tmp_path) == 0 and ran(tmp_path) == []
+
+
+def test_fix_asks_before_each_and_runs_only_what_is_agreed_to(tmp_path, monkeypatch):
+    ailing(tmp_path, monkeypatch, "Run: python3 runbook.py setup", f"Run: {FETCH}")
+    answers = iter(["n", "y"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(answers))
+    main(["--fix"], root=tmp_path)
+    assert ran(tmp_path) == [FETCH.partition("runbook.py ")[2]]
+
+
+def test_after_a_command_that_fails_no_other_is_run(tmp_path, monkeypatch, capfd):
+    ailing(
+        tmp_path, monkeypatch, "Run: py -3.11 runbook.py run --only broken", "Run: python3 runbook.py setup"
+    )
+    main(["--fix", "--yes"], root=tmp_path)
+    assert ran(tmp_path) == ["run --only broken"] and "status 1" in capfd.readouterr().out
+
+
+def test_what_this_machine_prints_as_remedies_is_what_fix_runs():
+    for machine in (LINUX, WINDOWS):
+        for arguments in (["setup"], ["run", "--only", "04_assets", "--dataset", "sonic"]):
+            check = Check("one", "skip", "bad", machine.run(*arguments))
+            assert doctor.own_commands([check]) == [machine.runbook(*arguments)]
+
+
+def test_without_an_answer_fix_changes_nothing(project_copy):
+    done = subprocess.run(
+        [sys.executable, "-S", "runbook.py", "doctor", "--fix"],
+        cwd=project_copy,
+        capture_output=True,
+        encoding="utf-8",
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+    assert "runbook.py setup\nRun it now?" in done.stdout and "--yes does not ask" in done.stdout
+    assert done.stderr == "" and not (project_copy / ".venv").exists()
+
+
+def test_what_fix_starts_under_a_python_that_does_not_fit_looks_for_one_that_does(project_copy):
+    code = (
+        "import os, runbook; runbook.THIS = '3.14'; runbook.find_python = lambda: None; "
+        "runbook.main(['doctor']); print('inherited', os.environ.get(runbook.STAYS))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=project_copy, capture_output=True, encoding="utf-8"
+    )
+    assert done.stdout.endswith("inherited None\n")
+
+
+@pytest.mark.parametrize("options", [["--fix", "--json"], ["--yes"]])
+def test_options_that_do_not_go_together_are_a_sentence(options):
+    with pytest.raises(ParameterError, match="--fix"):
+        main(options)
+
+
 # --- time ------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from helpers.assets.find import SuitePaths, find_suite, step_in_name, weights_file
+from helpers.assets.find import SuitePaths, find_suite, same_origin, step_in_name, weights_file
 from helpers.assets.hub import DEFAULT_PATIENCE, Hub, Patience, RemoteFile
 from helpers.assets.importing import import_files
 from helpers.assets.record import Record, megabytes, move_into_place, one_writer, recorded_checksums
@@ -40,6 +40,8 @@ class Request:
     verify: bool = False
     update: bool = False
     import_from: str = ""
+    repo: str = ""
+    revision: str = ""
     use_latest_checkpoints: bool = False
 
     @classmethod
@@ -58,7 +60,7 @@ def prepare_assets(
     there by hand, say), that is a warning; where one is not, an `AssetError`. The checks say how the files
     came to be here, what the parts are, and what the record locks.
     """
-    chosen, failure = world(request.dataset), None
+    chosen, failure = world(request.dataset).from_repository(request.repo, request.revision), None
     own = {f"{kind}_path": getattr(request, f"{kind}_path") for kind in KINDS}
     if request.import_from:
         import_files(chosen.name, request.import_from, root, update=request.update)
@@ -82,6 +84,8 @@ def prepare_assets(
         check = source.ok("found on this disk; nothing was fetched, as download is off")
     else:
         check = source.ok("fetched files have the checksums that their repository lists")
+    if chosen.origin:
+        check = replace(check, observed=f'{check.observed}; play them with dataset = "{chosen.name}"')
     rows = describe_assets(paths, recorded_checksums(chosen, root))
     return paths, [check, *rows, *_lock_check(Record(chosen, root))]
 
@@ -104,7 +108,9 @@ def fetch_suite(
     on the record in ``data/`` locks commit, size and SHA-256, and later fetches must match it.
 
     Args:
-        name: A world's name; for the embedded one there is nothing to fetch.
+        name: A world's name; for the embedded one there is nothing to fetch. That of `World.from_repository`
+            stands for another repository, whose record is its own; the usual dataset is taken, under the
+            usual record, where that repository holds none.
         root: The folder that holds ``data/`` and ``results/``.
         endpoint: Address of a hub or mirror; empty for HF_ENDPOINT or the hub itself.
         parts: Which of `helpers.worlds.PARTS` to fetch, whose order the paths have.
@@ -123,11 +129,24 @@ def fetch_suite(
         embedded = find_suite(name)
         return [getattr(embedded, part) for part in wanted]
     record = Record(chosen, root)
+    if chosen.origin and "dataset" in wanted and not _has_dataset(record, Hub(endpoint, patience), update):
+        how: dict[str, Any] = {"verify": verify, "free_bytes": free_bytes, "patience": patience}
+        usual = fetch_suite(chosen.suite, root, endpoint, ["dataset"], **how)
+        return usual + fetch_suite(name, root, endpoint, wanted[1:], update=update, **how)
     if update or not all([record.recognise(part, verify) for part in wanted]):
         with one_writer(chosen, root) as record:  # another process may have fetched them while we waited
             missing = [part for part in wanted if update or not record.recognise(part, verify)]
             _fetch_missing(missing, record, Hub(endpoint, patience), update, free_bytes)
     return [record.file(part) for part in wanted]
+
+
+def _has_dataset(record: Record, hub: Hub, update: bool) -> bool:
+    """Whether another repository has an h5 of its own; asked once, as the record then knows it."""
+    if record.entries and not update:
+        return "dataset" in record.entries
+    chosen = record.chosen
+    files = hub.list_files(chosen.model_repo or "", "model", chosen.revision)
+    return any(_is_dataset(chosen, file) for file in files)
 
 
 def _fetch_missing(
@@ -139,7 +158,11 @@ def _fetch_missing(
     for part, file in remote.items():
         # The user may have it already: under its name in the published layout, of whichever run.
         namesakes = (record.root / "results").glob(f"*/**/checkpoints/**/{file.name}")
-        there = [record.target(part, file.name), *(() if part == "dataset" else sorted(namesakes))]
+        results = record.root / "results"
+        ours = [
+            path for path in namesakes if same_origin(path.relative_to(results).parts[0], record.chosen.name)
+        ]
+        there = [record.target(part, file.name), *(() if part == "dataset" else sorted(ours))]
         if file.checksum and (same := next((path for path in there if matches(path, file)), None)):
             here[part] = same
     sizes = {part: (file.name, file.size) for part, file in remote.items() if part not in here}
@@ -163,8 +186,10 @@ def _locate(parts: list[str], record: Record, hub: Hub, update: bool) -> dict[st
     files, listings = {}, {}
     for part in parts:
         chosen, locked = record.chosen, {} if update else record.entries.get(part, {})
-        assert chosen.dataset_repo and chosen.model_repo, "embedded worlds are not on the hub"
-        repo = (chosen.dataset_repo, "dataset") if part == "dataset" else (chosen.model_repo, "model")
+        assert chosen.model_repo, "embedded worlds are not on the hub"
+        repo = (chosen.model_repo, "model")
+        if part == "dataset" and chosen.dataset_repo:
+            repo = (chosen.dataset_repo, "dataset")
         if locked.get("repo_path"):
             try:
                 file = hub.look_up(RemoteFile(*repo, locked["commit"], locked["repo_path"]))
@@ -188,20 +213,33 @@ def _published_file(chosen: World, part: str, files: list[RemoteFile]) -> Remote
     """A part's file in a repository, by name; of a kind, the checkpoint with the highest step."""
     if part == "dataset":
         wanted, there = chosen.dataset_file, [file.path for file in files]
-        steps = {file: 0 for file in files if file.path == wanted}
+        steps = {file: 0 for file in files if _is_dataset(chosen, file)}
+        expected = wanted
     else:
-        suite = [file for file in files if file.path.startswith(f"{chosen.name}/")]
+        suite = [file for file in files if file.path.startswith(f"{chosen.suite}/")]
+        if chosen.origin and not suite:  # one's own upload may hold a single suite, at its top
+            suite = [file for file in files if "/" not in file.path]
         suite = [file for file in suite if _SAFE_NAME.fullmatch(file.name)]
-        wanted, there = f"{part} checkpoint in {chosen.name}/", [file.name for file in suite]
+        wanted, there = f"{part} checkpoint in {chosen.suite}/", [file.name for file in suite]
+        expected = ", ".join(f"{chosen.suite}/{chosen.suite}_{kind}_step_<n>.pth" for kind in KINDS)
         steps = {file: step for file in suite if (step := step_in_name(file.name, part)) is not None}
         if not suite:
             folders = {file.path.split("/")[0] + "/" for file in files if "/" in file.path}
-            wanted, there = f"{chosen.name}/", sorted(folders)
+            wanted, there = f"{chosen.suite}/", sorted(folders)
     if not steps:
         fix = "Choose a dataset that is there, or give your own files: the h5 in data/, others by *_path."
-        what = f"{files[0].repo} on the hub has no {wanted}; it has {', '.join(there) or 'nothing'}."
+        what = f"{files[0].repo} on the hub has no {wanted}; it has {', '.join(there) or 'nothing'}. "
+        what += f"Expected: {expected}."
         raise AssetError(what, fix=fix)
     return max(steps, key=lambda file: (steps[file], file.name))
+
+
+def _is_dataset(chosen: World, file: RemoteFile) -> bool:
+    """Whether a repository's file is a world's h5; in other repositories it may lie in the suite's folder."""
+    return file.path in (
+        chosen.dataset_file,
+        *([f"{chosen.suite}/{chosen.dataset_file}"] if chosen.origin else ()),
+    )
 
 
 def describe_assets(paths: SuitePaths, recorded: Mapping[Path, str] | None = None) -> list[Check]:

@@ -4,6 +4,7 @@ The layout, under the root, is that of the public project, so that its files and
 
     data/<file>.h5                                                           a dataset
     results/<YYYYmmdd_HHMMSS>_<suite>/<type>/checkpoints/<suite>/<file>.pth  a published checkpoint
+    results/<YYYYmmdd_HHMMSS>_<suite>@<owner>--<repository>[@<revision>]/…   the same, of another repository
     results/<YYYYmmdd_HHMMSS>/<stage>/checkpoints/<stage>_step_<n>[….pth]    one of the user's own training
 """
 
@@ -17,7 +18,7 @@ from typing import Literal
 from helpers.errors import AssetError
 from helpers.files import expanded
 from helpers.run_folder import ROOT
-from helpers.worlds import KINDS, world
+from helpers.worlds import KINDS, World, world
 
 EMBEDDED = ROOT / "helpers" / "demo"  # with a folder for each embedded world
 
@@ -65,7 +66,7 @@ def find_suite(
     get = f'Run 04_assets with dataset = "{chosen.name}" and download = True.'
     if chosen.embedded:
         get = "It belongs to this repository: restore it with `git checkout -- helpers/demo`."
-    dataset = (EMBEDDED / chosen.name if chosen.embedded else root / "data") / chosen.dataset_file
+    dataset = dataset_path(chosen, root)
     if not dataset.is_file():
         raise AssetError(f"The dataset of {chosen.title} is not at {dataset}.", fix=get)
     checkpoints = []
@@ -84,21 +85,37 @@ def find_suite(
     return SuitePaths(dataset, *checkpoints)
 
 
+def dataset_path(chosen: World, root: Path = ROOT) -> Path:
+    """Where a world's h5 belongs; another repository's that holds none is played with the usual one."""
+    if chosen.embedded:
+        return EMBEDDED / chosen.name / chosen.dataset_file
+    own = root / "data" / (chosen.name if chosen.origin else "") / chosen.dataset_file
+    return dataset_path(world(chosen.suite), root) if chosen.origin and not own.is_file() else own
+
+
 def latest_checkpoint(kind: str, root: Path = ROOT, suite: str | None = None) -> Path | None:
     """The latest checkpoint of a kind under ``root/results``: newest run directory, then highest step.
 
-    Only those published as ``suite``; without one any, by any alias, the user's own training included.
+    Only those published as ``suite`` (a world's name, with its origin); without one any, by any alias, the
+    user's own training included.
     """
     results, ages = root / "results", {}
     for path in results.glob("**/checkpoints/**/*_step_*"):
         run, step = results / path.relative_to(results).parts[0], step_in_name(path.name, kind)
-        of_suite = suite in (None, path.parent.name.lower()) or run.name.lower().endswith(f"_{suite}")
+        base, folder = (suite or "").partition("@")[0], run.name.lower().partition("@")[0]
+        named_so = path.parent.name.lower() == base or folder.endswith(f"_{base}")
+        of_suite = suite is None or (named_so and same_origin(run.name, suite))
         weights = path if path.suffix == ".pth" else path / _WEIGHTS_IN_DIRECTORY
         if step is not None and of_suite and weights.is_file():
             named = RUN_TIME.search(run.name)
             began = named[0] if named else time.strftime("%Y%m%d_%H%M%S", time.localtime(run.stat().st_mtime))
             ages[path] = began, step, path.name
     return max(ages, key=ages.__getitem__, default=None)
+
+
+def same_origin(run: str, name: str) -> bool:
+    """Whether a folder of ``results/`` holds files of the repository that a world's name says."""
+    return run.lower().partition("@")[2] == name.lower().partition("@")[2]
 
 
 def step_in_name(name: str, kind: str) -> int | None:

@@ -48,7 +48,7 @@ def _part_of(path: Path, record: Record) -> str:
             return part
     if path.suffix.lower() == ".h5":
         return "dataset" if stem == Path(record.chosen.dataset_file).stem else ""
-    if any(other != record.chosen.name and stem.lower().startswith(f"{other}_") for other in WORLDS):
+    if any(other != record.chosen.suite and stem.lower().startswith(f"{other}_") for other in WORLDS):
         return ""
     return next((kind for kind in KINDS if step_in_name(stem, kind) is not None), "")
 

@@ -21,7 +21,7 @@ from helpers.errors import AssetError
 from helpers.files import replace_file, sha256_of
 from helpers.report import write_json
 from helpers.run_folder import ROOT
-from helpers.worlds import World
+from helpers.worlds import World, world
 
 log = logging.getLogger("runbook.assets")
 
@@ -85,9 +85,14 @@ class Record:
     def target(self, part: str, name: str) -> Path:
         """Where a part belongs; ``name`` is a checkpoint's."""
         if part == "dataset":
-            return self.root / "data" / self.chosen.dataset_file
+            return (
+                self.root
+                / "data"
+                / (self.chosen.name if self.chosen.origin else "")
+                / self.chosen.dataset_file
+            )
         folder = "actions" if part == "latent_actions" else part  # as published
-        return self._run_folder / folder / "checkpoints" / self.chosen.name / name
+        return self._run_folder / folder / "checkpoints" / self.chosen.suite / name
 
     @cached_property
     def _run_folder(self) -> Path:
@@ -124,8 +129,13 @@ def _stamps(path: Path) -> dict[str, int]:
 
 def recorded_checksums(chosen: World, root: Path = ROOT) -> dict[Path, str]:
     """The SHA-256, in hex, of a world's files when they were fetched."""
-    record = Record(chosen, root)
-    return {record.file(part): entry["sha256"] for part, entry in record.entries.items()}
+    return {path: record.entries[part]["sha256"] for path, (record, part) in _recorded(chosen, root).items()}
+
+
+def _recorded(chosen: World, root: Path) -> dict[Path, tuple[Record, str]]:
+    """The record and part of each fetched file; another repository's suite may use the usual dataset."""
+    records = [Record(one, root) for one in {world(chosen.suite), chosen}]
+    return {record.file(part): (record, part) for record in records for part in record.entries}
 
 
 def verified_hashes(chosen: World, paths: SuitePaths, root: Path = ROOT) -> dict[str, str]:
@@ -133,13 +143,14 @@ def verified_hashes(chosen: World, paths: SuitePaths, root: Path = ROOT) -> dict
 
     A recorded file whose size and time stamps are unchanged is not read; any other file is read once.
     """
-    record = Record(chosen, root)
-    recorded = {record.file(part): part for part in record.entries}
-    hashes = {}
+    recorded, hashes = _recorded(chosen, root), {}
     for part, path in paths.items():
-        known = recorded.get(path)
-        hashes[part] = record.current_sha256(known) if known else sha256_of(weights_file(path))
-        if known and hashes[part] != record.entries[known]["sha256"]:
+        if path not in recorded:
+            hashes[part] = sha256_of(weights_file(path))
+            continue
+        record, known = recorded[path]
+        hashes[part] = record.current_sha256(known)
+        if hashes[part] != record.entries[known]["sha256"]:
             fix = f'Run 04_assets with dataset = "{chosen.name}": it is set aside and fetched again.'
             raise AssetError(f"{path} has changed since it was fetched.", fix=fix)
     return hashes

@@ -79,7 +79,8 @@ def plan(arguments: argparse.Namespace, folder: Path = FOLDER) -> tuple[list[str
     """
     names = sorted({find_notebook(text, folder) for text in arguments.only})
     values = {"dataset": arguments.dataset, **read_overrides(arguments.parameter, names, folder)}
-    values["dataset"] = world(values["dataset"]).name
+    chosen = world(values["dataset"]).from_repository(values.pop("repo", ""), values.pop("revision", ""))
+    values["dataset"] = chosen.name  # all notebooks', with the repository: only 04_assets declares that alone
     values.pop("run_dir", None)
     if values.get("replay"):
         with contextlib.suppress(OSError):  # a name that no file can have

@@ -6,6 +6,8 @@ Reads facts (`facts`, `doctor_facts`), lets `judge` and `doctor_checks` judge th
 import argparse
 import json
 import platform
+import re
+import subprocess
 import sys
 import time
 import zipfile
@@ -15,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from helpers.commands import child_environment
+from helpers.errors import ParameterError
 from helpers.machine import doctor_checks, judge
 from helpers.machine.doctor_facts import find_checkpoints, find_environment, slow_facts
 from helpers.machine.facts import read_machine
@@ -127,15 +131,60 @@ def bundle(report: Mapping[str, Any], text: str, root: Path, private: Private) -
     return target
 
 
+def own_commands(checks: Sequence[Check]) -> list[str]:
+    """What the checks say to run, each once, in their order: commands of this project that repair something.
+
+    Only a remedy that is one such command and nothing else counts; what a person must do first, another
+    program's command and the doctor's own are left to the reader.
+    """
+    found = (_OWN_COMMAND.fullmatch(check.fix) for check in checks if check.status != "ok")
+    return list(dict.fromkeys(command[1] for command in found if command))
+
+
+# As `Machine.run` writes it: whatever else a remedy says in words does not have the form of options.
+_OWN_COMMAND = re.compile(
+    r"Run: ((?:python3?|py -3\.\d+) runbook\.py (?:setup|run)(?: --?[a-z][a-z-]* [A-Za-z0-9][\w.@=-]*)*)",
+    re.ASCII,
+)
+
+
+def repair(commands: Sequence[str], root: Path, ask_first: bool = True) -> int:
+    """Run commands of `own_commands` one after the other, with this Python; how many were run.
+
+    With ``ask_first`` each waits for a yes. After one that fails no other is run: it may need the first.
+    """
+    done = 0
+    for command in commands:
+        print(f"\nFix: {command}", flush=True)
+        if ask_first and not _agreed():
+            continue
+        arguments = command.partition(" runbook.py ")[2].split()
+        program = [sys.executable, str(root / "runbook.py"), *arguments]
+        status = subprocess.run(program, cwd=root, env=child_environment(), check=False).returncode
+        done += 1
+        if status:
+            print(f"It ended with status {status}, so nothing more is run.", flush=True)
+            break
+    return done
+
+
+def _agreed() -> bool:
+    try:
+        return input("Run it now? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:  # nobody is there to answer
+        print("no answer; --yes does not ask")
+        return False
+
+
 def _age(path: Path) -> float:
     return path.stat().st_mtime
 
 
 def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
-    """Examine, report, and pack if asked; the exit status is 1 if a check failed.
+    """Examine, report, and repair or pack if asked; the exit status is 1 if a check failed at the end.
 
     Raises:
-        ParameterError: There is no such world.
+        ParameterError: There is no such world, or the options do not go together.
         OutputError: The zip cannot be written.
     """
     parser = argparse.ArgumentParser(prog="runbook.py doctor", description=(__doc__ or "").split("\n")[0])
@@ -143,7 +192,21 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
     parser.add_argument("--deep", action="store_true", help="wait for what takes longer than two seconds")
     parser.add_argument("--bundle", action="store_true", help="pack a zip to send to somebody who helps")
     parser.add_argument("--dataset", default="crafter", help=f"whose files to look at: {', '.join(WORLDS)}")
+    parser.add_argument("--fix", action="store_true", help="run the runbook.py commands it shows; asks first")
+    parser.add_argument("--yes", action="store_true", help="with --fix: do not ask")
     arguments = parser.parse_args(argv)
+    if arguments.fix and arguments.json:
+        raise ParameterError("--fix asks and shows what it runs, which is no JSON.", fix="Leave out --json.")
+    if arguments.yes and not arguments.fix:
+        raise ParameterError("--yes answers what --fix asks.", fix="Add --fix.")
+    verdict = _examine(arguments, root)
+    if arguments.fix and repair(own_commands(verdict.checks), root, ask_first=not arguments.yes):
+        print("\nAgain:")
+        verdict = _examine(arguments, root)
+    return 1 if verdict.status == "fail" else 0
+
+
+def _examine(arguments: argparse.Namespace, root: Path) -> Verdict:
     started, private = time.monotonic(), Private.here()
     checks = diagnose(root, arguments.dataset, DEEP if arguments.deep else QUICK)
     verdict = Verdict("doctor", tuple(redacted(check, private) for check in checks))
@@ -157,4 +220,4 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
     if arguments.bundle:
         path = bundle(report, text, root, private)
         print(f"Packed for support: {path}", file=sys.stderr if arguments.json else sys.stdout)
-    return 1 if verdict.status == "fail" else 0
+    return verdict

@@ -47,7 +47,7 @@ def play(opened: OpenWorld, settings: Settings, labels: Sequence[ActionLabel], f
     settings = replace(settings, use_interactive_mode=True)  # of the clip only what is given has to be true
     game = Game(opened, choose_clip(opened, settings), settings)
     autopilot: Autopilot = held_keys(labels, settings.seed)
-    if opened.world.name == "crafter":
+    if opened.world.suite == "crafter":
         autopilot = CrafterPilot(settings.seed)
     with watched(game, range(math.ceil(frames / game.horizon)), "playing", "step") as steps:
         for _ in steps:
