@@ -142,6 +142,11 @@ ALIASES = {"demo": "crafter"}
 """Other names of worlds: the demo is the embedded world that is shown first."""
 
 
+def recorded_name(name: str) -> str:
+    """The world that a name in a file means. Files hold names: "demo" is from when CoinRun was called so."""
+    return "coinrun" if name == "demo" else name
+
+
 def world(name: str) -> World:
     """The world called ``name``, in upper or lower case; a `ParameterError` lists those there are.
 

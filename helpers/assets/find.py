@@ -74,7 +74,7 @@ def find_suite(
         if given:
             path: Path | None = root / expanded(given)
         elif chosen.embedded and not use_latest_checkpoints:
-            path = EMBEDDED / chosen.name / f"{chosen.name}_{kind}.pth"
+            path = embedded_path(chosen, kind)
         else:
             path = latest_checkpoint(kind, root, None if use_latest_checkpoints else chosen.name)
         if path is None:
@@ -88,9 +88,20 @@ def find_suite(
 def dataset_path(chosen: World, root: Path = ROOT) -> Path:
     """Where a world's h5 belongs; another repository's that holds none is played with the usual one."""
     if chosen.embedded:
-        return EMBEDDED / chosen.name / chosen.dataset_file
-    own = root / "data" / (chosen.name if chosen.origin else "") / chosen.dataset_file
+        return embedded_path(chosen, "dataset")
+    own = fetched_dataset_path(chosen, root)
     return dataset_path(world(chosen.suite), root) if chosen.origin and not own.is_file() else own
+
+
+def embedded_path(chosen: World, part: str, root: Path = ROOT) -> Path:
+    """Where a part of an embedded world lies in the repository at ``root``."""
+    name = chosen.dataset_file if part == "dataset" else f"{chosen.name}_{part}.pth"
+    return root / "helpers" / "demo" / chosen.name / name
+
+
+def fetched_dataset_path(chosen: World, root: Path = ROOT) -> Path:
+    """Where the h5 of a world's own repository is fetched to."""
+    return root / "data" / (chosen.name if chosen.origin else "") / chosen.dataset_file
 
 
 def latest_checkpoint(kind: str, root: Path = ROOT, suite: str | None = None) -> Path | None:

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from helpers.assets.find import RUN_TIME, SuitePaths, weights_file
+from helpers.assets.find import RUN_TIME, SuitePaths, fetched_dataset_path, weights_file
 from helpers.errors import AssetError
 from helpers.files import replace_file, sha256_of
 from helpers.report import write_json
@@ -85,12 +85,7 @@ class Record:
     def target(self, part: str, name: str) -> Path:
         """Where a part belongs; ``name`` is a checkpoint's."""
         if part == "dataset":
-            return (
-                self.root
-                / "data"
-                / (self.chosen.name if self.chosen.origin else "")
-                / self.chosen.dataset_file
-            )
+            return fetched_dataset_path(self.chosen, self.root)
         folder = "actions" if part == "latent_actions" else part  # as published
         return self._run_folder / folder / "checkpoints" / self.chosen.suite / name
 

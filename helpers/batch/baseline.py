@@ -25,7 +25,7 @@ from helpers.files import expanded, replace_file
 from helpers.parameters import command_parser, read_overrides, read_yaml
 from helpers.report import write_json
 from helpers.run_folder import ROOT, check_names, open_run, writing
-from helpers.worlds import world
+from helpers.worlds import recorded_name, world
 
 NOTEBOOK = "05_infer"
 FORMAT = 1
@@ -290,8 +290,7 @@ def read_baseline(folder: Path) -> list[Case]:
                 if replay != session:
                     raise ValueError(f"{name} replays {shown(replay)}, not {session}")
                 values["parameters"]["replay"] = str(folder / session)
-            if values["parameters"]["dataset"] == "demo":  # what CoinRun was called, as in session files
-                values["parameters"]["dataset"] = "coinrun"
+            values["parameters"]["dataset"] = recorded_name(values["parameters"]["dataset"])
             with Image.open(folder / f"{name}.png") as strip:
                 pixels = np.asarray(strip.convert("RGB"))
             frames = np.stack(np.split(pixels, len(tokens[name]), axis=1))

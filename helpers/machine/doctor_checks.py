@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from helpers.assets.find import dataset_path
+from helpers.assets.find import dataset_path, embedded_path
 from helpers.commands import set_line
 from helpers.errors import ParameterError, TorchBuildError
 from helpers.files import impostor
@@ -168,9 +168,7 @@ def _organisation(address: str) -> list[str]:
 
 def judge_dataset(world: World, root: Path, machine: Machine) -> Check:
     """Whether a world's h5 is there, by its name and first bytes; ``checksums`` reads it."""
-    path = dataset_path(world, root)
-    if world.embedded:
-        path = root / "helpers" / "demo" / world.name / world.dataset_file
+    path = embedded_path(world, "dataset", root) if world.embedded else dataset_path(world, root)
     dataset = Subject("dataset_h5", f"{path.name} in {path.parent.name}", "rollouts begin with its frames")
     if not path.is_file():
         problem = f"{path.name} is not in {path.parent}"

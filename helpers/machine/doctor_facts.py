@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers.assets.find import latest_checkpoint
+from helpers.assets.find import embedded_path, latest_checkpoint
 from helpers.commands import capture
 from helpers.errors import SetupError
 from helpers.files import expanded
@@ -113,7 +113,7 @@ def find_checkpoints(world: World, root: Path) -> dict[str, Path]:
     """The checkpoints of a world that are there, by kind, as 04_assets finds them."""
     paths: dict[str, Path | None]
     if world.embedded:
-        paths = {kind: root / "helpers" / "demo" / world.name / f"{world.name}_{kind}.pth" for kind in KINDS}
+        paths = {kind: embedded_path(world, kind, root) for kind in KINDS}
     else:
         paths = {kind: latest_checkpoint(kind, root, world.name) for kind in KINDS}
     return {kind: path for kind, path in paths.items() if path and path.exists()}

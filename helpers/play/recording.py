@@ -47,7 +47,7 @@ from helpers.files import expanded, written_whole
 from helpers.play.settings import Settings, checked, names
 from helpers.play.tree import Moment, Move, Play, Tree
 from helpers.run_folder import ROOT, writing
-from helpers.worlds import PARTS
+from helpers.worlds import PARTS, recorded_name
 
 FORMAT, VERSION = "tinyworlds-session", 1
 MAX_BYTES = 2_000_000_000
@@ -189,8 +189,8 @@ def check(recording: Any) -> None:
 def read_settings(values: Mapping[str, Any]) -> Settings:
     """The settings that a recording holds; one that came later than the file has its default."""
     known = {name: value for name, value in values.items() if name in RECORDED}
-    if known.get("dataset") == "demo":  # files hold names, not aliases: this one is from when CoinRun had it
-        known["dataset"] = "coinrun"
+    if "dataset" in known:
+        known["dataset"] = recorded_name(known["dataset"])
     return Settings.read(known)
 
 
