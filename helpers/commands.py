@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from helpers import PYTHONS
 from helpers.errors import RunbookError, SetupError
 from helpers.run_folder import ROOT
 
@@ -46,7 +48,7 @@ _ADVICE = {
     ),
     r"\(host='download\.pytorch\.org'": (
         "download.pytorch.org was not reached: check the network or the proxy (HTTPS_PROXY) and run the same "
-        "command again, or take the CPU build: python runbook.py setup --torch-lock cpu."
+        "command again, or take the CPU build: {runbook} setup --torch-lock cpu."
     ),
     "Temporary failure in name|getaddrinfo|Connection|ReadTimeout|timed out|ProxyError": (
         "The package index was not reached: check the network or the proxy (HTTPS_PROXY), or name a mirror "
@@ -85,7 +87,7 @@ def _home() -> dict[str, str]:
 
 
 def memory_settings(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> str:
-    """What is lost in a process that was started without `child_environment`, in a sentence; see `LAB_FIX`.
+    """What is lost in a process that was started without `child_environment`, in a sentence; see `lab_fix`.
 
     Empty where the settings apply, the user chose others, or the system (``platform`` as in `sys.platform`)
     needs none. They count only when a process starts: setting them later changes nothing.
@@ -160,13 +162,29 @@ def set_line(name: str, value: str, shell: Shell) -> str:
     return f"set {name}={value}" if shell == "cmd" else f"export {name}={shlex.quote(value)}"
 
 
-def runbook_line(*arguments: str, windows: bool = sys.platform == "win32") -> str:
-    """``runbook.py`` with arguments, as it is started on this system."""
-    return " ".join(["py -3.11" if windows else "python3", "runbook.py", *arguments])
+def runbook_line(
+    *arguments: str,
+    windows: bool = sys.platform == "win32",
+    launcher: bool | None = None,
+    version: tuple[int, ...] = sys.version_info[:2],
+) -> str:
+    """``runbook.py`` with arguments, as it is typed on this system: ``py -3.11 runbook.py lab`` on Windows.
+
+    ``launcher`` tells whether Windows' ``py`` is there, without which it is ``python``; None looks.
+    ``version`` is that of the Python in use, named where `helpers.PYTHONS` has it.
+    """
+    if not windows:
+        return " ".join(["python3", "runbook.py", *arguments])
+    if launcher is None:
+        launcher = shutil.which("py") is not None
+    named = ".".join(map(str, version[:2]))
+    program = f"py -{named if named in PYTHONS else PYTHONS[0]}" if launcher else "python"
+    return " ".join([program, "runbook.py", *arguments])
 
 
-LAB_FIX = f"Close JupyterLab and start it with `{runbook_line('lab')}`."
-"""What to do where a kernel lacks what `child_environment` sets."""
+def lab_fix() -> str:
+    """What to do where a kernel lacks what `child_environment` sets."""
+    return f"Close JupyterLab and start it with `{runbook_line('lab')}`."
 
 
 class Progress:
@@ -327,4 +345,5 @@ def run_step(
 def advice(output: str) -> str:
     """What to try, judged by the end of a failed command's output."""
     known = (fix for pattern, fix in _ADVICE.items() if re.search(pattern, output))
-    return next(known, "Read the output above; what is done stays: run the same command again to continue.")
+    fix = next(known, "Read the output above; what is done stays: run the same command again to continue.")
+    return fix.format(runbook=runbook_line())

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -302,6 +303,17 @@ def test_no_program_is_started_through_a_shell():
         ]
         shells = [call for call in calls for word in call.keywords if word.arg == "shell"]
         assert not shells and "os.system" not in {ast.unparse(call.func) for call in calls}, path.name
+
+
+def test_no_message_calls_python_as_another_system_does():
+    for path in modules("helpers"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+        texts = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+        wrong = [
+            n.lineno for n in texts if re.search(r"(python3?|py) runbook\.py", n.value) and id(n) not in prose
+        ]
+        assert not wrong, f"{path}, lines {wrong}: helpers.commands.runbook_line says it for every system"
 
 
 def test_a_file_is_moved_by_the_one_helper_that_waits_while_windows_says_that_it_is_open():

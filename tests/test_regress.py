@@ -31,6 +31,7 @@ from helpers.batch.regress import (
     token_map,
     write_report,
 )
+from helpers.commands import runbook_line
 from helpers.errors import OutputError, ParameterError
 
 # --- judging -----------------------------------------------------------------------------------------
@@ -443,7 +444,7 @@ def test_a_baseline_and_a_session_from_when_coinrun_was_called_demo_still_hold(t
     ("arguments", "says"),
     [
         (["nowhere"], "holds no baseline"),
-        (["--dataset", "sonic"], "python runbook.py baseline --dataset sonic"),
+        (["--dataset", "sonic"], runbook_line("baseline", "--dataset", "sonic")),
         (["--only", "dreams"], "There is no case 'dreams'"),
         (["-p", "temprature=1"], "no parameter of 05_infer"),
     ],

@@ -11,7 +11,15 @@ import pytest
 from conftest import make_environment
 
 from helpers.batch.headless import NOTEBOOKS
-from helpers.commands import JsonProgram, advice, child_environment, memory_settings, printable, run_step
+from helpers.commands import (
+    JsonProgram,
+    advice,
+    child_environment,
+    memory_settings,
+    printable,
+    run_step,
+    runbook_line,
+)
 from helpers.errors import SetupError
 from helpers.parameters import FOLDER, declarations, list_parameters
 from helpers.run_folder import ROOT
@@ -319,6 +327,14 @@ def test_a_program_that_is_not_there_is_named(tmp_path):
 )
 def test_known_troubles_of_a_machine_get_advice(output, says):
     assert says in advice(output)
+
+
+def test_runbook_is_called_as_this_system_calls_python():
+    windows = {"windows": True, "launcher": True}
+    assert runbook_line("lab", **windows, version=(3, 12, 4)) == "py -3.12 runbook.py lab"
+    assert runbook_line(**windows, version=(3, 14, 0)) == "py -3.11 runbook.py"  # which cannot run it itself
+    assert runbook_line("lab", windows=True, launcher=False) == "python runbook.py lab"
+    assert runbook_line("lab", windows=False) == "python3 runbook.py lab"
 
 
 def test_a_command_is_printed_for_the_readers_own_shell():

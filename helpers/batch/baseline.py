@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from helpers.batch.headless import check_run, run_notebook
-from helpers.commands import exit_status
+from helpers.commands import exit_status, printable, runbook_line
 from helpers.errors import OutputError, ParameterError, RunbookError, shown
 from helpers.files import expanded, replace_file
 from helpers.parameters import command_parser, read_overrides, read_yaml
@@ -272,7 +272,7 @@ def read_baseline(folder: Path) -> list[Case]:
         OutputError: There is none, or it is damaged.
         ParameterError: A case has a name or bounds that none can have.
     """
-    freeze = "Freeze one: python runbook.py baseline."
+    freeze = f"Freeze one: {runbook_line('baseline')}."
     cases = []
     try:
         _put_in_place(folder)
@@ -335,8 +335,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cases.append(Case(plan.name, played, plan.bounds))
     write_baseline(cases, to)
     size = sum(path.stat().st_size for path in to.iterdir() if path.is_file())
-    argument = "" if to == default_folder(dataset) else f" {to}"
-    print(f"Frozen in {to} ({size / 1000:.0f} kB). Compare with it: python runbook.py regress{argument}")
+    compare = runbook_line("regress", *([] if to == default_folder(dataset) else [printable([str(to)])]))
+    print(f"Frozen in {to} ({size / 1000:.0f} kB). Compare with it: {compare}")
     return 0
 
 

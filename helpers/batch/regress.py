@@ -19,7 +19,7 @@ from helpers.assets.find import EMBEDDED
 from helpers.batch import baseline
 from helpers.batch.baseline import NOTEBOOK, Case, Played
 from helpers.batch.headless import check_run
-from helpers.commands import exit_status
+from helpers.commands import exit_status, runbook_line
 from helpers.errors import OutputError, RunbookError
 from helpers.files import expanded
 from helpers.parameters import command_parser, read_overrides
@@ -90,7 +90,7 @@ def find_baseline(dataset: str) -> Path:
         return own
     if (chosen := world(dataset)).embedded:
         return EMBEDDED / ("baseline" if chosen == world("demo") else f"{chosen.name}/baseline")
-    fix = f"Freeze one: python runbook.py baseline --dataset {dataset}."
+    fix = f"Freeze one: {runbook_line('baseline', '--dataset', dataset)}."
     raise OutputError(f"There is no baseline of {dataset} in {own}.", fix=fix)
 
 

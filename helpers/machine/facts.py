@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
-from helpers import PYTHONS
-from helpers.commands import Shell, capture, this_shell
+from helpers.commands import Shell, capture, runbook_line, this_shell
 from helpers.files import expanded, replace_file
 from helpers.run_folder import ROOT
 
@@ -83,10 +82,7 @@ class Machine:
 
     def runbook(self, *arguments: str) -> str:
         """``runbook.py`` with arguments, as it is started there."""
-        version = ".".join(map(str, self.version[:2]))
-        windows = f"py -{version if version in PYTHONS else '3.11'}" if self.py_launcher else "python"
-        start = windows if self.windows else "python3"
-        return " ".join([start, "runbook.py", *arguments])
+        return runbook_line(*arguments, windows=self.windows, launcher=self.py_launcher, version=self.version)
 
     def run(self, *arguments: str) -> str:
         """What to do, where that is to run ``runbook.py`` with arguments."""

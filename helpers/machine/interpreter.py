@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.commands import LAB_FIX, memory_settings, printable, runbook_line
+from helpers.commands import lab_fix, memory_settings, printable, runbook_line
 from helpers.report import Check, Subject
 from helpers.run_folder import ROOT
 
@@ -64,7 +64,7 @@ def judge(python: Interpreter, root: Path) -> list[Check]:
         _judge_environment(python, root, f"Close JupyterLab and start it with {lab}, which uses .venv."),
         _judge_helpers(python, root),
         user_packages,
-        MEMORY.warn(python.memory, LAB_FIX) if python.memory else memory,
+        MEMORY.warn(python.memory, lab_fix()) if python.memory else memory,
     ]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from helpers.commands import LAB_FIX, memory_settings
+from helpers.commands import lab_fix, memory_settings
 from helpers.pictures import VideoResult, contact_sheet, write_pngs, write_video
 from helpers.play import recording
 from helpers.play.branch import Rollout
@@ -210,7 +210,7 @@ def check_silent_failures(game: Game) -> list[Check]:
         observed = f"steps run without a recorded CUDA graph: {suite.graphs.refusal}"
         checks.append(Subject("cuda_graph").warn(observed, f"{slower} Please report this line."))
     if suite.device.type == "cpu" and (lost := memory_settings(os.environ, sys.platform)):
-        checks.append(Subject("memory_settings").skip(lost, LAB_FIX))
+        checks.append(Subject("memory_settings").skip(lost, lab_fix()))
     fix = "Take the parameter out, or change the one that goes before it."
     return checks + [Subject("ignored").warn(text, fix) for text in ignored(game.settings, suite.device.type)]
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from helpers.commands import printable
+from helpers.commands import printable, runbook_line
 from helpers.errors import ParameterError, TorchBuildError
 from helpers.gpu import Gpu, detect_gpus
 from helpers.report import html_table
@@ -261,7 +261,7 @@ def _weigh(target: Target, torch: str, tag: str, capabilities: Sequence[str]) ->
 
 def _refusal(target: Target, order: Sequence[tuple[str, str]], lock: str) -> TorchBuildError:
     """The error for a machine that no build fits: the one thing to change comes first."""
-    instead = 'or take the CPU build: torch_lock="cpu" (python runbook.py setup --torch-lock cpu).'
+    instead = f'or take the CPU build: torch_lock="cpu" ({runbook_line("setup", "--torch-lock", "cpu")}).'
     install = "Install {} from nvidia.com/drivers and restart, " + instead
     if all(problems := [_python_problem(torch, target.python) for torch, _ in order]):
         return TorchBuildError(f"{problems[0]}.", fix="Use one of those; 3.11 is the safe choice.")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.commands import capture, run_step
+from helpers.commands import capture, run_step, runbook_line
 from helpers.errors import SetupError
 from helpers.report import Check, Subject
 from helpers.run_folder import ROOT
@@ -128,7 +128,7 @@ def judge_packages(wrong: list[Difference], total: int) -> Check:
     if not wrong:
         return PACKAGES.ok(f"all {total} packages are installed as pinned")
     text = "; ".join(map(str, wrong))
-    fix = "Set install_missing=True and run this notebook again, or run `python runbook.py setup`."
+    fix = f"Set install_missing=True and run this notebook again, or run `{runbook_line('setup')}`."
     missing = any(difference.installed is None for difference in wrong)
     return PACKAGES.fail(text, fix) if missing else PACKAGES.warn(text, fix)
 
