@@ -239,12 +239,28 @@ def test_no_modules_import_each_other_in_a_circle():
     assert not left, f"a circle among {sorted(left)}"
 
 
+def page_parts():
+    """The player's page: files that are joined into one script, and their style."""
+    return sorted((ROOT / "helpers" / "player" / "page").iterdir())
+
+
 def test_no_module_is_longer_than_500_lines():
     lines = {
-        module_name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in modules("helpers")
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
+        for path in [*modules("helpers"), *page_parts()]
     }
 
     assert {name: count for name, count in lines.items() if count > 500} == {}
+
+
+def test_of_the_pages_parts_one_exports_and_none_imports():
+    scripts = {path.name: path.read_text(encoding="utf-8") for path in page_parts() if path.suffix == ".js"}
+    words = {
+        word: [name for name, text in scripts.items() if f"\n{word} " in f"\n{text}"]
+        for word in ("import", "export")
+    }
+
+    assert words == {"import": [], "export": ["player.js"]}
 
 
 @pytest.mark.parametrize("room", sorted(ROOMS))

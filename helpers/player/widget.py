@@ -1,4 +1,4 @@
-"""The player's widget: what the page says to the kernel and back. What is seen is in ``player.js``.
+"""The player's widget: what the page says to the kernel and back. What is seen is in ``page/``.
 
 Two traits are kept in step on both sides: ``world``, which never changes, and ``state``, which changes when
 something but the next frame happens. The rest are messages.
@@ -55,6 +55,15 @@ from helpers.player.preset import Preset
 from helpers.run_folder import ROOT
 
 STRIP = 12  # frames in the strip below the picture
+PAGE = Path(__file__).with_name("page")
+
+
+def page_script() -> str:
+    """The page's script: one module, for anywidget takes one, of all files in ``page/``.
+
+    Their order does not matter: outside `render`, which ``player.js`` exports, they only declare.
+    """
+    return "\n".join(path.read_text(encoding="utf-8") for path in sorted(PAGE.glob("*.js")))
 
 
 class Player(anywidget.AnyWidget):
@@ -63,10 +72,14 @@ class Player(anywidget.AnyWidget):
     It saves to ``run``. A world's keys and labels are kept in ``root/data``, its presets in ``root/outputs``.
     """
 
-    _esm = Path(__file__).with_name("player.js")
-    _css = Path(__file__).with_name("player.css")
+    _css = PAGE / "player.css"
     world = traitlets.Dict().tag(sync=True)
     state = traitlets.Dict().tag(sync=True)
+    _esm = traitlets.Unicode().tag(sync=True)
+
+    @traitlets.default("_esm")
+    def _script(self) -> str:
+        return page_script()
 
     def __init__(self, game: Game, run: Path, root: Path = ROOT) -> None:
         world, suite = game.opened.world, game.opened.suite

@@ -1,0 +1,63 @@
+// The actions: a pad for each, and a field for ids.
+
+function makePads(player) {
+  const { world, root, say } = player;
+  const pads = element("div", { class: "tw-pads" });
+  const buttons = [...Array(world.actions).keys()].map((id) => {
+    const button = element("button", { type: "button", "data-action": id });
+    button.addEventListener("pointerdown", (event) => {
+      event.preventDefault();
+      root.focus({ preventScroll: true });
+      player.hold(id);
+    });
+    for (const name of ["pointerup", "pointerleave", "pointercancel"]) {
+      button.addEventListener(name, (event) => {
+        if (event.type === "pointerup" || event.buttons) player.hold(null);
+      });
+    }
+    button.addEventListener("click", (event) => {
+      if (event.detail === 0) player.tap(id); // not by a pointer: a screen reader
+    });
+    pads.append(button);
+    return button;
+  });
+
+  let shown = "";
+  const update = (now) => {
+    const content = JSON.stringify([now.labels, now.keys]);
+    if (content === shown) return;
+    shown = content;
+    now.labels.forEach((label, id) => {
+      const keys = (now.keys[id] ?? []).filter((chord) => !/^(Digit|Numpad)/.test(chord)).slice(0, 1);
+      buttons[id].replaceChildren(
+        element("b", {}, String(id)),
+        element("span", {}, label.name),
+        element("small", {}, [label.count ? `${label.arrow} ${Math.round(100 * label.share)}%` : "",
+          ...keys.map(keyName)].filter(Boolean).join(" · ")));
+      buttons[id].classList.toggle("tw-dead", label.dead);
+      buttons[id].title = label.dead ? "hardly ever seen in the data: nobody knows what it does"
+        : `mean motion ${label.motion.map((part) => part.toFixed(1)).join(", ")} pixels a frame`
+          + (label.certainty == null ? ""
+            : `; stands for “${label.name}” ${Math.round(100 * label.certainty)}% of the time`);
+    });
+  };
+  return { pads, update };
+}
+
+function makeIdField(player) {
+  const last = player.world.actions - 1;
+  const refusal = element("span", { class: "tw-refusal", role: "alert" });
+  const field = element("input", {
+    class: "tw-field", placeholder: `id 0–${last}`, inputmode: "numeric", size: 7,
+    title: "type an action id and press Enter",
+  });
+  field.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    const text = field.value.trim();
+    const fits = /^\d{1,8}$/.test(text) && Number(text) <= last;
+    refusal.textContent = fits ? "" : `${text || "nothing"} is no action id: 0 to ${last}`;
+    if (fits) player.tap(Number(text));
+    field.select();
+  });
+  return { line: element("div", { class: "tw-line" }, field, refusal), refusal };
+}
