@@ -2,6 +2,7 @@
 
 From the top down; a room imports only from rooms below it (`tests/test_house.py` enforces this):
 
+    share                         a world as one file that plays in any browser
     player · batch · presets      playing by hand · headless runs, baselines, sweeps · speed against quality
     play                          05: open a world, choose a clip, generate frames, record and replay
     machine                       00 and 01: judge the computer and the Python; the doctor

@@ -194,6 +194,7 @@ ROOMS = {
     "play": {"assets", "worldmodel"},
     "presets": {"play", "assets", "worldmodel"},
     "player": {"presets", "play", "assets", "worldmodel"},
+    "share": {"player", "play", "assets", "worldmodel"},
     "batch": {"play", "assets", "worldmodel"},
     "bench": {"worldmodel"},
     "train": {"bench", "play", "assets", "worldmodel"},
