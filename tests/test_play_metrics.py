@@ -21,6 +21,8 @@ from helpers.play.metrics import (
     motion_ratio,
     psnr,
     published_mse,
+    quality_in_words,
+    repeated_psnr,
     run_delta_psnr,
     ssim,
     token_accuracy,
@@ -51,6 +53,17 @@ def test_psnr_is_that_of_scikit_image_and_100_where_nothing_differs() -> None:
     ]
     assert psnr(images, truth) == pytest.approx(expected)
     assert psnr(truth, truth).tolist() == [100] * 4
+
+
+def test_quality_is_said_beside_what_repeating_the_last_given_frame_gives(opened: OpenWorld) -> None:
+    rollout = play(opened, choose_clip(opened, SHORT), SHORT).rollout()
+    last, true = rollout.frames[3], rollout.truth[4:]
+    assert repeated_psnr(rollout) == pytest.approx(psnr(np.stack([last] * 4), true))
+    frames = rollout.frames.copy()
+    frames[4], frames[5:] = true[0], last
+    half = replace(rollout, frames=frames, psnr=psnr(frames[4:], true).tolist())
+    assert half.psnr[0] == 100 and "repeated, in 1 of 4 frames;" in quality_in_words(half)
+    assert f"in the last one {half.psnr[3]:.1f} dB against {half.psnr[3]:.1f} dB" in quality_in_words(half)
 
 
 def test_the_published_mse_is_the_mean_square_of_what_frames_in_minus_one_to_one_are_off() -> None:

@@ -54,6 +54,8 @@ def test_a_run_leaves_pictures_and_a_record_of_everything(
     assert {check.status for check in checks} == {"ok"}
     (quality,) = (check.observed for check in checks if check.id == "psnr")
     off = np.square(saved.rollout.frames[4:] / 127.5 - saved.rollout.truth[4:] / 127.5).mean()
+    assert quality.startswith("Nearer to the true frame than the last given frame, repeated, in ")
+    assert f"Mean: {np.mean(saved.rollout.psnr):.1f} dB" in quality
     assert quality.endswith(f"; MSE in [-1, 1], as the published project counts: {off:.4f}")
     assert [path.name for path in saved.pngs] == [f"frame_{index:04d}.png" for index in range(7)]
     with Image.open(run / "contact_sheet.png") as sheet:

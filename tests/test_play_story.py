@@ -80,7 +80,8 @@ def test_one_frame_of_context_is_enough(opened: OpenWorld) -> None:
 def test_quality_is_drawn_only_where_there_is_a_true_frame_to_compare_with(
     opened: OpenWorld, game: Game
 ) -> None:
-    assert story.quality(game.rollout()).alt.startswith("PSNR from ")
+    drawn = story.quality(game.rollout())
+    assert drawn.alt.startswith("PSNR from ") and "the last given frame, repeated" in drawn.alt
     by_hand = replace(SHORT, actions=(1, 2))
     answer = story.quality(play(opened, choose_clip(opened, by_hand), by_hand).rollout())
     assert isinstance(answer, str) and "no true frame" in answer

@@ -58,6 +58,31 @@ def psnr(images: np.ndarray, truth: np.ndarray, data_range: float = 255.0) -> np
     return np.asarray(-10 * np.log10(np.maximum(error, 1e-10)))
 
 
+HARD_TO_TELL_APART, SOMETHING_ELSE = 30.0, 15.0
+"""PSNR in dB from which people hardly see a difference, and below which frames show other things."""
+
+
+def repeated_psnr(rollout: Rollout) -> np.ndarray:
+    """PSNR in dB of the last given frame, repeated, against each true frame that ``rollout.psnr`` tells of.
+
+    It is what a model that knows nothing gets for free: float64 ``[n]``, 100 where nothing has moved yet.
+    """
+    true = rollout.truth[rollout.given :][: len(rollout.psnr)]
+    return psnr(np.broadcast_to(rollout.frames[rollout.given - 1], true.shape), true)
+
+
+def quality_in_words(rollout: Rollout) -> str:
+    """What the PSNR of a rollout that follows its clip means, in two sentences."""
+    repeated, count = repeated_psnr(rollout), len(rollout.psnr)
+    nearer = int((np.asarray(rollout.psnr) > repeated).sum())
+    return (
+        f"Nearer to the true frame than the last given frame, repeated, in {nearer} of {count} frames; "
+        f"in the last one {rollout.psnr[-1]:.1f} dB against {repeated[-1]:.1f} dB. From "
+        f"{HARD_TO_TELL_APART:g} dB on they are hard to tell apart; below {SOMETHING_ELSE:g} dB they show "
+        "something else."
+    )
+
+
 def published_mse(psnr_db: Sequence[float]) -> float:
     """The mean squared error of frames in [-1, 1] that these PSNRs in dB, one a frame, stand for: their mean.
 

@@ -26,7 +26,7 @@ from helpers.play.compute import precision
 from helpers.play.conditions import environment_facts
 from helpers.play.game import Game
 from helpers.play.gpu_trace import plot_trace
-from helpers.play.metrics import measure, published_mse
+from helpers.play.metrics import measure, published_mse, quality_in_words
 from helpers.play.settings import ignored, source_of_actions
 from helpers.play.watch import LOOP_ENDS, LOOP_STARTS
 from helpers.report import Check, Subject, picture, write_json
@@ -127,9 +127,9 @@ def verify(game: Game, saved: Saved, run: Path) -> list[Check]:
     if game.replay:
         checks.append(check_replay(game.replay))
     if rollout.psnr:
-        mean = f"{statistics.mean(rollout.psnr):.1f} dB against the true frames (mean of {len(rollout.psnr)})"
+        mean = f"Mean: {statistics.mean(rollout.psnr):.1f} dB"
         published = f"MSE in [-1, 1], as the published project counts: {published_mse(rollout.psnr):.4f}"
-        checks.append(Subject("psnr").ok(f"{mean}; {published}"))
+        checks.append(Subject("psnr").ok(f"{quality_in_words(rollout)} {mean}; {published}"))
     with precision(settings, game.opened.suite.device):
         metrics = measure(game.session, rollout, settings.evaluate)
     with writing(run):

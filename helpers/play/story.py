@@ -17,7 +17,7 @@ from helpers.pictures import contact_sheet, to_uint8
 from helpers.play.branch import Rollout
 from helpers.play.compute import precision
 from helpers.play.game import Game
-from helpers.play.metrics import psnr
+from helpers.play.metrics import HARD_TO_TELL_APART, SOMETHING_ELSE, quality_in_words, repeated_psnr
 from helpers.report import picture, tidy_axes
 from helpers.worldmodel.decode import decoding_steps
 
@@ -29,6 +29,7 @@ SECONDS = 0.4
 
 MOST_FRAMES, MOST_ACTIONS = 4, 8
 _WIDTH = 160  # pixels of a frame on these pictures, about
+_TOP_DB = 50  # of the plot of quality: equal frames, which have 100, would squeeze all others
 _MASKED = (221, 204, 238)  # the colour of a masked patch
 
 
@@ -109,18 +110,30 @@ def quality(rollout: Rollout) -> "Picture | str":
         return "These frames follow other actions than the clip's, so there is no true frame to compare with."
     from matplotlib.figure import Figure
 
-    last, count = rollout.frames[rollout.given - 1], len(rollout.psnr)
-    true = rollout.truth[rollout.given : rollout.given + count]
-    still = psnr(np.broadcast_to(last, true.shape), true)
-    figure = Figure(figsize=(8, 3), layout="constrained")
+    figure = Figure(figsize=(9.5, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    numbers = range(1, count + 1)
-    axes.plot(numbers, rollout.psnr, marker="o", markersize=4, color="#2a6fbb", label="generated")
-    axes.plot(numbers, still, linestyle="--", color="#6b7685", label="the last given frame, repeated")
-    axes.set(xlabel="generated frame", ylabel="PSNR (dB): higher is nearer")
+    for low, high, colour, meaning in (
+        (HARD_TO_TELL_APART, _TOP_DB, "#1d6b40", "hard to tell\nfrom the true frame"),
+        (SOMETHING_ELSE, HARD_TO_TELL_APART, "#59636f", "the same scene,\nwith differences"),
+        (0, SOMETHING_ELSE, "#a12c20", "shows\nsomething else"),
+    ):
+        axes.axhspan(low, high, color=colour, alpha=0.07, lw=0)
+        centre = 1.01, (low + high) / 2
+        axes.text(*centre, meaning, color=colour, transform=axes.get_yaxis_transform(), va="center")
+    numbers = range(1, len(rollout.psnr) + 1)
+    for values, style, colour, label in (
+        (rollout.psnr, "o-", "#2a6fbb", "generated"),
+        (repeated_psnr(rollout), "--", "#59636f", "the last given frame, repeated"),
+    ):
+        axes.plot(numbers, np.minimum(values, _TOP_DB), style, ms=4, color=colour, label=label, clip_on=False)
+    axes.set(xlabel="generated frame", ylabel="PSNR, dB: higher is nearer to the true frame")
+    axes.set(xlim=(0.5, len(numbers) + 0.5), ylim=(0, _TOP_DB))
+    axes.set_yticks([*(ticks := (0, 5, 10, 15, 20, 25, 30, 40)), _TOP_DB], [*map(str, ticks), f"{_TOP_DB}+"])
+    axes.xaxis.get_major_locator().set_params(integer=True)
     tidy_axes(axes)
-    axes.legend(frameon=False)
-    return picture(figure, alt=f"PSNR from {rollout.psnr[0]:.1f} dB to {rollout.psnr[-1]:.1f} dB")
+    figure.legend(loc="outside upper left", ncols=2, frameon=False)
+    alt = f"PSNR from {rollout.psnr[0]:.1f} dB to {rollout.psnr[-1]:.1f} dB. {quality_in_words(rollout)}"
+    return picture(figure, alt=alt)
 
 
 def _context(game: Game) -> Tensor:
