@@ -267,7 +267,7 @@ def test_a_world_that_was_not_measured_says_how_and_one_that_was_is_drawn(
     draw.show(opened, PLAYED, tmp_path)
     said = capsys.readouterr().out
     assert "IPython.core.display.Image object" in said
-    assert "a mean over 3 clips. On 16: " in said
+    assert "a mean over 3 clips, which is few: the bars are wide. On 16 clips: " in said
 
 
 def many() -> Measurement:
@@ -292,6 +292,20 @@ def test_every_measured_way_is_a_labelled_point_and_the_one_that_is_played_is_ma
         assert "30 fps" in [text.get_text() for text in axes.texts]
     (unmarked, _) = draw.plot(many()).axes
     assert "played here" not in [line.get_label() for line in unmarked.lines]
+
+
+def test_every_point_has_its_interval_as_a_bar_and_few_clips_are_called_few() -> None:
+    def bars(measurement: Measurement) -> set[tuple[float, float]]:
+        drawn = (bar for bars in draw.plot(measurement).axes[0].collections for bar in bars.get_segments())
+        return {(bar[0][1], bar[1][1]) for bar in drawn if len(bar)}
+
+    interval = {(row.psnr - row.psnr_within, row.psnr + row.psnr_within) for row in FOUND.decodings}
+    assert np.allclose(sorted(bars(FOUND)), sorted(interval))
+    assert "only 3 clips" in draw.plot(FOUND).get_suptitle()
+    enough = draw.plot(replace(FOUND, clips=16)).get_suptitle()
+    assert "only" not in enough and "mean over 16 clips" in enough
+    one = replace(FOUND.decodings[0], psnr_within=float("inf"))  # of one clip there is no interval
+    assert bars(measured(one)) == set()
 
 
 def test_no_label_lies_on_another_and_the_legend_lies_outside_the_panels() -> None:

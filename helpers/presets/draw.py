@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CLIPS = 16  # that the command looks at; fewer are worth measuring again
+CLIPS = 16  # that the command looks at; with fewer, differences may be chance
 _COLOURS = {"tokens": "#2a6fbb", "pixels": "#c26f00"}
 _STYLES = {"greedy": ("o-", None), "sampled": ("o--", "white")}
 _FONT = 8  # points
@@ -31,8 +31,8 @@ _OFFSETS = [
 ]
 _NEAR = 16  # of these need no line from number to point
 
-Point = tuple[MeasuredDecoding, float]
-"""A decoding and its height in a panel."""
+Point = tuple[MeasuredDecoding, float, float]
+"""A decoding, its height in a panel, and the half-width of that height's 95% confidence interval."""
 
 
 def show(opened: OpenWorld, settings: Settings, folder: Path = FOLDER) -> None:
@@ -46,7 +46,8 @@ def show(opened: OpenWorld, settings: Settings, folder: Path = FOLDER) -> None:
     played = Decoding(settings.steps, settings.temperature, settings.feedback)
     display(picture(plot(measurement, played), alt=table(measurement)))
     if measurement.clips < CLIPS:
-        print(f"Quality is a mean over {measurement.clips} clips. On {CLIPS}: {line}")
+        what = f"Quality is a mean over {measurement.clips} clips, which is few: the bars are wide."
+        print(f"{what} On {CLIPS} clips: {line}")
 
 
 def plot(measurement: Measurement, played: Decoding | None = None) -> "Figure":
@@ -54,15 +55,23 @@ def plot(measurement: Measurement, played: Decoding | None = None) -> "Figure":
     from matplotlib.figure import Figure
 
     rows = measurement.decodings
-    panels = {"PSNR of the 4th generated frame, dB": [(row, row.psnr) for row in rows]}
-    if control := [(row, row.delta_4_psnr) for row in rows if row.delta_4_psnr is not None]:
+    panels = {"PSNR of the 4th generated frame, dB": [(row, row.psnr, row.psnr_within) for row in rows]}
+    control = [
+        (row, row.delta_4_psnr, row.delta_4_psnr_within or 0.0)
+        for row in rows
+        if row.delta_4_psnr is not None
+    ]
+    if control:
         panels["Δ₄PSNR, dB: what actions change"] = control
     machine, title = measurement.machine, world(measurement.made_from["world"]).title
     where = machine["device_name"]
     if machine["device"] == "cpu":
         where += f", {machine['threads']} thread" + "s" * (machine["threads"] != "1")
     figure = Figure(figsize=(5.6 * len(panels), 4.6), layout="constrained")
-    figure.suptitle(f"{title} on {where}: mean over {measurement.clips} clips", fontsize=10.5)
+    clips = f"mean over {measurement.clips} clips, bars: 95% confidence intervals"
+    if measurement.clips < CLIPS:
+        clips = f"only {measurement.clips} clips: differences smaller than the bars (95%) may be chance"
+    figure.suptitle(f"{title} on {where}\n{clips}", fontsize=10.5)
     axes = list(figure.subplots(1, len(panels), squeeze=False)[0])
     for panel, (label, points) in zip(axes, panels.items(), strict=True):
         panel.set_ylabel(label)
@@ -80,21 +89,24 @@ def _draw_lines(axes: "Axes", points: Sequence[Point], played: Decoding | None) 
 
     for (feedback, colour), (choice, (style, face)) in itertools.product(_COLOURS.items(), _STYLES.items()):
         kind = f"{choice}, {feedback}"
-        line = [(row.rate, value) for row, value in points if row.name.endswith(kind)]
+        line = [(row.rate, value, within) for row, value, within in points if row.name.endswith(kind)]
         if line:
+            rates, values, within = np.transpose(line)
             looks: dict[str, Any] = {"c": colour, "mfc": face or colour, "ms": 5, "lw": 1.4}
-            axes.plot(*zip(*line, strict=True), style, **looks, label=f"{feedback} feedback, {choice}")
-    for row, value in points:
+            axes.plot(rates, values, style, **looks, label=f"{feedback} feedback, {choice}")
+            finite = np.where(np.isfinite(within), within, np.nan)  # of one clip alone there is no interval
+            axes.errorbar(rates, values, finite, fmt="none", ecolor=colour, elinewidth=1, alpha=0.3, zorder=1)
+    for row, value, _ in points:
         if row.decoding == played:
             axes.plot(row.rate, value, "o", ms=13, mfc="none", mec="#8b1e3f", mew=2, label="played here")
-    rates = [row.rate for row, _ in points]
+    all_rates = [row.rate for row, *_ in points]
     axes.set(xscale="log", xlabel="frames a second (numbers at the points: decoding steps)")
-    axes.set_xlim(min(*rates, 30) / 1.35, max(*rates, 30) * 1.35)
+    axes.set_xlim(min(*all_rates, 30) / 1.35, max(*all_rates, 30) * 1.35)
     axes.margins(y=0.12)
     axes.axvline(30, c="#6b7685", lw=1, ls=":")
     top = axes.get_xaxis_transform()
     axes.text(30, 1.01, "30 fps", transform=top, ha="center", fontsize=8.5, color="#6b7685")
-    ticks = (1, 1.5, 2, 3, 5, 7) if max(rates) < 8 * min(rates) else (1, 2, 5)
+    ticks = (1, 1.5, 2, 3, 5, 7) if max(all_rates) < 8 * min(all_rates) else (1, 2, 5)
     axes.xaxis.set_major_locator(LogLocator(subs=ticks))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -109,14 +121,14 @@ def _label_points(axes: "Axes", points: Sequence[Point], played: Decoding | None
     def box(centre: np.ndarray, wide: float, high: float) -> Bbox:
         return Bbox([np.subtract(centre, (wide, high)), np.add(centre, (wide, high))])
 
-    pixels = axes.transData.transform([(row.rate, value) for row, value in points])
+    pixels = axes.transData.transform([(row.rate, value) for row, value, _ in points])
     centres = pixels * 72 / axes.figure.dpi  # as fonts are measured
-    radii = [9 if row.decoding == played else 4 for row, _ in points]
+    radii = [9 if row.decoding == played else 4 for row, *_ in points]
     taken = [box(centre, radius, radius) for centre, radius in zip(centres, radii, strict=True)]
     style: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": _FONT}
     style["path_effects"] = [withStroke(linewidth=2, foreground="white")]
     leader = {"arrowstyle": "-", "color": "#b0b7c0", "linewidth": 0.6}
-    for (row, value), centre in zip(points, centres, strict=True):
+    for (row, value, _), centre in zip(points, centres, strict=True):
         text = str(row.steps)
         boxes = [box(centre + offset, 0.31 * _FONT * len(text) + 1, 0.45 * _FONT) for offset in _OFFSETS]
         best = int(np.argmin([candidate.count_overlaps(taken) for candidate in boxes]))  # the nearest of them
