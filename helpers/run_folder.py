@@ -2,19 +2,23 @@
 
 import contextlib
 import hashlib
+import json
 import re
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from helpers.errors import OutputError, ParameterError, shown
-from helpers.files import expanded
+from helpers.files import expanded, written_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 """The repository's root: ``data/``, ``results/`` and ``outputs/`` lie under it, wherever a kernel starts."""
 
 # Windows takes these for devices in every folder, whatever follows a dot, and the raised digits for digits.
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³")}
+
+_LAST = ".by_hand.json"  # in outputs: which notebook was run by hand last, when, and into which folder
+_HALF_A_DAY = 12 * 60 * 60  # seconds
 
 
 def open_run(label: str, run_dir: str | Path = "", outputs: Path = ROOT / "outputs") -> Path:
@@ -43,6 +47,38 @@ def open_run(label: str, run_dir: str | Path = "", outputs: Path = ROOT / "outpu
     except ValueError as error:  # letters that no system's names have
         raise OutputError(f"{str(path)!a} can be no folder ({error}).", fix=fix) from error
     return path
+
+
+def join_run(
+    step: str, run_dir: str | Path = "", label: str = "by_hand", outputs: Path = ROOT / "outputs"
+) -> Path:
+    """The folder of one notebook, ``step`` being its name: ``run_dir``, which a headless run always names.
+
+    By hand, the folder of the notebook that was run before, so that stepping from 00 to 05 leaves one folder,
+    whatever kernels and servers there are between. A new one, ``<outputs>/<YYYYmmdd_HHMMSS>_<label>``, begins
+    where the last notebook was the same or a later one, or ran more than half a day ago.
+
+    Raises:
+        OutputError: As `open_run`.
+    """
+    if run_dir:
+        return open_run(label, run_dir)
+    note = outputs / _LAST
+    run = open_run(label, _last_folder(note, step), outputs)
+    with writing(note), written_whole(note) as partial:
+        now = {"folder": str(run), "step": step, "seconds": time.time()}
+        partial.write_text(json.dumps(now), encoding="utf-8")
+    return run
+
+
+def _last_folder(note: Path, step: str) -> str:
+    """The folder that a notebook run by hand goes on in; empty where there is none."""
+    try:
+        last = json.loads(note.read_text(encoding="utf-8"))
+        goes_on = last["step"] < step and 0 <= time.time() - last["seconds"] < _HALF_A_DAY
+        return last["folder"] if goes_on and Path(last["folder"]).is_dir() else ""
+    except (OSError, ValueError, TypeError, LookupError):  # there is none, or it is damaged
+        return ""
 
 
 @contextlib.contextmanager

@@ -89,7 +89,7 @@ def test_a_cell_names_something_of_every_cell_it_builds_on(cells: list[str], num
 def test_in_a_notebook_the_sentence_is_all_that_is_shown(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(ROOT / "notebooks" / "01_env.ipynb", as_version=4)
-    notebook.cells = [cell for cell in notebook.cells if "open_run(" not in cell.source]
+    notebook.cells = [cell for cell in notebook.cells if "join_run(" not in cell.source]
     nbformat.write(notebook, tmp_path / "01_env.ipynb")
 
     outcome = run_notebook("01_env", tmp_path / "run", {}, tmp_path)

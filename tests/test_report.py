@@ -10,7 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from helpers import errors
 from helpers.errors import OutputError, RunbookError, VerdictError
 from helpers.report import Check, Verdict, conclude, write_json
-from helpers.run_folder import open_run
+from helpers.run_folder import join_run, open_run
 
 GOOD = Check("disk", "ok", "80 GB free")
 POOR = Check("driver", "warn", "no GPU", "Nothing: the CPU plays, too.")
@@ -91,6 +91,38 @@ def test_runs_that_begin_within_one_second_get_folders_of_their_own(tmp_path: Pa
 def test_a_run_folder_given_is_used_as_it_is(tmp_path: Path) -> None:
     assert open_run("demo", tmp_path / "我的 run") == tmp_path / "我的 run"
     assert list((tmp_path / "我的 run").iterdir()) == []
+
+
+STEPS = ("00_check", "01_env", "02_torch", "03_deps", "04_assets")
+
+
+def test_notebooks_stepped_through_by_hand_share_one_folder(tmp_path: Path) -> None:
+    first, *others = [join_run(step, outputs=tmp_path) for step in STEPS]
+    assert first.name.endswith("_by_hand") and set(others) == {first}
+    assert join_run("05_infer", "", "crafter", tmp_path) == first
+
+
+def test_a_notebook_run_again_by_hand_overwrites_nothing(tmp_path: Path) -> None:
+    first, second = (join_run("05_infer", "", "crafter", tmp_path) for _ in range(2))
+    assert first != second and "_crafter" in second.name
+    earlier = join_run("04_assets", outputs=tmp_path)
+    assert earlier not in (first, second) and join_run("05_infer", "", "sonic", tmp_path) == earlier
+
+
+@pytest.mark.parametrize(
+    "note", ["", "[]", '{"step": 1, "folder": 2, "seconds": "x"}', '{"step": "00_check"}']
+)
+def test_what_was_done_by_hand_long_ago_or_cannot_be_read_is_left_alone(tmp_path: Path, note: str) -> None:
+    old, written = join_run("00_check", outputs=tmp_path), tmp_path / ".by_hand.json"
+    long_ago = json.loads(written.read_text(encoding="utf-8")) | {"seconds": time.time() - 13 * 3600}
+    written.write_text(note or json.dumps(long_ago), encoding="utf-8")
+    assert join_run("01_env", outputs=tmp_path) != old
+
+
+def test_a_headless_run_names_its_folder_and_is_no_part_of_what_is_done_by_hand(tmp_path: Path) -> None:
+    by_hand = join_run("00_check", outputs=tmp_path)
+    assert join_run("01_env", tmp_path / "run", outputs=tmp_path) == tmp_path / "run"
+    assert join_run("01_env", outputs=tmp_path) == by_hand
 
 
 def test_outputs_that_cannot_be_written_are_a_sentence(tmp_path: Path) -> None:
