@@ -1,6 +1,7 @@
 """Parameters of notebooks: declared in the notebook, read from the command line or YAML, checked.
 
-The first cell tagged ``parameters`` declares them, one a line: ``name: type = value  # meaning``.
+The first cell tagged ``parameters`` declares them, one a line: ``name: type = value  # meaning``. A line that
+is a comment alone is the heading of those below it.
 Standard library only, but for `read_yaml`.
 """
 
@@ -47,8 +48,11 @@ class Parameter(NamedTuple):
     meaning: str
 
 
-def declarations(notebook: Path) -> list[Parameter]:
-    """The parameters that a notebook declares, in its order; a `ParameterError` where it is none."""
+def groups(notebook: Path) -> dict[str, list[Parameter]]:
+    """The parameters that a notebook declares, in its order, by the heading above them; ``""`` without one.
+
+    A `ParameterError` where it is no notebook.
+    """
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError) as error:
@@ -57,15 +61,22 @@ def declarations(notebook: Path) -> list[Parameter]:
         ) from error
     tagged = (cell["source"] for cell in cells if "parameters" in cell["metadata"].get("tags", ()))
     source = "".join(next(tagged, ""))
-    declared = []
+    lines, declared = source.split("\n"), dict[str, list[Parameter]]()
     for line in ast.parse(source).body:
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
             default = ast.get_source_segment(source, line.value) if line.value else ""
             # Columns count bytes of UTF-8.
-            last, column = source.split("\n")[(line.end_lineno or 0) - 1].encode(), line.end_col_offset
+            last, column = lines[(line.end_lineno or 0) - 1].encode(), line.end_col_offset
             meaning = last[column:].decode().lstrip(" #")
-            declared.append(Parameter(line.target.id, ast.unparse(line.annotation), default or "", meaning))
+            heading = next((text for text in reversed(lines[: line.lineno - 1]) if text.startswith("#")), "")
+            parameter = Parameter(line.target.id, ast.unparse(line.annotation), default or "", meaning)
+            declared.setdefault(heading.lstrip("# "), []).append(parameter)
     return declared
+
+
+def declarations(notebook: Path) -> list[Parameter]:
+    """The parameters that a notebook declares, in its order; a `ParameterError` where it is none."""
+    return [parameter for group in groups(notebook).values() for parameter in group]
 
 
 def parameters_of(notebook: Path) -> dict[str, str]:
@@ -78,10 +89,13 @@ def list_parameters(notebooks: Iterable[str], folder: Path = FOLDER) -> str:
     # argparse lays the list out; nothing is parsed with it.
     listing = argparse.ArgumentParser(usage=argparse.SUPPRESS, add_help=False)
     for notebook in notebooks:
-        group = listing.add_argument_group(f"parameters of {notebook}, set with -p NAME=VALUE")
-        for name, kind, default, meaning in declarations(folder / f"{notebook}.ipynb"):
-            words = f"{meaning} ({kind}, default: {default})".replace("%", "%%")
-            group.add_argument(name, help=words)
+        title, more = f"parameters of {notebook}, set with -p NAME=VALUE", f"more parameters of {notebook}"
+        for heading, parameters in groups(folder / f"{notebook}.ipynb").items():
+            group = listing.add_argument_group(f"{title} ({heading.lower()})" if heading else title)
+            title = more
+            for name, kind, default, meaning in parameters:
+                words = f"{meaning} ({kind}, default: {default})".replace("%", "%%")
+                group.add_argument(name, help=words)
     return listing.format_help()
 
 

@@ -21,7 +21,7 @@ from helpers.commands import (
     runbook_line,
 )
 from helpers.errors import SetupError
-from helpers.parameters import FOLDER, declarations, list_parameters
+from helpers.parameters import FOLDER, declarations, groups, list_parameters
 from helpers.run_folder import ROOT
 
 
@@ -69,6 +69,17 @@ def test_help_of_run_lists_every_parameter_of_its_notebooks_before_anything_is_i
     assert listed.count(", default: ") == len(declared)
     for name, kind, default, meaning in declared:
         assert f"{name} {meaning} ({kind}, default: {default})" in listed
+
+
+@pytest.mark.parametrize("name", ["04_assets", "05_infer"])
+def test_what_most_people_change_stands_apart_in_the_notebook_and_in_the_help(name):
+    common, expert = groups(FOLDER / f"{name}.ipynb").items()
+    assert (common[0], expert[0]) == ("What most people change", "For experts")
+    assert common[1][0].name == "dataset" and len(common[1]) < len(expert[1])
+    first, second = list_parameters([name]).split(f"more parameters of {name} (for experts):")
+    assert "(what most people change):" in first
+    assert all(f"\n  {each.name}" in first for each in common[1])
+    assert all(f"\n  {each.name}" in second for each in expert[1])
 
 
 def test_a_declaration_is_read_in_the_words_of_its_cell(tmp_path):

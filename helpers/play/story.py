@@ -109,6 +109,7 @@ def quality(rollout: Rollout) -> "Picture | str":
     if not rollout.psnr:
         return "These frames follow other actions than the clip's, so there is no true frame to compare with."
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9.5, 4.2), layout="constrained")
     axes = figure.add_subplot()
@@ -129,7 +130,7 @@ def quality(rollout: Rollout) -> "Picture | str":
     axes.set(xlabel="generated frame", ylabel="PSNR, dB: higher is nearer to the true frame")
     axes.set(xlim=(0.5, len(numbers) + 0.5), ylim=(0, _TOP_DB))
     axes.set_yticks([*(ticks := (0, 5, 10, 15, 20, 25, 30, 40)), _TOP_DB], [*map(str, ticks), f"{_TOP_DB}+"])
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     tidy_axes(axes)
     figure.legend(loc="outside upper left", ncols=2, frameon=False)
     alt = f"PSNR from {rollout.psnr[0]:.1f} dB to {rollout.psnr[-1]:.1f} dB. {quality_in_words(rollout)}"
