@@ -65,7 +65,7 @@ _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": 
 
 
 def child_environment() -> dict[str, str]:
-    """The environment of every child: UTF-8, freed memory kept, no other Python's packages."""
+    """The environment of every child: UTF-8, freed memory kept, none of another Python's packages."""
     cleared = {"PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "JUPYTER_PATH", "__PYVENV_LAUNCHER__"}
     kept = {name: value for name, value in os.environ.items() if name.upper() not in cleared}
     return {
@@ -77,6 +77,10 @@ def child_environment() -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         # A kernel of the same name in the user's folder must not win over the environment's own.
         "JUPYTER_PREFER_ENV_PATH": "1",
+        # Where JupyterLab is told not to ask about news at its first start, over the buttons of the page.
+        "JUPYTER_CONFIG_PATH": os.pathsep.join(
+            filter(None, (str(ROOT / ".jupyter"), kept.get("JUPYTER_CONFIG_PATH")))
+        ),
     }
 
 

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from helpers.commands import child_environment
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 PLACES = (
     r"%ProgramFiles%\Google\Chrome\Application\chrome.exe",
@@ -67,15 +69,13 @@ def parametrised(notebook: Path, target: Path, **values: Any) -> None:
 @contextlib.contextmanager
 def jupyterlab(folder: Path, private: Path) -> Iterator[str]:
     """JupyterLab on loopback, serving ``folder``; its address. Its own files lie in ``private``."""
-    settings = private / "config" / "labconfig"
-    settings.mkdir(parents=True)
-    announcements = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
-    (settings / "page_config.json").write_text(json.dumps(announcements), encoding="utf-8")
+    private.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {
         **os.environ,
+        "JUPYTER_CONFIG_PATH": child_environment()["JUPYTER_CONFIG_PATH"],
         "JUPYTER_CONFIG_DIR": str(private / "config"),
         "JUPYTER_DATA_DIR": str(private / "data"),
         "JUPYTER_RUNTIME_DIR": str(private / "runtime"),

@@ -393,6 +393,17 @@ def test_children_get_utf_8_and_no_other_pythons_packages(monkeypatch):
     assert environment["PYTHONUTF8"] == environment["PYTHONNOUSERSITE"] == "1"
 
 
+def test_jupyterlab_is_told_not_to_ask_about_news_over_the_page_at_its_first_start(monkeypatch):
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "the user's own")
+    environment = child_environment()
+    code = "from jupyterlab_server.config import get_page_config; print(get_page_config([]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, encoding="utf-8"
+    )
+    assert environment["JUPYTER_CONFIG_PATH"].endswith(f"{os.pathsep}the user's own")
+    assert "@jupyterlab/apputils-extension:announcements" in done.stdout, done.stderr
+
+
 def test_a_user_without_a_name_and_a_home_folder_gets_one_for_every_child():
     if sys.platform != "linux" or os.getuid() != 0:
         pytest.skip("only root can become another user")
