@@ -52,6 +52,8 @@ STAMP = VENV / "runbook.json"
 LOG = ROOT / "outputs" / "setup.log"
 REQUIREMENTS = ROOT / "requirements-notorch.txt"
 THIS = f"{sys.version_info[0]}.{sys.version_info[1]}"
+# A file of tests stays one worker's, and files begin in the order of conftest.py: fast ones first.
+ON_ALL_CORES = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
 # What runs inside the environment: the arguments that follow its Python.
 INSIDE = {
     "run": ["-m", "helpers.batch.headless"],
@@ -61,7 +63,7 @@ INSIDE = {
         f"--ServerApp.root_dir={ROOT}",
         "--LabApp.default_url=/lab/tree/notebooks/00_check.ipynb",
     ],
-    "test": ["-X", "warn_default_encoding", "-m", "pytest"],
+    "test": ["-X", "warn_default_encoding", "-m", "pytest", *ON_ALL_CORES],
     "bench": ["-m", "helpers.bench.frames"],
     "evaluate": ["-m", "helpers.train.evaluate"],
     "baseline": ["-m", "helpers.batch.baseline"],

@@ -1,5 +1,6 @@
 """What several tests share: environments made in a moment, and a copy of the project elsewhere."""
 
+import os
 import shutil
 import site
 import subprocess
@@ -10,6 +11,10 @@ import pytest
 
 from helpers.machine.interpreter import venv_python
 from helpers.run_folder import ROOT
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The workers share the cores; torch's threads of one would wait for those of the others, spinning.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 AWKWARD = "a folder 世界 {x}"
 """A space, letters outside ASCII, and braces, which papermill would take for a template."""
@@ -31,19 +36,21 @@ def make_environment(root: Path) -> Path:
 
 
 SLOW = (
-    "test_torch_build_install",
-    "test_interpreters",
-    "test_house",
-    "test_coinrun",
-    "test_regress",
     "test_sweep",
+    "test_browser",
     "test_runbook",
+    "test_regress",
+    "test_coinrun",
     "test_notebooks",
+    "test_interpreters",
+    "test_torch_build_install",
+    "test_house",
     "test_replay",
     "test_compiled",
-    "test_browser",
 )
-"""Modules that start programs, kernels or long rollouts; what a quick test can find is found before them."""
+"""Modules that start programs, kernels or long rollouts; what a quick test can find is found before them.
+
+The longest come first, so that no worker is left with one of them at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
