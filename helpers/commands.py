@@ -50,7 +50,7 @@ _ADVICE = {
         "download.pytorch.org was not reached: check the network or the proxy (HTTPS_PROXY) and run the same "
         "command again, or take the CPU build: {runbook} setup --torch-lock cpu."
     ),
-    "Temporary failure in name|getaddrinfo|Connection|ReadTimeout|timed out|ProxyError": (
+    "Temporary failure in name|getaddrinfo|Connection|connection broken|ReadTimeout|timed out|ProxyError": (
         "The package index was not reached: check the network or the proxy (HTTPS_PROXY), or name a mirror "
         "with `pip config set global.index-url ADDRESS`, and run the same command again."
     ),

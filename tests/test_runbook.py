@@ -330,6 +330,11 @@ def test_a_program_that_is_not_there_is_named(tmp_path):
         ("PermissionError: [WinError 5] Access is denied", "antivirus"),
         ("[WinError 4551] An Application Control policy has blocked this file", "antivirus"),
         ("socket.gaierror: [Errno 11001] getaddrinfo failed", "proxy"),
+        (
+            "WARNING: Retrying after connection broken by 'OSError(22, None)': /simple/torch/\n"
+            "ERROR: No matching distribution found for torch==2.13.0",
+            "not reached",
+        ),
         ("HTTPSConnectionPool(host='download.pytorch.org', port=443): Read timed out.", "--torch-lock cpu"),
         ("ssl.SSLError: CERTIFICATE_VERIFY_FAILED", "PIP_CERT"),
         ("The virtual environment was not created: ensurepip is not available", "python3-venv"),

@@ -104,7 +104,9 @@ def make_debian(debian: Path) -> None:
     subprocess.run(inside(debian, ["localedef", "-i", "zh_CN", "-f", "UTF-8", "zh_CN.UTF-8"]), check=True)
     library = debian / "usr/lib/x86_64-linux-gnu/wine/x86_64-windows/ucrtbase.dll"
     library.write_bytes(complete(library.read_bytes()))
-    subprocess.run(inside(debian, [*WINE, "wineboot", "--init"]), check=True, **PIPED)
+    # The registry is written as wine's server ends, which would else be killed with the process space.
+    boot = f"{WINE[0]} wineboot --init && {SERVER} --kill && {SERVER} --wait"
+    subprocess.run(inside(debian, ["sh", "-c", boot]), check=True, **PIPED)
 
 
 def output(*command: str) -> str:
@@ -209,6 +211,7 @@ def inside(debian: Path, command: Sequence[str], where: str = "/") -> list[str]:
 
 
 WINE = ("/usr/lib/wine/wine64",)
+SERVER = "/usr/lib/wine/wineserver64"
 # Wine's programs lose their output where it is a file.
 PIPED: dict[str, Any] = {
     "stdin": subprocess.DEVNULL,
