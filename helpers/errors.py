@@ -9,7 +9,7 @@ class RunbookError(Exception):
     """Base of the family: ``what`` happened, naming the file, key or value, and ``fix``, what to do then."""
 
     def __init__(self, what: str, *, fix: str = "") -> None:
-        self.what, self.fix = _harmless(what), _harmless(fix)
+        self.what, self.fix = harmless(what), harmless(fix)
         super().__init__(f"{self.what} {self.fix}".strip())
 
     def _render_traceback_(self) -> list[str]:
@@ -78,7 +78,7 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """The text as every terminal prints it and none obeys it: foreign files put escape codes into names."""
     return "".join(
         letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1] for letter in text

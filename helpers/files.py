@@ -6,6 +6,7 @@ Standard library only.
 import contextlib
 import hashlib
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,15 @@ def impostor_head(head: bytes) -> str:
 def expanded(path: str | Path) -> Path:
     """The path with a leading ``~`` as the home folder; as it is where the system knows no such home."""
     return Path(os.path.expanduser(path))  # noqa: PTH111, pathlib's raises a RuntimeError there
+
+
+def is_share(path: str) -> bool:
+    r"""Whether Windows would look for a path on another computer: ``\\server\share``, ``//server/share``.
+
+    Merely opening such a path sends that computer the user's name and proof of the password. The device paths
+    that reach the same, such as ``\\?\UNC\server\share``, begin alike.
+    """
+    return re.match(r"\s*([\\/]{2}|\\\?\?\\)", path) is not None
 
 
 def sha256_of(path: Path) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from helpers.errors import ParameterError, shown
+from helpers.files import is_share
 from helpers.run_folder import ROOT
 from helpers.worlds import world
 
@@ -147,6 +148,21 @@ def check_parameters(notebook: str, values: Mapping[str, Any], folder: Path = FO
         check_value(name, value, _declaration(name, declared, [notebook]))
     if "dataset" in values:
         world(values["dataset"])
+
+
+def check_paths(values: Mapping[str, Any], file: Path) -> None:
+    """Refuse what a file that anybody may have written names on another computer: `helpers.files.is_share`.
+
+    What the user typed himself, as ``-p`` on the command line, is not for here.
+
+    Raises:
+        ParameterError: A parameter of ``file`` is a text that leads to a network share.
+    """
+    for name, value in values.items():
+        if isinstance(value, str) and is_share(value):
+            what = f"{name} in {file} is {shown(value)}: a network share, to which Windows would log in."
+            fix = "Copy the files here, or give the share a drive letter that you trust, and name that."
+            raise ParameterError(what, fix=fix)
 
 
 def _declaration(name: str, declared: Mapping[str, str], notebooks: Iterable[str]) -> str:

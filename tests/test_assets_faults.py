@@ -3,6 +3,7 @@
 The real client, a real hub protocol on the loopback, real processes that are really killed.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -651,6 +652,16 @@ def hashed_files(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     for module in ("record", "converted"):
         monkeypatch.setattr(f"helpers.assets.{module}.sha256_of", note)
     return hashed
+
+
+@pytest.mark.parametrize("path", [r"\\server\share\sonic.h5", 3, None, ["a"]])
+def test_a_record_that_leads_to_another_computer_or_nowhere_records_nothing(
+    tmp_path: Path, path: object
+) -> None:
+    entry = {"path": path, "size": 1, "sha256": "0" * 64}
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "sonic_assets.json").write_text(json.dumps({"dataset": entry}), encoding="utf-8")
+    assert record.Record(world("sonic"), tmp_path).entries == {}
 
 
 def test_a_recorded_world_is_opened_without_hashing_and_an_unrecorded_one_hashes_each_file_once(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from helpers.errors import OutputError
-from helpers.files import alone, expanded, replace_file, written_whole
+from helpers.files import alone, expanded, is_share, replace_file, written_whole
 from helpers.run_folder import ROOT, open_run
 
 OPEN = 32  # Windows: another program uses the file
@@ -50,6 +50,30 @@ def two_files(folder):
     new.write_text("new", encoding="utf-8")
     old.write_text("old", encoding="utf-8")
     return new, old
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        r"\\server\share\a.pth",
+        "//server/share",
+        r"\/server/share",
+        r"\\?\UNC\server\share",
+        r"\\.\UNC\server\share",
+        r"\??\UNC\server\share",
+        r" \\server\share",
+        r"\\server@SSL\DavWWWRoot\a",
+    ],
+)
+def test_a_path_to_another_computer_is_told_in_every_way_that_windows_writes_it(path):
+    assert is_share(path)
+
+
+@pytest.mark.parametrize(
+    "path", ["", "a//b", "/srv/a", r"C:\a", r"C:\\a", r"..\a", r"\a", "~/a", "s3://bucket"]
+)
+def test_other_paths_lead_to_no_other_computer(path):
+    assert not is_share(path)
 
 
 def test_a_file_that_is_open_elsewhere_for_a_moment_is_replaced_when_it_is_closed(tmp_path, opened):

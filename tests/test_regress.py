@@ -3,13 +3,15 @@
 import json
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from helpers.batch import baseline, regress
 from helpers.batch.baseline import (
@@ -32,7 +34,7 @@ from helpers.batch.regress import (
     write_report,
 )
 from helpers.commands import runbook_line
-from helpers.errors import OutputError, ParameterError
+from helpers.errors import OutputError, ParameterError, RunbookError
 
 # --- judging -----------------------------------------------------------------------------------------
 
@@ -231,12 +233,76 @@ def test_a_baseline_replays_nothing_but_its_own_sessions(path: object, tmp_path:
         read_baseline(frozen)
 
 
-def test_bounds_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
-    frozen = tampered(
-        tmp_path, lambda cases: cases["greedy"].update(bounds={"cpu": {"tokens": "0", "psnr_db": 1}})
-    )
+@pytest.mark.parametrize("tokens", ["0", -1, 10**400, float("nan"), [0], None])
+def test_bounds_that_are_no_numbers_are_refused(tokens: object, tmp_path: Path) -> None:
+    bounds = {"cpu": {"tokens": tokens, "psnr_db": 1}}
+    frozen = tampered(tmp_path, lambda cases: cases["greedy"].update(bounds=bounds))
     with pytest.raises(ParameterError, match="are no bounds"):
         read_baseline(frozen)
+
+
+@pytest.mark.parametrize("name", ["dynamics_path", "dataset"])
+def test_a_network_share_that_a_baseline_names_is_never_opened(name: str, tmp_path: Path) -> None:
+    share = r"\\server\share\x.pth"
+    frozen = tampered(tmp_path, lambda cases: cases["greedy"]["parameters"].update({name: share}))
+    with pytest.raises(ParameterError, match=f"{name} in .*baseline.json is .* a network share"):
+        read_baseline(frozen)
+
+
+def test_what_a_baseline_says_of_its_machine_is_printed_and_not_obeyed() -> None:
+    escape = replace(CASE, played=played(environment={"torch": "\x1b]0;owned\x07"}))
+    assert "\x1b" not in judge(escape, with_tokens_changed(9)).suspects
+
+
+GARBAGE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every value within a JSON document, the document's own among them."""
+    yield path
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        yield from places(part, (*path, key))
+
+
+@pytest.fixture(scope="module")
+def whole_baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    write_baseline([CASE], folder)
+    return folder
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_whatever_stands_in_a_baseline_it_is_refused_or_can_be_reported(
+    whole_baseline: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    file = whole_baseline / "baseline.json"
+    whole = file.read_bytes()
+    document = {"": json.loads(whole)}
+    *above, last = data.draw(st.sampled_from([("", *path) for path in places(document[""])]))
+    target: Any = document
+    for key in above:
+        target = target[key]
+    target[last] = data.draw(GARBAGE)
+    if data.draw(st.booleans()) and isinstance(target, dict):
+        target[data.draw(st.text())] = target.pop(last)
+    try:
+        file.write_text(json.dumps(document.get("")), encoding="utf-8")
+        cases = read_baseline(whole_baseline)
+    except RunbookError:
+        return
+    finally:
+        file.write_bytes(whole)
+    judgements = [judge(case, played()) for case in cases]
+    judgements += [regress.Judgement(case, None, "failed", "no") for case in cases]
+    for judgement in judgements:
+        str(judgement.suspects)
+    write_report(judgements, whole_baseline, tmp_path_factory.getbasetemp() / "any.html")
 
 
 def test_the_name_of_a_baselines_parameter_never_runs_as_code(
@@ -332,6 +398,7 @@ def test_the_embedded_worlds_baseline_is_whole_and_small() -> None:
     ("text", "says"),
     [
         ("cases: {}", "names no cases"),
+        ("cases: {a: {replay: '//server/share/session.json'}}", "replay in .* a network share"),
         ("cases: {a: {temprature: 1}}", "temprature"),
         ("cases: {a: {temperature: hot}}", "temperature is 'hot'. Use a number from 0"),
         ("cases: {a: 3}", "a is 3"),

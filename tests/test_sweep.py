@@ -75,6 +75,11 @@ def test_equal_jobs_run_once_and_a_name_given_twice_gets_a_number(tmp_path: Path
         ("grid: {run_dir: [a]}", "run_dir"),
         ("grid: {dataset: [tetris]}", "tetris"),
         ("jobs: 3", "jobs"),
+        ("grid: {dynamics_path: ['//server/share/x.pth']}", "dynamics_path in .* a network share"),
+        (
+            "{notebook: 04_assets, list: [{import_from: '//server/share'}]}",
+            "import_from in .* a network share",
+        ),
         ("notebook: 09_dream", "09_dream"),
         ("list: [3]", "no mapping"),
         ("- 3", "not a YAML mapping"),

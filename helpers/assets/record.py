@@ -18,7 +18,7 @@ from typing import Any
 
 from helpers.assets.find import RUN_TIME, SuitePaths, fetched_dataset_path, weights_file
 from helpers.errors import AssetError
-from helpers.files import replace_file, sha256_of
+from helpers.files import is_share, replace_file, sha256_of
 from helpers.report import write_json
 from helpers.run_folder import ROOT
 from helpers.worlds import World, world
@@ -34,9 +34,10 @@ class Record:
         self.path = root / "data" / f"{chosen.name}_assets.json"
         # By part: path under root, size, SHA-256, origin and time stamps.
         self.entries: dict[str, dict[str, Any]] = {}
-        with suppress(OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError, AttributeError, TypeError, RecursionError):
             entries = json.loads(self.path.read_text(encoding="utf-8")).items()
-            self.entries = {part: one for part, one in entries if {"path", "size", "sha256"} <= one.keys()}
+            sound = {part: one for part, one in entries if {"path", "size", "sha256"} <= one.keys()}
+            self.entries = {part: one for part, one in sound.items() if not is_share(one["path"])}
 
     def file(self, part: str) -> Path:
         """Where a recorded part lies."""

@@ -11,9 +11,10 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 from PIL import Image
@@ -22,7 +23,7 @@ from helpers.batch.headless import check_run, run_notebook
 from helpers.commands import exit_status, printable, runbook_line
 from helpers.errors import OutputError, ParameterError, RunbookError, shown
 from helpers.files import expanded, replace_file
-from helpers.parameters import command_parser, read_overrides, read_yaml
+from helpers.parameters import check_paths, command_parser, read_overrides, read_yaml
 from helpers.report import write_json
 from helpers.run_folder import ROOT, check_names, open_run, writing
 from helpers.worlds import recorded_name, world
@@ -56,16 +57,20 @@ BOUNDS = {"cpu": Bound(0.02, 30.0), "cuda": Bound(0.05, 25.0), "mps": Bound(0.05
 tips over leads a rollout elsewhere, so what is called close ends where a difference has spread."""
 
 
+Plain = str | float | bool | None
+"""What JSON has beside lists and objects; every int is a float here."""
+
+
 @dataclass(frozen=True)
 class Played:
     """A case's rollout, from a run's folder or from a baseline; T frames were generated."""
 
-    parameters: dict[str, Any]  # of the notebook
+    parameters: dict[str, Plain | list[Plain]]  # of the notebook
     environment: dict[str, str]  # what the numbers depend on beside parameters and files
     files: dict[str, str]  # sha256 of the dataset and of the weights, by the part's name
     actions: list[int | None]  # T; None where there was none
     token_hashes: list[str]  # T
-    metrics: dict[str, Any]  # as in run.json
+    metrics: dict[str, float | list[float] | dict[str, float] | None]  # as in run.json
     given_sha256: str  # of the given frames' pixels: another clip has another
     frames: np.ndarray  # uint8 [T, H, W, 3]
     tokens: np.ndarray  # int32 [T, P]
@@ -121,6 +126,7 @@ def read_plans(path: Path, dataset: str, overrides: Mapping[str, Any]) -> list[P
             raise ParameterError(f"The case {name} is {shown(own)}.", fix=f"Write {name}: {{seed: 1}}.")
         own = dict(own or {})
         bounds = _bounds(own.pop("bounds", {}))
+        check_paths({**common, **own}, path)
         parameters = {"dataset": dataset, **common, **own, **overrides}
         check_run(NOTEBOOK, parameters)
         if parameters.get("replay", "@")[:1] != "@":
@@ -133,8 +139,8 @@ def _bounds(described: Any) -> dict[str, Bound]:
     """Bounds by device type, from YAML."""
     try:
         bounds = {str(device): Bound(**values) for device, values in described.items()}
-        if any(bound.tokens < 0 or bound.psnr_db < 0 for bound in bounds.values()):
-            raise ValueError("a negative number")
+        if not all(0 <= number < 1e6 for bound in bounds.values() for number in astuple(bound)):
+            raise ValueError("one is negative, or too large")
     except (AttributeError, TypeError, ValueError) as error:
         fix = "Write bounds: {cpu: {tokens: 0.02, psnr_db: 30}}."
         raise ParameterError(f"{shown(described)} are no bounds ({error}).", fix=fix) from error
@@ -235,7 +241,7 @@ def write_baseline(cases: Sequence[Case], folder: Path) -> None:
 
 def _case_names(folder: Path) -> set[str]:
     """The names of the cases of the baseline in a folder, their case folded; empty where there is none."""
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+    with contextlib.suppress(*_DAMAGED):
         document = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
         return {name.casefold() for name in document["cases"]}
     return set()
@@ -278,26 +284,54 @@ def read_baseline(folder: Path) -> list[Case]:
         _put_in_place(folder)
         document = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
-            what = f"{folder} is a baseline of format {document['format']}; this code reads {FORMAT}."
+            what = f"{folder} is a baseline of format {shown(document['format'])}; this code reads {FORMAT}."
             raise OutputError(what, fix=freeze)
         arrays = _read_arrays(folder / "tokens.npz")
-        tokens = {name: values.astype(np.int32) for name, values in arrays.items()}
+        json.dumps(document, ensure_ascii=False).encode()  # no halves of letters
         check_names(document["cases"], "a case")
         for name, values in document["cases"].items():
+            _check_kinds(name, values, tokens := arrays[name])
             bounds = _bounds(values.pop("bounds"))
             if replay := values["parameters"].get("replay"):
                 session = f"{name}.session.json"
                 if replay != session:
                     raise ValueError(f"{name} replays {shown(replay)}, not {session}")
+            check_paths(values["parameters"], folder / "baseline.json")
+            if replay:
                 values["parameters"]["replay"] = str(folder / session)
             values["parameters"]["dataset"] = recorded_name(values["parameters"]["dataset"])
             with Image.open(folder / f"{name}.png") as strip:
                 pixels = np.asarray(strip.convert("RGB"))
-            frames = np.stack(np.split(pixels, len(tokens[name]), axis=1))
-            cases.append(Case(name, Played(**values, frames=frames, tokens=tokens[name]), bounds))
+            frames = np.stack(np.split(pixels, len(tokens), axis=1))
+            cases.append(Case(name, Played(**values, frames=frames, tokens=tokens.astype(np.int32)), bounds))
     except _DAMAGED as error:
         raise OutputError(f"{folder} holds no baseline that can be read ({error}).", fix=freeze) from error
     return cases
+
+
+def _check_kinds(name: str, values: Mapping[str, Any], tokens: np.ndarray) -> None:
+    """Raise a ``ValueError`` where a case in a file has a value of another kind than `Played` says."""
+    if tokens.ndim != 2 or tokens.dtype.kind not in "iu":
+        raise ValueError(f"tokens of {name} are {tokens.dtype} {list(tokens.shape)}")
+    for part, kind in get_type_hints(Played).items():
+        if kind is not np.ndarray and not _is(values[part], kind):
+            raise ValueError(f"{part} of {name} is {shown(values[part])}")
+    if not len(values["actions"]) == len(values["token_hashes"]) == len(tokens):
+        raise ValueError(f"{name} has another number of actions or hashes than frames")
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON is of a declared type, its parts included."""
+    inner = get_args(kind)
+    if get_origin(kind) is UnionType:
+        return any(_is(value, one) for one in inner)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_is(part, inner[0]) for part in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_is(part, inner[1]) for part in value.values())
+    if type(value) is int:  # a whole number is a number; more digits than 64 bits hold overflow elsewhere
+        return kind in (int, float) and abs(value) < 2**63
+    return type(value) is kind
 
 
 def default_folder(dataset: str) -> Path:

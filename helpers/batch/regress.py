@@ -20,7 +20,7 @@ from helpers.batch import baseline
 from helpers.batch.baseline import NOTEBOOK, Case, Played
 from helpers.batch.headless import check_run
 from helpers.commands import exit_status, runbook_line
-from helpers.errors import OutputError, RunbookError
+from helpers.errors import OutputError, RunbookError, harmless
 from helpers.files import expanded
 from helpers.parameters import command_parser, read_overrides
 from helpers.pictures import contact_sheet
@@ -123,14 +123,16 @@ def changed_facts(before: Played, now: Played) -> list[Fact]:
     """Differences in what the numbers depend on: software, device, precision, weights, code."""
 
     def pairs(label: str, missing: str, old: dict[str, str], new: dict[str, str]) -> list[Fact]:
-        return [Fact(label + name, old.get(name, missing), new.get(name, missing)) for name in {**old, **new}]
+        both = ((label + name, old.get(name, missing), new.get(name, missing)) for name in {**old, **new})
+        return [Fact(*map(harmless, texts)) for texts in both]
 
     digests = ({part: digest[:16] for part, digest in played.files.items()} for played in (before, now))
     # A parameter that was added later had its default before, whatever that was called.
     names = [name for name in before.parameters if name in now.parameters and not name.startswith("replay")]
     facts = pairs("", "not recorded", before.environment, now.environment)
     facts += pairs("sha256 of ", "none", *digests)
-    facts += [Fact(name, str(before.parameters[name]), str(now.parameters[name])) for name in names]
+    parameters = ({name: str(played.parameters[name]) for name in names} for played in (before, now))
+    facts += pairs("", "none", *parameters)
     return [fact for fact in facts if fact.before != fact.now]
 
 
@@ -159,10 +161,10 @@ def metric_text(name: str, value: Any) -> str:
     """A metric of ``run.json`` for people: per-frame values as their mean."""
     if value is None or value == []:
         return "–"
-    if name == "action_histogram":
+    if name == "action_histogram" and isinstance(value, list):
         return " ".join(str(count) for count in value)
     if isinstance(value, dict):
-        return f"{value['mean']:.2f} ± {value['half_width']:.2f}"
+        return " ± ".join(f"{value.get(name, np.nan):.2f}" for name in ("mean", "half_width"))
     return f"{np.mean(value):.{2 if name == 'psnr_db' else 3}f}"
 
 

@@ -34,7 +34,7 @@ from helpers.batch.summary import cost, write_summary
 from helpers.commands import exit_status
 from helpers.errors import ParameterError, shown
 from helpers.files import expanded
-from helpers.parameters import FOLDER, command_parser, find_notebook, read_yaml
+from helpers.parameters import FOLDER, check_paths, command_parser, find_notebook, read_yaml
 from helpers.run_folder import ROOT, folder_name
 
 KEYS = ("name", "notebook", "parameters", "grid", "list")
@@ -84,6 +84,7 @@ def read_sweep(path: Path, folder: Path = FOLDER) -> Sweep:
         point = dict(zip(grid, values, strict=True))
         varied = {name: value for name, value in entry.items() if name != "name"} | point
         parameters = common | varied
+        check_paths(parameters, path)
         check_run(notebook, parameters, folder)
         described = json.dumps([notebook, parameters], sort_keys=True, ensure_ascii=False)
         digest = hashlib.sha256(described.encode()).hexdigest()
