@@ -28,6 +28,7 @@ DOCUMENTS = [
     ),
     *sorted((ROOT / "helpers" / "demo").glob("*/*.md")),
     *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.ipynb")),
     *sorted(FOLDER.glob("*.ipynb")),
 ]
 PARAMETERS = {name for notebook in NOTEBOOKS for name in parameters_of(FOLDER / f"{notebook}.ipynb")}
@@ -257,4 +258,77 @@ def test_the_workflow_runs_the_readmes_two_commands_on_every_system_with_every_p
     assert sorted(PYTHONS) == [f"3.{minor}" for minor in range(int(lowest), int(above))]
     assert [system.split("-")[0] for system in matrix["system"]] == ["windows", "ubuntu", "macos"]
     # A tag such as v7 can be moved to other code; a commit cannot.
-    assert all(re.search(r"@[0-9a-f]{40}$", step["uses"]) for step in job["steps"] if "uses" in step)
+    steps = [step for other in yaml.safe_load(text)["jobs"].values() for step in other["steps"]]
+    assert all(re.search(r"@[0-9a-f]{40}$", step["uses"]) for step in steps if "uses" in step)
+
+
+# --- try it without installing ---------------------------------------------------------------------
+
+TRY = ROOT / "docs" / "try_it.ipynb"
+
+
+def code_of(notebook: Path) -> list[str]:
+    """The code cells of a notebook."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+def test_the_repositorys_address_is_everywhere_the_one_in_the_project_file() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    address = re.findall(r'^Repository = "https://github\.com/(.+/.+)"$', project, flags=re.M)[0]
+    page = text_of(ROOT / "docs" / "try-it.md")
+    places = re.findall(
+        r"(?:mybinder\.org/v2/gh|github\.com|/github)/([\w.-]+/[\w.-]+?)(?:\.git)?[/\s]", page
+    )
+    places += re.findall(r'REPOSITORY = "https://github\.com/(.+)"', code_of(TRY)[0])
+
+    assert len(places) == 5 and set(places) == {address}
+    assert all(
+        TRY.relative_to(ROOT).as_posix() in link for link in re.findall(r"\((https:.+?main.+?)\)", page)
+    )
+
+
+def test_the_try_it_notebook_plays_the_embedded_world_and_keeps_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    get, *others = code_of(TRY)
+    names: dict[str, Any] = {}
+    exec("\n".join(others), names)
+    names["console"].close()
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (packages,) = re.findall(r"%pip install --quiet (.+)", get)
+
+    assert names["game"].rollout().generated == 16
+    assert (tmp_path / "my_play" / "contact_sheet.png").exists()
+    assert all(f'"{package}>=' in project for package in packages.split())
+
+
+def test_binder_installs_the_lock_and_the_cpu_build_of_torch() -> None:
+    binder = ROOT / ".binder"
+    lines = (binder / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    (lock,) = [line.removeprefix("-r ") for line in lines if not line.startswith("#")]
+    version = (binder / "runtime.txt").read_text(encoding="utf-8").strip().removeprefix("python-")
+    script = (binder / "postBuild").read_text(encoding="utf-8").split("<<'PYTHON'\n")[1].split("PYTHON\n")[0]
+
+    assert (binder / lock).resolve() == ROOT / "requirements-notorch.txt"
+    assert version in PYTHONS and 'weigh("cpu")' in script
+    for module, name in re.findall(r"^from (helpers\S+) import (\w+)$", script, flags=re.M):
+        assert hasattr(importlib.import_module(module), name)
+
+
+def test_the_dockerfile_sets_up_and_starts_what_the_readme_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    (base,) = re.findall(r"^FROM python:([\d.]+)-", text, flags=re.M)
+    (setup,) = re.findall(r"^RUN python runbook\.py (.+)$", text, flags=re.M)
+    start = json.loads(text.split("\nCMD ")[1])
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8"))
+    steps = "\n".join(step.get("run", "") for step in workflow["jobs"]["container"]["steps"])
+
+    assert base in PYTHONS and start[:3] == ["python", "runbook.py", "lab"]
+    name, *rest = setup.split()
+    monkeypatch.setattr(runbook, "THIS", base)
+    assert name == "setup" and runbook.check_arguments(name, rest) == "cpu"
+    assert {".git", ".venv*", "outputs", "data", "results"} <= set(ignored)
+    assert "docker build --tag tinyworlds ." in steps and "tinyworlds python runbook.py" in steps

@@ -19,7 +19,7 @@ from helpers.run_folder import ROOT
 TOP = {
     *("notebooks", "helpers", "tests", "outputs", "docs"),
     *("requirements-notorch.txt", "environment.yml", "runbook.py", "pyproject.toml"),
-    *("README.md", "README.zh-CN.md", "LICENSE"),
+    *("README.md", "README.zh-CN.md", "LICENSE", "Dockerfile"),
 }
 LOCK = ROOT / "requirements-notorch.txt"
 
