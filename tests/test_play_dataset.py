@@ -39,6 +39,8 @@ def played(game: Game) -> list[np.ndarray]:
         seen.append(game.rollout().frames[game.settings.context_window - 1 :][first:])
     game.restart(700)
     game.step(7)
+    game.resume(0)
+    game.resume(1)
     return [*seen, game.rollout().frames[game.settings.context_window - 1 :]]
 
 
@@ -89,7 +91,7 @@ def test_several_sessions_follow_each_other_and_one_named_twice_is_in_once(
         (lambda session: session["events"][0].update(action=None), "steps without an action"),
         (lambda session: session["events"][0].update(teacher_forced=True), "teacher-forced"),
         (lambda session: session["events"].clear(), "holds no step"),
-        (lambda session: session["events"][3].update(hashes=["0" * 16]), "1 of 7 frames"),
+        (lambda session: session["events"][3].update(hashes=["0" * 16]), "1 of 8 frames"),
         (lambda session: session["files"]["latent_actions"].update(sha256="0" * 64), "latent actions"),
     ],
 )

@@ -10,7 +10,7 @@ import small_world
 import helpers.play.game
 from helpers.errors import ActionError, DatasetError, ParameterError
 from helpers.play.branch import Branch, Timing
-from helpers.play.game import Game, what_if_picture
+from helpers.play.game import Game
 from helpers.play.rollout import play as play_settings
 from helpers.play.world import OpenWorld
 from helpers.worldmodel import Session
@@ -165,6 +165,12 @@ def test_rewinding_goes_forward_too_and_no_further_than_the_branch(new: NewGame)
     assert game.generated == 4
 
 
+def state_bytes(game: Game) -> int:
+    """What the state of a step takes beyond that before it."""
+    state = game.session.state
+    return state.frames[-1].nbytes + state.latents[-1].nbytes
+
+
 @pytest.mark.parametrize("feedback", ["pixels", "tokens"])
 def test_a_state_that_was_let_go_of_is_stepped_again_bit_for_bit(
     new: NewGame, feedback: str, monkeypatch: pytest.MonkeyPatch
@@ -175,7 +181,7 @@ def test_a_state_that_was_let_go_of_is_stepped_again_bit_for_bit(
     whole.rewind(7)
     expected = play(whole, [3, 2])
 
-    monkeypatch.setattr(helpers.play.game, "RECENT", 2)
+    monkeypatch.setattr(helpers.play.game, "STATES_BYTES", 2 * state_bytes(whole))
     monkeypatch.setattr(helpers.play.game, "LANDMARK", 5)
     game = new(temperature=1.0, feedback=feedback)
     play(game, actions)
@@ -183,6 +189,39 @@ def test_a_state_that_was_let_go_of_is_stepped_again_bit_for_bit(
     assert [number for number, there in enumerate(held) if there] == [0, 5, 10, 11, 12]
     game.rewind(7)
     assert play(game, [3, 2]) == expected
+
+
+def test_stepping_again_says_how_far_it_is_and_can_be_stopped_and_gone_on_with(
+    new: NewGame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    game = new(temperature=1.0)
+    hashes = play(game, [0, 1, 2, 3, 1, 2, 0, 3])
+    monkeypatch.setattr(helpers.play.game, "STATES_BYTES", 1)
+    play(game, [1] * 8)
+    told: list[tuple[int, int]] = []
+
+    def going(done: int, total: int) -> bool:
+        told.append((done, total))
+        return done < 4
+
+    game.rewind(7)
+    assert not game.ready(going)
+    assert told == [(0, 7), (1, 7), (2, 7), (3, 7), (4, 7)]
+    assert game.generated == 7  # play stands there already: only its state is missing
+    told.clear()
+    assert game.ready(going) and told == [(0, 3), (1, 3), (2, 3)]
+    assert game.ready(going) and len(told) == 3  # nothing is left to do
+    assert play(game, [3]) == hashes[7:]
+
+
+def test_states_are_kept_by_the_memory_that_they_take(new: NewGame, monkeypatch: pytest.MonkeyPatch) -> None:
+    game = new(prediction_horizon=2)
+    game.step(1)
+    frames, latents = game.session.state.frames[-2:], game.session.state.latents[-2:]
+    budget = 5 * sum(tensor.nbytes for tensor in (*frames, *latents))
+    monkeypatch.setattr(helpers.play.game, "STATES_BYTES", budget)
+    play(game, [1] * 20)
+    assert sum(moment.session is not None for moment in game._path()[1:]) == 5
 
 
 # --- changing while playing ------------------------------------------------------------------------
@@ -244,6 +283,28 @@ def test_a_restart_drops_the_branches_and_keeps_what_was_set(new: NewGame) -> No
     assert play(game, [1, 2]) == first
 
 
+def test_a_restart_can_be_taken_back_with_all_branches_and_that_too(new: NewGame) -> None:
+    game = new(temperature=1.0)
+    assert (game.plays, game.number, game.left) == (1, 0, None)
+    play(game, [1, 2, 3])
+    game.rewind(1)
+    play(game, [0])
+    hashes, branches = game.token_hashes, game.branches
+    game.restart(24)
+    play(game, [2])
+    assert (game.plays, game.number, game.left) == (2, 1, 0)
+    game.resume(0)
+    assert (game.token_hashes, game.branches, game.generated, game.clip.start) == (hashes, branches, 2, 5)
+    assert (game.plays, game.number, game.left) == (2, 0, 1)
+    game.select(0)
+    assert game.generated == 3
+    game.resume(1)
+    assert (game.generated, game.clip.start, len(game.branches)) == (1, 24, 1)
+    for wrong in (2, -1, 0.0, True):
+        with pytest.raises(ParameterError, match="no play"):
+            game.resume(wrong)
+
+
 @pytest.mark.parametrize(
     ("start", "error"), [(-1, ParameterError), (1.5, ParameterError), (59, DatasetError)]
 )
@@ -288,10 +349,35 @@ def test_what_if_shows_what_holding_each_action_would_make(new: NewGame, horizon
             game.what_if(wrong)
 
 
-def test_the_what_if_picture_has_a_row_for_each_action(new: NewGame) -> None:
-    game = new()
-    few, many = (what_if_picture(game.frame, game.what_if(k)[:rows]) for k, rows in ((2, 2), (4, 4)))
-    assert many.width > few.width and many.height > few.height
+@pytest.mark.parametrize("feedback", ["pixels", "tokens"])
+@pytest.mark.parametrize("horizon", [1, 2])
+def test_what_is_foreseen_is_token_for_token_what_is_then_lived_without_a_model(
+    new: NewGame, horizon: int, feedback: str
+) -> None:
+    options = {"temperature": 1.0, "feedback": feedback, "prediction_horizon": horizon}
+    game, other = new(**options), new(**options)
+    for each in (game, other):
+        play(each, [0, 3])
+    before = game.token_hashes, game.recording()["events"], game.timing
+    futures = [game.foresee(action, 3) for action in range(4)]
+    assert (game.token_hashes, game.recording()["events"], game.timing) == before
+    assert {future.shape for future in futures} == {(3, 12, 12, 3)}
+
+    steps = len(game.clock.seconds)
+    held = np.concatenate([game.step(2) for _ in range(-(-3 // horizon))])
+    assert np.array_equal(held[:3], futures[2]) and len(game.clock.seconds) == steps
+    assert play(other, [2] * -(-3 // horizon)) == game.token_hashes[2 * horizon :]
+    assert play(game, [1, 0]) == play(other, [1, 0])
+    for wrong in (4, -1):
+        with pytest.raises(ActionError):
+            game.foresee(wrong)
+
+
+def test_what_was_foreseen_with_other_settings_is_not_what_is_lived(new: NewGame) -> None:
+    game, other = new(temperature=1.0), new(temperature=1.0, seed=9)
+    game.foresee(1, 2)
+    game.set(seed=9)
+    assert play(game, [1]) == play(other, [1])
 
 
 # --- it never slows down ---------------------------------------------------------------------------
@@ -326,8 +412,9 @@ def test_no_step_looks_at_more_than_the_last_frames(new: NewGame, feedback: str)
 
 
 def test_what_is_held_for_each_state_does_not_grow(new: NewGame, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helpers.play.game, "RECENT", 8)
     game = new(feedback="tokens")
+    game.step(0)
+    monkeypatch.setattr(helpers.play.game, "STATES_BYTES", 8 * state_bytes(game))
     play(game, [number % 4 for number in range(70)])
     sessions = [moment.session for moment in game._path()[1:] if moment.session is not None]
     assert len(sessions) <= 8 + 70 // helpers.play.game.LANDMARK

@@ -49,6 +49,8 @@ def play(game: Game) -> Game:
     game.step(1)
     game.restart(24)
     game.step(3)
+    game.resume(0)
+    game.resume(1)
     game.rewind(0)
     game.step(0)
     return game
@@ -138,6 +140,8 @@ MOVES = some.lists(
         some.tuples(some.just("select"), some.integers(0, 5)),
         some.tuples(some.just("set"), some.sampled_from([{"seed": 1}, {"temperature": 1.0}, {"steps": 2}])),
         some.tuples(some.just("restart"), some.sampled_from([None, 5, 30])),
+        some.tuples(some.just("resume"), some.integers(0, 5)),
+        some.tuples(some.just("foresee"), some.integers(0, 3)),
     ),
     max_size=14,
 )
@@ -152,6 +156,7 @@ def test_whatever_is_played_its_recording_is_sound_and_replays(opened: OpenWorld
             game.set(**value)
         else:
             value = value % len(game.branches) if name == "select" else value
+            value = value % game.plays if name == "resume" else value
             value = min(value, game.branches[game.branch].generated) if name == "rewind" else value
             getattr(game, name)(value)
     recording = json.loads(json.dumps(game.recording()))
@@ -259,7 +264,7 @@ def test_a_file_is_plain_json_with_one_event_a_line(recording: Recording, tmp_pa
     write(path, recording)
     text = path.read_bytes().decode("utf-8")
     assert json.loads(text) == recording
-    assert len([line for line in text.splitlines() if line.startswith('    {"event"')]) == 15
+    assert len([line for line in text.splitlines() if line.startswith('    {"event"')]) == 17
     assert list(tmp_path.iterdir()) == [path]
     assert read(path) == recording
 
@@ -389,7 +394,9 @@ ANYTHING = some.recursive(
     | some.integers(-(2**70), 2**70)
     | some.floats()
     | some.text(max_size=20)
-    | some.sampled_from(["step", "rewind", "select", "set", "restart", "AAAA", 10**400, "a" * 64, "demo"]),
+    | some.sampled_from(
+        ["step", "rewind", "select", "set", "restart", "resume", "AAAA", 10**400, "a" * 64, "demo"]
+    ),
     lambda inner: some.lists(inner, max_size=3) | some.dictionaries(some.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )

@@ -68,15 +68,15 @@ def episodes(path: Path, session: Mapping[str, Any], device: str = "auto") -> It
     settings = recorded_settings(Settings(device=device, replay=str(path)))
     opened = open_world(settings)
     compare_worlds(session, opened, other_weights=False)
-    game, events = Game(opened, choose_clip(opened, settings), settings), session["events"]
-    restarts = [number for number, event in enumerate(events) if event["event"] == "restart"]
-    for begin, end in itertools.pairwise([0, *restarts, len(events)]):
-        compared, different, _ = play_again(game, events[begin:end])
-        if different:
-            raise SessionFileError(
-                f"{different} of {compared} frames of {path} are others here than were played.",
-                fix="Use the computer and the torch that it was played with.",
-            )
+    game = Game(opened, choose_clip(opened, settings), settings)
+    compared, different, _ = play_again(game, session["events"])
+    if different:
+        raise SessionFileError(
+            f"{different} of {compared} frames of {path} are others here than were played.",
+            fix="Use the computer and the torch that it was played with.",
+        )
+    for play in range(game.plays):
+        game.resume(play)
         for branch in game.branches:
             if branch.length:
                 game.select(branch.id)

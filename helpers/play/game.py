@@ -16,17 +16,17 @@ import math
 import platform
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from helpers.assets.dataset import FrameDataset, lively_starts, to_model_frames
 from helpers.errors import ActionError, ParameterError
-from helpers.pictures import contact_sheet, to_uint8
+from helpers.pictures import to_uint8
 from helpers.play.branch import Branch, Rollout, Start, Timing
 from helpers.play.comparison import Replay
 from helpers.play.compute import StepClock, precision, threads_for
@@ -39,11 +39,14 @@ from helpers.play.world import Clip, OpenWorld, choose_clip
 from helpers.worldmodel import Session
 from helpers.worldmodel.decode import is_whole
 
-RECENT = 256
-"""Steps whose exact state is kept, so that going back to them costs nothing."""
+STATES_BYTES = 2**28
+"""Memory for the exact states of the last steps, to which going back costs nothing: thousands in Crafter."""
 
 LANDMARK = 64
 """Of all older steps, one in so many keeps its state; from there the rest is stepped again, bit for bit."""
+
+Going = Callable[[int, int], bool]
+"""Asked between the parts of long work, with how many are done and of how many: False ends it."""
 
 
 class Game:
@@ -67,6 +70,13 @@ class Game:
         """Steps, temperature, seed and feedback as the next step will use them; `set` changes them."""
         self._first_play, self._first_start = self.play, clip.start
         self._events: list[tuple[str, int, Any]] = []  # what happened, at which frame, and its particulars
+        self._plays: list[tuple[Clip, Tree]] = []  # from the first on, each as it was left
+        self._states: deque[tuple[int, Moment]] = deque()
+        self.number = 0
+        """Which play this is: each restart begins another."""
+        self.left: int | None = None
+        """The play that was left last, by a restart or to resume this one; None where there is but one."""
+        self._foresaw = Moment()  # from where futures were foreseen last
         self._begin(clip)
 
     @property
@@ -127,10 +137,10 @@ class Game:
             raise ActionError(f"{action!r} is not an action id.", fix=f"Use 0 to {last}.")
         frame = self.generated
         move = Move(None if action is None else int(action), teacher_forced, self.play)
-        if self._tree.follow(move):
-            self.timing = Timing(0.0, 0.0)
-        else:
-            self._tree.add(self._take(move))
+        self.timing = Timing(0.0, 0.0)
+        if not self._tree.follow(move):
+            foreseen = self._tree.here.foreseen
+            self._tree.add(foreseen.pop(move) if move in foreseen else self._take(move, self.session))
         self._events.append(("step", frame, self._tree.here))
         return self._tree.here.frames
 
@@ -177,7 +187,7 @@ class Game:
             self._events.append(("set", self.generated, changed))
 
     def restart(self, start: int | None = None) -> None:
-        """Start again, from another row of the dataset or the same clip; branches are dropped, settings stay.
+        """Start again, from another row of the dataset or the same clip; settings stay. `resume` goes back.
 
         Raises:
             DatasetError: No clip can start there; then nothing is changed.
@@ -190,7 +200,26 @@ class Game:
             by_hand = replace(self.settings, use_interactive_mode=True, teacher_forced=False)
             clip = choose_clip(self.opened, replace(by_hand, start=int(start)))
         self._events.append(("restart", self.generated, {"start": clip.start}))
+        self.left = self.number
         self._begin(clip)
+
+    def resume(self, play: int) -> None:
+        """Go back to a play that a restart left, with all its branches, to where it was left.
+
+        A `ParameterError` if there is none of that number; the first is 0.
+        """
+        last = len(self._plays) - 1
+        if not is_whole(play) or not 0 <= play <= last:
+            raise ParameterError(f"There is no play {play!r}.", fix=f"Use 0 to {last}.")
+        self._events.append(("resume", self.generated, {"play": int(play)}))
+        if play != self.number:
+            self.left, self.number = self.number, int(play)
+        self.clip, self._tree = self._plays[play]
+
+    @property
+    def plays(self) -> int:
+        """How many plays there are: one more than restarts."""
+        return len(self._plays)
 
     def starts(self, count: int = 12) -> list[Start]:
         """Places to start from, spread over the dataset where something moves; in the order of their rows."""
@@ -213,6 +242,29 @@ class Game:
         with precision(self.settings, self.opened.suite.device):  # steps of [n, horizon, 3, H, W]
             generated = [worlds.step(ids) for _ in range(math.ceil(frames / self.horizon))]
         return to_uint8(torch.cat(generated, 1)[:, :frames].float().cpu())
+
+    def foresee(self, action: int, frames: int = 4) -> np.ndarray:
+        """What an action, held, leads to from here: the next frames, uint8 ``[frames, H, W, 3]``.
+
+        Play stays where it is. The steps are kept until something is foreseen from elsewhere: taking them
+        runs no model, and makes these very frames. An `ActionError` if it is not one of the suite's ids.
+        """
+        self.opened.suite.check_actions(torch.tensor([action]))
+        here, move, timing = self._tree.here, Move(action, False, self.play), self.timing
+        if self._foresaw is not here:
+            self._foresaw.foreseen.clear()
+            self._foresaw = here
+        session, found = self.session, []
+        for _ in range(math.ceil(frames / self.horizon)):
+            moment = here.foreseen.get(move)
+            if moment is None or moment.session is None:
+                moment = self._take(move, session)
+            assert moment.session is not None
+            here.foreseen[move], session = moment, moment.session
+            found.append(moment.frames)
+            here = moment
+        self.timing = timing
+        return np.concatenate(found)[:frames]
 
     def warm_up(self) -> float:
         """Take a step that counts for nothing, so that the first real one takes no longer; its seconds."""
@@ -271,8 +323,11 @@ class Game:
             peak_memory_bytes=self.clock.peak_memory_bytes,
         )
 
-    def recording(self) -> dict[str, Any]:
-        """Everything that happened since this game began: the content of a session file, plain JSON."""
+    def recording(self, since: int = 0) -> dict[str, Any]:
+        """Everything that happened since this game began: the content of a session file, plain JSON.
+
+        From event number ``since`` on. Any thread may ask, while another one plays.
+        """
         opened = self.opened
         settings = asdict(self.settings) | self._first_play._asdict()
         settings |= {
@@ -284,7 +339,7 @@ class Game:
         hashes = opened.hashes
         files = {part: {"name": path.name, "sha256": hashes[part]} for part, path in opened.paths.items()}
         suite, made_on = suite_shape(opened), conditions(opened)
-        return describe(settings, self._events, files=files, suite=suite, made_on=made_on)
+        return describe(settings, self._events[since:], files=files, suite=suite, made_on=made_on)
 
     def _begin(self, clip: Clip) -> None:
         window, suite = self.settings.context_window, self.opened.suite
@@ -294,7 +349,9 @@ class Game:
         """What play started from."""
         no_tokens = np.empty((0, suite.video_tokenizer.config.grid**2), self.token_type)
         self._tree = Tree(Moment(frames=to_uint8(context[0]), tokens=no_tokens, session=session))
-        self._states: deque[tuple[int, Moment]] = deque()
+        self._foresaw = self._tree.start
+        self.number = len(self._plays)
+        self._plays.append((clip, self._tree))
 
     def _path(self) -> list[Moment]:
         """The moments of the current branch, from the start to where play stands."""
@@ -307,10 +364,10 @@ class Game:
         fork.seed = [play.seed] * (batch or 1)
         return fork
 
-    def _take(self, move: Move) -> Moment:
-        """The moment that ``move`` leads to from here."""
-        session = self._ready(self.session, move.play)
-        seen = self._seen(self.generated) if move.teacher_forced else None
+    def _take(self, move: Move, session: Session) -> Moment:
+        """The moment that ``move`` leads to from where a session stands."""
+        session = self._ready(session, move.play)
+        seen = self._seen(session.generated) if move.teacher_forced else None
         with precision(self.settings, self.opened.suite.device), self.clock:
             new = session.step(move.action, seen)  # [1, horizon, 3, H, W]
         began = time.perf_counter()
@@ -328,25 +385,38 @@ class Game:
     def session(self) -> Session:
         """The engine's session where play stands; step a fork of it, not the session itself.
 
-        One that was let go of is stepped again from the last landmark.
+        One that was let go of is stepped again, see `ready`.
         """
-        again: list[Move] = []
+        self.ready()
+        session = self._tree.here.session
+        assert session is not None
+        return session
+
+    def ready(self, going: Going = lambda _done, _total: True) -> bool:
+        """Step again, from the last state that is kept, to where play stands; False where ``going`` ended it.
+
+        What was stepped again is kept, and counts when this is asked for once more.
+        """
+        again: list[Moment] = []
         for moment in self._tree.back():
             if moment.session is not None:
                 session = moment.session
                 break
-            assert moment.move is not None
-            again.append(moment.move)
-        if not again:
-            return session
+            again.append(moment)
+        reached = None
         with precision(self.settings, self.opened.suite.device):
-            for move in reversed(again):
-                session = self._ready(session, move.play)
-                session.step(move.action, self._seen(session.generated) if move.teacher_forced else None)
-        here = self._tree.here
-        here.session = session.fork(keep=self.settings.context_window)
-        self._keep_few(here)
-        return here.session
+            for done, moment in enumerate(reversed(again)):
+                if not going(done, len(again)):
+                    break
+                assert moment.move is not None
+                session = self._ready(session, moment.move.play)
+                forced = moment.move.teacher_forced
+                session.step(moment.move.action, self._seen(session.generated) if forced else None)
+                reached = moment
+        if reached is not None:
+            reached.session = session.fork(keep=self.settings.context_window)
+            self._keep_few(reached)
+        return self._tree.here.session is not None
 
     def _seen(self, generated: int) -> Tensor:
         """The true frames before the step that goes on after ``generated`` frames: ``[1, Tc, 3, H, W]``."""
@@ -364,27 +434,17 @@ class Game:
         """Note a new state, and let go of one that is no longer recent, unless it is a landmark."""
         assert moment.session is not None
         self._states.append((moment.session.generated // self.horizon, moment))
-        if len(self._states) > RECENT:
+        state = moment.session.state  # which shares all but its newest frames with the one before
+        new = (*state.frames[-self.horizon :], *state.latents[-self.horizon :])
+        if len(self._states) * sum(tensor.nbytes for tensor in new) > STATES_BYTES:
             step, old = self._states.popleft()
-            if step % LANDMARK:
+            if step % LANDMARK and old is not moment:
                 old.session = None
 
 
 def token_hash(tokens: np.ndarray) -> str:
     """What identifies a frame's tokens, int ``[P]``: 16 hexadecimal digits of their sha256 as int32."""
     return hashlib.sha256(tokens.astype("<i4").tobytes()).hexdigest()[:16]
-
-
-def what_if_picture(now: np.ndarray, grid: np.ndarray, names: list[str] | None = None) -> Image.Image:
-    """A what-if grid with its labels: one row an action, the present picture ``[H, W, 3]`` in front.
-
-    The grid is uint8 ``[n_actions, frames, H, W, 3]``, as `Game.what_if` returns it; ``names`` are what to
-    call the actions instead of "action 0", "action 1", …
-    """
-    names = names or [f"action {action}" for action in range(len(grid))]
-    rows = [(name, np.concatenate([now[None], future])) for name, future in zip(names, grid, strict=True)]
-    captions = ["now", *[f"+{step}" for step in range(1, grid.shape[1] + 1)]]
-    return contact_sheet(rows, captions, scale=max(1, 128 // now.shape[0]), columns=grid.shape[1] + 1)
 
 
 def conditions(opened: OpenWorld) -> dict[str, str | int]:

@@ -27,13 +27,16 @@ Every event says where it happened: ``frame``, how many frames were generated on
         Play went to the end of a branch. Branches are numbered from 0 as they open: a step that is taken from
         before a branch's end opens one, unless the same step was taken from there before, which is followed.
     {"event": "restart", "frame": 9, "start": 1010}
-        Play began again from a row of the dataset, with no branch but 0.
+        Play began again from a row of the dataset, with no branch but 0. Restarts number plays from 0 on.
+    {"event": "resume", "frame": 0, "play": 0}
+        Play went back to an earlier play, to where a restart or another resume left it.
 
 Nothing in a file is trusted: it is checked whole before anything is played, and its paths are never opened.
 """
 
 import base64
 import contextlib
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,6 +58,9 @@ RECORDED = names("speed", "play")
 """The settings that a file records: what a preset set is among them, where the world was found is not."""
 OPTIONAL: frozenset[str] = frozenset()
 """Recorded settings that files of version 1 may lack, because 05_infer gained them later."""
+
+FIXED = ("context_window", "prediction_horizon", "amp", "tf32")
+"""The settings that cannot change while a game is played."""
 
 _BROKEN = "Use a session.json as a run or the player saved it."
 _MANY = 2**62
@@ -114,11 +120,43 @@ def find(path: str | Path) -> Path:
 
 def write(path: Path, recording: Mapping[str, Any]) -> None:
     """Write a recording, whole or not at all, one event a line; an `OutputError` if that is impossible."""
+    write_text(path, file_text(recording))
+
+
+def event_line(event: Mapping[str, Any]) -> str:
+    """An event of a recording as JSON."""
+    return json.dumps(event, allow_nan=False)
+
+
+def file_text(recording: Mapping[str, Any], lines: Sequence[str] | None = None) -> str:
+    """The text of a session file; ``lines`` are the `event_line` of each event, where they are known."""
+    lines = list(map(event_line, recording["events"])) if lines is None else lines
     head = json.dumps({name: value for name, value in recording.items() if name != "events"}, indent=2)
-    events = ",\n".join(f"    {json.dumps(event, allow_nan=False)}" for event in recording["events"])
-    text = f'{head.removesuffix("}").rstrip()},\n  "events": [\n{events}\n  ]\n}}\n'
+    events = ",\n".join(f"    {line}" for line in lines)
+    return f'{head.removesuffix("}").rstrip()},\n  "events": [\n{events}{_END}'
+
+
+_END = "\n  ]\n}\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write the text of a session file, whole or not at all; an `OutputError` if that is impossible."""
     with writing(path), written_whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def own_place(folder: Path, text: str) -> Path:
+    """Where to keep a session: ``session.json``, or ``session_02.json``, … where others lie there.
+
+    A session that was played by hand is written over only by one that goes on from it.
+    """
+    for number in itertools.count(1):
+        path = folder / ("session.json" if number == 1 else f"session_{number:02d}.json")
+        there = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        by_hand = '"use_interactive_mode": true' in there and not there.endswith(f"[\n{_END}")
+        if not by_hand or text.startswith(there.removesuffix(_END)):
+            return path
+    raise AssertionError  # there is always another number
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -198,6 +236,7 @@ def _check_events(events: Sequence[Any], settings: Settings, suite: Mapping[str,
     """Go through the events without a model: where would each of them happen, and can it?"""
     play = Play(settings.steps, settings.temperature, settings.seed, settings.feedback)
     tree, horizon = Tree(Moment()), settings.prediction_horizon
+    plays = [tree]
     for number, raw in enumerate(events):
         event = _Part(raw, f"event {number}")
         kind = event.get("event", str)
@@ -225,6 +264,9 @@ def _check_events(events: Sequence[Any], settings: Settings, suite: Mapping[str,
         elif kind == "restart":
             event.whole("start", 0)
             tree = Tree(Moment())
+            plays.append(tree)
+        elif kind == "resume":
+            tree = plays[event.whole("play", 0, len(plays) - 1)]
         else:
             raise event.refusal(f" is {shown(kind)}, which nobody knows")
 

@@ -1,7 +1,7 @@
 """Playing a recorded session again, and comparing every frame with what was recorded."""
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace as with_changes
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ import numpy as np
 
 from helpers.errors import DeviceError, SessionFileError, shown
 from helpers.play.comparison import Difference, Replay
-from helpers.play.game import Game, conditions, suite_shape, token_hash
-from helpers.play.recording import PARTS, find, read, read_settings, read_tokens
+from helpers.play.game import Game, Going, conditions, suite_shape, token_hash
+from helpers.play.recording import FIXED, PARTS, find, read, read_settings, read_tokens
 from helpers.play.settings import Settings, names
 from helpers.play.tree import Play
 from helpers.play.watch import watched
@@ -104,6 +104,36 @@ def compare_worlds(recording: Mapping[str, Any], opened: OpenWorld, other_weight
     return [*notes, *(f"{name} was {shown(recorded[name])} and is {shown(now[name])}" for name in changed)]
 
 
+def go_on(game: Game, recording: Mapping[str, Any], going: Going) -> str:
+    """Play a session again at the end of a game, so that it can be gone on with where it was left.
+
+    ``going`` ends it early, with what was played by then. Returns how it went, in a sentence.
+
+    Raises:
+        SessionFileError: It was played with other files, or in another window, horizon or precision.
+    """
+    compare_worlds(recording, game.opened, other_weights=False)
+    settings, events = read_settings(recording["settings"]), recording["events"]
+    for name in FIXED:
+        if getattr(settings, name) != (here := getattr(game.settings, name)):
+            what = f"The session was played with {name}={getattr(settings, name)}, and this is {here}."
+            raise SessionFileError(what, fix=f"Set {name} as it was, and run the notebook again.")
+    game.restart(settings.start)
+    game.set(**{name: getattr(settings, name) for name in Play._fields})
+    first = game.number
+
+    def told() -> Iterator[Mapping[str, Any]]:
+        for number, event in enumerate(events):
+            if not going(number, len(events)):
+                return
+            yield {**event, "play": event["play"] + first} if event["event"] == "resume" else event
+
+    compared, different, _ = play_again(game, told())
+    if different:
+        return f"{different} of {compared} frames are others here than were saved: see docs/playing.md."
+    return f"Going on after {game.generated} frames."
+
+
 def play_again(game: Game, events: Iterable[Mapping[str, Any]]) -> tuple[int, int, Difference | None]:
     """Let a new game take every event of a checked recording; a RunbookError says which cannot happen.
 
@@ -122,6 +152,8 @@ def play_again(game: Game, events: Iterable[Mapping[str, Any]]) -> tuple[int, in
             game.select(event["branch"])
         elif kind == "restart":
             game.restart(event["start"])
+        elif kind == "resume":
+            game.resume(event["play"])
         else:
             frames = game.step(event["action"], event.get("teacher_forced", False))
             rows = [read_tokens(text, codebook) for text in event["tokens"]]

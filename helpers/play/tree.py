@@ -51,6 +51,7 @@ class Moment:
     gpu_seconds: float | None = None  # likewise by the GPU's own clock; None on a CPU
     session: Session | None = None  # the state; None once it was let go of
     onward: dict[Move, int] = field(default_factory=dict)  # by each move from here, the branch it led to
+    foreseen: dict[Move, "Moment"] = field(default_factory=dict)  # where moves lead that were not taken yet
 
 
 @dataclass(eq=False)
