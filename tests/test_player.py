@@ -18,10 +18,11 @@ from small_world import clip, settings, small_world
 
 from helpers.errors import ParameterError
 from helpers.play import recording as session_file
-from helpers.play.game import Game
+from helpers.play.game import Game, Going
 from helpers.play.rollout import play
 from helpers.play.world import OpenWorld
-from helpers.player import open_player, paused
+from helpers.player import keeping, open_player, paused
+from helpers.player.keeping import Keeper
 from helpers.player.keymap import KeyMap, action_id, default_keys, load_keys, save_keys
 from helpers.player.labels import ActionLabel
 from helpers.player.loop import BEHIND, QUEUE, SILENT, Backlog, Loop, Step
@@ -181,6 +182,23 @@ def test_a_failing_step_is_reported_and_the_next_one_is_taken(loop: Loop, output
     assert loop.wait() and until(lambda: output.actions() == [1])
     assert "Going to frame 1000" in output.reports()[0]
     assert output.reports()[1] == "ZeroDivisionError: division by zero"
+
+
+def test_long_work_says_how_far_it_is_and_another_wish_ends_it(game: Game, output: Output) -> None:
+    told: list[tuple[str, float]] = []
+    loop = Loop(game, output.append, output.append, fps=60, idle=0, progress=lambda *word: told.append(word))
+    ended: list[bool] = []
+
+    def work(going: Going) -> bool:
+        return all(going(1, 4) for _ in iter(lambda: time.sleep(0.001), 0))
+
+    loop.put(lambda: ended.append(loop.work("{} parts", work)))
+    assert until(lambda: len(told) >= 2) and not ended
+    loop.tap(3)
+    assert loop.wait()
+    assert ended == [False] and output.actions() == [3]
+    assert told[0] == ("4 parts", 0.25) and told[-1] == ("", 1.0)
+    loop.sleep()
 
 
 def test_sleeping_ends_the_thread_and_waking_starts_one(loop: Loop) -> None:
@@ -368,13 +386,149 @@ def test_what_is_saved_can_be_opened(page: Page) -> None:
 def test_what_if_and_the_starts_are_shown_and_change_nothing(page: Page) -> None:
     before = page.player.game.frame.copy()
     page.say(type="what_if", frames=2)
-    with Image.open(io.BytesIO(page.last("what_if")[1][0])) as picture:
-        assert picture.format == "PNG"
+    assert page.last("what_if")[0] == {"type": "what_if", "actions": 4, "length": 2}
+    futures = [message for message in page.heard if message[0]["type"] == "future"]
+    assert [content["action"] for content, _ in futures] == [0, 1, 2, 3]
+    assert {len(buffers) for _, buffers in futures} == {2}
+    told = [content for content, _ in page.heard if content["type"] == "progress"]
+    assert told[0]["text"] == "looking ahead: 4 futures" and told[-1]["text"] == ""
     page.say(type="starts")
     rows = page.last("starts")[0]["rows"]
     assert np.array_equal(page.player.game.frame, before)
     page.say(type="restart", start=rows[0])
     assert (page.player.state["start"], page.player.state["generated"]) == (rows[0], 0)
+
+
+def test_a_future_that_is_lived_becomes_the_branch_frame_by_frame_and_runs_no_model(page: Page) -> None:
+    page.say(type="rewind", to=1)
+    page.say(type="what_if", frames=3)
+    future = next(buffers for content, buffers in page.heard if content == {"type": "future", "action": 3})
+    steps = len(page.player.game.clock.seconds)
+    page.say(type="live", action=3, frames=3)
+    assert len(page.player.game.clock.seconds) == steps
+    assert page.actions() == [2, 3, 3, 3] and page.player.state["branch"] == 1
+    assert page.last("strip")[1][-3:] == future
+    page.say(type="live", action="3", frames=3)
+    assert "0 to 3" in page.player.state["note"]
+
+
+# --- nothing is lost -----------------------------------------------------------------------------------
+
+
+def test_reset_and_clips_can_be_undone(page: Page) -> None:
+    assert page.player.state["undo"] is None
+    page.say(type="rewind", to=1)
+    page.say(type="tap", action=3)
+    page.say(type="restart", start=24)
+    assert (page.player.state["undo"], page.player.state["start"], page.actions()) == (0, 24, [])
+    page.say(type="resume", play=0)
+    state = page.player.state
+    assert (state["start"], state["undo"], len(state["branches"])) == (5, 1, 2)
+    assert page.actions() == [2, 3] and page.last("strip")[0]["generated"] == 2
+    page.say(type="resume", play=7)
+    assert "no play 7" in page.player.state["note"]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Play is kept at once, not after seconds."""
+    monkeypatch.setattr(keeping, "EVERY", 0.05)
+    monkeypatch.setattr(keeping, "SOON", 0.0)
+
+
+def kept(path: Path) -> list[int]:
+    """The actions in a session file; none before there is one."""
+    if not path.exists():
+        return []
+    events = session_file.read(path)["events"]
+    return [event["action"] for event in events if event["event"] == "step"]
+
+
+def test_what_is_played_is_in_the_session_file_moments_later_and_no_thread_stays(
+    quick: None, page: Page, tmp_path: Path
+) -> None:
+    page.player._receive(page.player, {"type": "play", "on": True}, [])
+    assert until(lambda: len(kept(tmp_path / "session.json")) >= 4)
+    assert page.player.loop.playing  # it was kept while it went on
+    page.say(type="play", on=False)
+    page.say(type="tap", action=3)
+    taken = page.player.game.rollout().actions
+    assert until(lambda: kept(tmp_path / "session.json") == taken)
+    assert session_file.read(tmp_path) == page.player.game.recording()
+    assert until(lambda: "keeper" not in {thread.name for thread in threading.enumerate()})
+
+
+def test_another_session_in_the_folder_is_left_alone_and_a_beginning_is_gone_on_with(
+    game: Game, opened: OpenWorld, tmp_path: Path
+) -> None:
+    Keeper(game, tmp_path, tmp_path).save()
+    game.step(1)
+    Keeper(game, tmp_path, tmp_path).save()
+    other = Game(opened, clip(opened, SETTINGS), SETTINGS)
+    other.step(3)
+    Keeper(other, tmp_path, tmp_path).save()
+    assert kept(tmp_path / "session.json") == [2, 0, 1]
+    assert kept(tmp_path / "session_02.json") == [3]
+    assert sorted(path.name for path in tmp_path.glob("*.json*")) == ["session.json", "session_02.json"]
+
+
+def test_a_disk_that_takes_nothing_is_said_and_play_goes_on(quick: None, game: Game, tmp_path: Path) -> None:
+    keeper = Keeper(game, tmp_path / "gone", tmp_path)
+    problems: list[str] = []
+    keeper.written = problems.append
+    keeper.note(soon=True)
+    assert until(lambda: bool(problems))
+    assert "could not be written" in problems[0] and "Free some disk" in problems[0]
+
+
+def test_after_a_kernel_that_ended_play_goes_on_where_it_stood(
+    opened: OpenWorld, page: Page, tmp_path: Path
+) -> None:
+    page.say(type="rewind", to=1)
+    page.say(type="tap", action=3)
+    page.say(type="restart", start=24)
+    page.say(type="tap", action=1)
+    page.say(type="resume", play=0)
+    page.player.keeper.save()
+    hashes = page.player.game.token_hashes
+
+    settings = replace(SETTINGS, actions=())
+    later = Page(Player(play(opened, clip(opened, settings), settings), tmp_path / "later", tmp_path))
+    assert later.player.state["last"]["frames"] == 2
+    later.say(type="go_on")
+    assert later.player.state["note"] == "Going on after 2 frames."
+    assert later.player.game.token_hashes == hashes and later.player.state["last"] is None
+    assert len(later.player.state["branches"]) == 2
+    told = [content["text"] for content, _ in later.heard if content["type"] == "progress"]
+    assert told[0] == "going on: 7 events are played again" and told[-1] == ""
+    later.say(type="resume", play=later.player.game.number + 1)
+    assert later.actions() == [1]
+    later.say(type="go_on")
+    assert "Nothing was kept" in later.player.state["note"]
+    later.player.close()
+
+
+def test_no_other_worlds_play_is_offered(opened: OpenWorld, page: Page, tmp_path: Path) -> None:
+    page.player.keeper.save()
+    settings = replace(SETTINGS, actions=(), context_window=2)
+    player = Player(Game(opened, clip(opened, settings), settings), tmp_path, tmp_path)
+    assert player.state["last"] is None
+    player.close()
+
+
+def test_stepping_again_is_told(page: Page) -> None:
+    game = page.player.game
+    page.say(type="tap", action=1, times=20)
+    page.say(type="rewind", to=0)
+    page.say(type="tap", action=3)
+    for moment in game._plays[0][1].lines[0].moments:
+        moment.session = None  # as of states that were let go of
+    page.say(type="select", branch=0)
+    texts = [content["text"] for content, _ in page.heard if content["type"] == "progress"]
+    assert texts[0] == "recomputing 22 frames" and texts[-1] == ""
+    page.heard.clear()
+    page.say(type="tap", action=2)
+    assert page.actions()[-1] == 2 and "progress" not in {content["type"] for content, _ in page.heard}
 
 
 def test_keys_are_edited_in_the_player_and_kept_with_the_world(page: Page) -> None:

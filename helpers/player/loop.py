@@ -5,6 +5,7 @@ up: a held action is one value, other requests are few, and a browser that falls
 """
 
 import contextlib
+import math
 import threading
 import time
 from collections import deque
@@ -16,7 +17,7 @@ import numpy as np
 
 from helpers.errors import RunbookError
 from helpers.play.compute import stepping
-from helpers.play.game import Game
+from helpers.play.game import Game, Going
 
 Job = Callable[[], object]
 
@@ -25,6 +26,7 @@ BEHIND = 1.0  # seconds without a sign of the browser after which play waits for
 SILENT = 5.0  # seconds without a sign of the browser after which play is paused
 FASTEST = 60  # frames a second; no screen needs more
 MOST_TIMES = 60  # steps that one press in pause may take
+TELL = 0.1  # seconds between two words about long work
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,13 @@ class Loop:
     fps: float  # frames a second to aim at
     idle: int  # the action where no key is held
     watched: bool = True  # whether the front end reports what it drew
+    progress: Callable[[str, float], None] = lambda _text, _share: None  # of long work; "" where it ended
 
     def __post_init__(self) -> None:
         self.playing = False  # whether the world goes on by itself; `play` changes it
         self._changed = threading.Condition()
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[tuple[int, Job]] = deque()  # with the number of the wish that each belongs to
+        self._wishes = self._granting = 0  # how many there were; which one the thread is at work for
         self._busy = self._awake = self._stopped = False
         self._thread: threading.Thread | None = None
         self._held: int | None = None
@@ -105,6 +109,7 @@ class Loop:
     def play(self, on: bool) -> None:
         """Let the world go on by itself, or pause after the step it is in."""
         with self._changed:
+            self._wishes += 1
             if on and not self.playing:
                 self._due = time.monotonic()
                 self._backlog.clear()
@@ -146,6 +151,7 @@ class Loop:
                     self._due = min(self._due, time.monotonic())  # a key is answered at once
                 self._changed.notify_all()
                 return
+            self._wishes += 1
         self.put(partial(self._repeat, action, press, times))
 
     def put(self, job: Job) -> bool:
@@ -153,7 +159,7 @@ class Loop:
         with self._changed:
             if len(self._jobs) >= QUEUE:
                 return False
-            self._jobs.append(job)
+            self._jobs.append((self._wishes, job))
             self.wake()
             self._changed.notify_all()
             return True
@@ -168,6 +174,31 @@ class Loop:
         """Wait until every job is done; False after ``timeout`` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._jobs and not self._busy, timeout)
+
+    def work(self, text: str, work: Callable[[Going], bool]) -> bool:
+        """Do long work within a job; False where it was ended by another wish: to play, pause, step or go.
+
+        The front end is told how far it is; ``{}`` in ``text`` stands for how many parts it has.
+        """
+        told = -math.inf
+
+        def going(done: int, total: int) -> bool:
+            nonlocal told
+            if time.monotonic() - told > TELL:
+                told = time.monotonic()
+                self.progress(text.format(total), done / total)
+            with self._changed:
+                return self._awake and self._wishes == self._granting
+
+        try:
+            return work(going)
+        finally:
+            if told > 0:
+                self.progress("", 1.0)
+
+    def ready(self) -> bool:
+        """Have the game's state where it stands, see `Game.ready`, as `work`."""
+        return self.game.ready(lambda *_: False) or self.work("recomputing {} frames", self.game.ready)
 
     def _run(self) -> None:
         with stepping(self.game.opened.world, spare=1):
@@ -190,8 +221,10 @@ class Loop:
                 age = self._backlog.age(now)
                 plays = self.playing and age <= BEHIND and not self._stopped
                 self._busy = True
+                self._granting = self._wishes
                 if self._jobs and not self._stopped:
-                    return self._jobs.popleft()
+                    self._granting, job = self._jobs.popleft()
+                    return job
                 if self.playing and age > SILENT:
                     self.playing = False
                     return partial(self.report, "Paused: the page has not been seen for a while.")
@@ -213,12 +246,16 @@ class Loop:
 
     def _repeat(self, action: int, press: int, times: int) -> None:
         """A step, and the rest as the next job: between them play can be paused and the thread end."""
-        self._step(action, press)
+        if not self._step(action, press):
+            return
         with self._changed:
             if times > 1 and self._awake:
-                self._jobs.appendleft(partial(self._repeat, action, press, times - 1))
+                self._jobs.appendleft((self._granting, partial(self._repeat, action, press, times - 1)))
 
-    def _step(self, action: int, press: int) -> None:
+    def _step(self, action: int, press: int) -> bool:
+        """Take a step; False where it was not, as getting ready took long and something else was wished."""
+        if not self.ready():
+            return False
         game, branch = self.game, self.game.branch
         frames = game.step(action)
         with self._changed:
@@ -230,3 +267,4 @@ class Loop:
         self.draw(Step(self._sequence, frames, action, game.generated, press, *seconds))
         if game.branch != branch:
             self.report("")
+        return True

@@ -11,6 +11,7 @@ from PIL import Image
 from helpers.errors import ParameterError
 from helpers.pictures import contact_sheet, png, upscale
 from helpers.play.game import Game
+from helpers.player.keeping import Keeper
 from helpers.player.keymap import action_id
 from helpers.player.loop import Loop, Step
 from helpers.player.preset import AS_SET, Preset
@@ -21,11 +22,15 @@ SIDE = 384  # screen pixels: side of the current frame
 
 
 class PlainPlayer:
-    """Buttons, a field and the current frame; it saves nothing itself. Presets are in ``root/outputs``."""
+    """Buttons, a field and the current frame. What is played is kept in ``run``, presets in ``root/outputs``.
 
-    def __init__(self, game: Game, _run: Path, root: Path = ROOT) -> None:
-        self.game = game
-        self.loop = Loop(game, self._draw, self._report, game.opened.world.fps, idle=0, watched=False)
+    ``keeper`` is who kept what was played before.
+    """
+
+    def __init__(self, game: Game, run: Path, root: Path = ROOT, keeper: Keeper | None = None) -> None:
+        self.game, self.keeper = game, keeper or Keeper(game, run, root)
+        options: dict[str, Any] = {"watched": False, "progress": self._progress}
+        self.loop = Loop(game, self._draw, self._report, game.opened.world.fps, idle=0, **options)
         self._preset = Preset(game, self.loop, root)
         count = game.opened.suite.n_actions
         taps = [partial(self.loop.tap, action) for action in range(count)]
@@ -81,6 +86,9 @@ class PlainPlayer:
         self.message.value = note
         self.play_button.description = "pause" if self.loop.playing else "play"
 
+    def _progress(self, text: str, share: float) -> None:
+        self.message.value = f"{text}: {share:.0%}" if text else ""
+
     def _draw(self, step: Step | None = None) -> None:
         frames, actions = self.game.last_frames(STRIP)  # [<=STRIP, H, W, 3]
         captions = ["given" if action is None else str(action) for action in actions]
@@ -89,6 +97,7 @@ class PlainPlayer:
         self.strip.value = png(contact_sheet([("", frames)], captions, scale=1, columns=STRIP))
         if step is not None:
             self.message.value = f"{step.generated} frame(s), last step {1000 * step.model:.0f} ms"
+            self.keeper.note(soon=not self.loop.playing)
 
 
 def _button(text: str, press: Callable[[], object], icon: str = "", width: str = "90px") -> widgets.Button:

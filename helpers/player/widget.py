@@ -1,7 +1,7 @@
 """The player's widget: what the page says to the kernel and back. What is seen is in ``page/``.
 
 Two traits are kept in step on both sides: ``world``, which never changes, and ``state``, which changes when
-something but the next frame happens. The rest are messages.
+something but the next frame happens: see `Player._update`. The rest are messages.
 
 Page to kernel, each with a ``type``; none is answered with anything but the messages below:
 
@@ -13,17 +13,24 @@ Page to kernel, each with a ``type``; none is answered with anything but the mes
     tap {action, press, times}  one step of an action; in pause, as many as times says
     rewind {to}; select {branch}
     restart {start}             from a row of the dataset (null: from the same clip)
+    resume {play}               back to a play that a restart left; state's undo is the number of the last one
+    go_on                       play again what an earlier kernel kept, state's last, and go on from there
     set {name, value}           steps, temperature, seed, feedback, preset or fps
     starts                      ask for places to start from
-    what_if {frames}
+    what_if {frames}            show what each action leads to
+    live {action, frames}       go on with one of these futures: its very frames become the branch
     save {kind, overlay}        png, mp4, gif or session
     keys {keys}                 the key map, as its file has it
 
-Kernel to page, each with its pictures as raw RGB (or one PNG) in ``buffers``:
+Kernel to page, each with its pictures as raw RGB in ``buffers``:
 
     frame {sequence, action, generated, press, model, transfer}   one buffer a frame of the step
     strip {actions, generated}                                    the last frames, after a jump
-    starts {rows}; what_if; saved {path}; refused {text}
+    starts {rows}; saved {path}; refused {text}
+    what_if {actions, length}   futures of all actions are about to come, from here
+    future {action}             one of them, one buffer a frame
+    progress {text, share}      long work is under way, share of it is done; an empty text ends it
+    look                        come into view: what lies behind in the notebook waits for play
 
 JupyterLab may deliver a message on any thread, so its handler, ``_on_…``, leaves a note for the loop and
 goes. The game, the presets, the keys and ``state`` are touched by the loop's jobs, ``_do_…``, only.
@@ -42,12 +49,14 @@ import anywidget
 import numpy as np
 import traitlets
 
-from helpers.errors import RunbookError
-from helpers.pictures import png
-from helpers.play.game import Game, what_if_picture
+from helpers.errors import ParameterError, RunbookError
+from helpers.play import recording
+from helpers.play.game import Game, Going
+from helpers.play.replay import go_on
 from helpers.play.settings import checked
 from helpers.play.tree import Play
 from helpers.player import captures
+from helpers.player.keeping import Keeper
 from helpers.player.keymap import KeyMap, action_id, default_keys, load_keys, save_keys
 from helpers.player.labels import LABEL_CLIPS, ActionLabel, label_actions
 from helpers.player.loop import FASTEST, MOST_TIMES, Job, Loop, Step
@@ -55,6 +64,7 @@ from helpers.player.preset import Preset
 from helpers.run_folder import ROOT
 
 STRIP = 12  # frames in the strip below the picture
+MOST_AHEAD = 16  # frames that a future may have
 PAGE = Path(__file__).with_name("page")
 
 
@@ -69,7 +79,8 @@ def page_script() -> str:
 class Player(anywidget.AnyWidget):
     """A game on a canvas: buttons, a field and keys for the actions, a strip of the last frames, and tools.
 
-    It saves to ``run``. A world's keys and labels are kept in ``root/data``, its presets in ``root/outputs``.
+    It saves to ``run``, and what is played as it goes; ``keeper`` is who did so before. A world's keys and
+    labels are kept in ``root/data``, its presets in ``root/outputs``.
     """
 
     _css = PAGE / "player.css"
@@ -81,7 +92,7 @@ class Player(anywidget.AnyWidget):
     def _script(self) -> str:
         return page_script()
 
-    def __init__(self, game: Game, run: Path, root: Path = ROOT) -> None:
+    def __init__(self, game: Game, run: Path, root: Path = ROOT, keeper: Keeper | None = None) -> None:
         world, suite = game.opened.world, game.opened.suite
         super().__init__()
         self.world = {
@@ -101,7 +112,9 @@ class Player(anywidget.AnyWidget):
         self._labels = [ActionLabel(action, names.get(action, "")) for action in range(suite.n_actions)]
         self._keys_path = root / "data" / f"{world.name}_keys.json"
         self._own_keys, self._note = load_keys(self._keys_path, suite.n_actions)
-        self.loop = Loop(game, self._draw, self._update, world.fps, self._keys.idle)
+        self.loop = Loop(game, self._draw, self._update, world.fps, self._keys.idle, progress=self._progress)
+        self.keeper = keeper or Keeper(game, run, root)
+        self._last = None if game.generated or game.plays > 1 else self.keeper.last()
         self._preset = Preset(game, self.loop, root)
         self._update()
         self.on_msg(self._receive)
@@ -110,6 +123,10 @@ class Player(anywidget.AnyWidget):
         """End the thread and take the player off the page."""
         self.loop.sleep()
         super().close()
+
+    def look(self) -> None:
+        """Have the page bring the player into view."""
+        self._say("look")
 
     def _receive(self, _widget: Any, content: Any, _buffers: Any) -> None:
         """Note what was asked for. Nothing that a page sends can do more than be refused."""
@@ -134,12 +151,12 @@ class Player(anywidget.AnyWidget):
         """Have the loop do something; what it refuses is a note for the player, and play goes on."""
 
         def job_and_update() -> None:
-            note = ""
+            self._note = ""
             try:
                 job()
             except RunbookError as error:
-                note = str(error)
-            self._update(note)
+                self._note = str(error)
+            self._update()
 
         if pause:
             self.loop.play(False)
@@ -187,12 +204,36 @@ class Player(anywidget.AnyWidget):
         self.game.rewind(min(max(self._rewind_to, 0), self.game.branches[self.game.branch].generated))
         self._send_strip()
 
+        self.loop.ready()
+
+    def _progress(self, text: str, share: float) -> None:
+        self._say("progress", text=text, share=share)
+
     def _do_select(self, branch: int) -> None:
         self.game.select(branch)
         self._send_strip()
+        self.loop.ready()
 
     def _do_restart(self, start: int | None) -> None:
         self.game.restart(start)
+        self._send_strip()
+
+    def _do_resume(self, play: int) -> None:
+        self.game.resume(play)
+        self._send_strip()
+        self.loop.ready()
+
+    def _do_go_on(self) -> None:
+        if self._last is None:
+            raise ParameterError("Nothing was kept to go on with.", fix="Play.")
+        kept = recording.read(self._last["session"])
+
+        def work(going: Going) -> bool:
+            self._note = go_on(self.game, kept, going)
+            return True
+
+        self.loop.work("going on: {} events are played again", work)
+        self._last = None
         self._send_strip()
 
     def _do_set(self, name: str, value: Any) -> None:
@@ -213,9 +254,26 @@ class Player(anywidget.AnyWidget):
         self._say("starts", [start.thumbnail for start in starts], rows=[int(start.row) for start in starts])
 
     def _do_what_if(self, frames: int = 4) -> None:
-        names = [f"{label.id} {label.name}".strip() for label in self._labels]
-        futures = self.game.what_if(min(max(int(frames), 1), 16))
-        self.send({"type": "what_if"}, [png(what_if_picture(self.game.frame, futures, names))])
+        count = min(max(int(frames), 1), MOST_AHEAD)
+        if not self.loop.ready():
+            return
+        self._say("what_if", actions=self._n_actions, length=count)
+
+        def work(going: Going) -> bool:
+            for action in range(self._n_actions):
+                if not going(action, self._n_actions):
+                    return False
+                self._say("future", self.game.foresee(action, count), action=action)
+            return True
+
+        self.loop.work("looking ahead: {} futures", work)
+
+    def _do_live(self, action: int, frames: int) -> None:
+        action = self._known(action)
+        if self.loop.ready():
+            for _ in range(math.ceil(min(max(int(frames), 1), MOST_AHEAD) / self.game.horizon)):
+                self.game.step(action)
+            self._send_strip()
 
     def _do_save(self, kind: str, overlay: bool = False) -> None:
         self._say("saved", path=str(captures.save(self.game, kind, self._run, self.loop.fps, bool(overlay))))
@@ -243,7 +301,9 @@ class Player(anywidget.AnyWidget):
 
     def _draw(self, step: Step) -> None:
         self._say("frame", **vars(step))
-        if not self.loop.playing:
+        if self.loop.playing:
+            self.keeper.note(soon=False)
+        else:
             self._update()
 
     def _update(self, note: str | None = None) -> None:
@@ -258,6 +318,8 @@ class Player(anywidget.AnyWidget):
             "tip": game.branches[game.branch].generated,
             "branches": [asdict(branch) for branch in game.branches],
             "start": game.clip.start,
+            "undo": game.left,
+            "last": self._last and {name: self._last[name] for name in ("frames", "when")},
             **game.play._asdict(),
             "seed": str(game.play.seed),  # it may be beyond what JavaScript's numbers hold exactly
             "preset": self._preset.chosen,
@@ -269,6 +331,9 @@ class Player(anywidget.AnyWidget):
             "keys": self._keys.to_json()["keys"],
             "labels": [asdict(label) | {"arrow": label.arrow} for label in self._labels],
         }
+
+        if game.generated or game.plays > 1:
+            self.keeper.note(soon=not self.loop.playing)
 
     def _send_strip(self) -> None:
         frames, actions = self.game.last_frames(STRIP)

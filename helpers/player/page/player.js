@@ -11,7 +11,6 @@ function render({ model, el }) {
   const curtain = element("div", { class: "tw-curtain" });
   const note = element("div", { class: "tw-note", role: "status" });
   const saved = element("div", { class: "tw-saved" });
-  const whatIf = element("img", { class: "tw-whatif", alt: "the frames that each action leads to", hidden: true });
   const clips = element("div", { class: "tw-clips", hidden: true });
   const overlay = element("input", { type: "checkbox", "data-overlay": true });
   const zoom = element("input", { class: "tw-size", type: "range", min: 2, max: 12, value: 6 });
@@ -47,6 +46,8 @@ function render({ model, el }) {
 
   const pads = makePads(player);
   const idField = makeIdField(player);
+  const keep = makeKeep(player);
+  const futures = makeFutures(player);
   const timeline = makeTimeline(player);
   const settings = makeSettings(player, zoom);
   const keyTable = makeKeyTable(player, () => { idField.refusal.textContent = ""; });
@@ -59,12 +60,13 @@ function render({ model, el }) {
       element("strong", {}, world.title), element("span", { class: "tw-device" }, world.device), meter.readout),
     element("div", { class: "tw-body" },
       element("div", { class: "tw-left" },
-        element("div", { class: "tw-bezel" }, screen, curtain), timeline.line, timeline.strip),
+        element("div", { class: "tw-bezel" }, screen, curtain), timeline.line, timeline.strip, keep.work),
       element("div", { class: "tw-right" },
         element("div", { class: "tw-tools" },
           play, tool("step", "Step", "a step of the idle action"),
           element("label", { class: "tw-check" }, "×", repeat), tool("reset", "Reset", "back to the clip"),
           tool("clips", "Clips", "start from another place")),
+        keep.line,
         pads.pads,
         idField.line,
         settings.settings,
@@ -75,14 +77,14 @@ function render({ model, el }) {
           element("label", { class: "tw-check" }, overlay, "ids")),
         saved, note,
         keyTable.table)),
-    clips, whatIf);
+    clips, futures.grid);
   el.replaceChildren(root);
 
   function act(name) {
     root.focus({ preventScroll: true });
     if (name === "play") say("play", { on: !player.state().playing });
     else if (name === "clips") clips.hidden ? say("starts") : (clips.hidden = true);
-    else if (name === "whatif") whatIf.hidden ? say("what_if", { frames: 4 }) : (whatIf.hidden = true);
+    else if (name === "whatif") futures.grid.hidden ? say("what_if", { frames: 4 }) : futures.hide();
     else if (["png", "mp4", "gif", "session"].includes(name)) {
       saved.textContent = "saving …";
       say("save", { kind: name, overlay: overlay.checked });
@@ -123,6 +125,7 @@ function render({ model, el }) {
   const receivers = {
     frame(content, buffers) {
       newest = { content, buffers };
+      futures.hide();
       // A hidden page draws nothing, and must not look as if it lagged behind for ever.
       if (!pending) pending = document.hidden ? setTimeout(paint, 0) : requestAnimationFrame(paint);
     },
@@ -131,7 +134,7 @@ function render({ model, el }) {
       meter.jumped();
       draw(screen, buffers.at(-1), size);
       timeline.show(buffers, actions, generated);
-      whatIf.hidden = true;
+      futures.hide();
     },
     starts({ rows }, buffers) {
       clips.replaceChildren(...rows.map((row, i) => {
@@ -141,11 +144,10 @@ function render({ model, el }) {
       }));
       clips.hidden = false;
     },
-    what_if(_content, buffers) {
-      URL.revokeObjectURL(whatIf.src);
-      whatIf.src = URL.createObjectURL(new Blob([buffers[0]], { type: "image/png" }));
-      whatIf.hidden = false;
-    },
+    what_if: futures.begin,
+    future: futures.add,
+    progress: keep.progress,
+    look: keep.look,
     saved({ path }) { saved.textContent = path; },
     refused({ text }) {
       idField.refusal.textContent = text;
@@ -162,7 +164,7 @@ function render({ model, el }) {
     curtain.textContent = now.phase === "ready" ? "" : `${now.phase} …`;
     note.textContent = now.note;
     if (now.note && saved.textContent === "saving …") saved.textContent = "";
-    for (const part of [settings, timeline, pads, keyTable]) part.update(now);
+    for (const part of [settings, timeline, pads, keep, keyTable]) part.update(now);
     Object.assign(root.dataset, { tip: now.tip, branch: now.branch, branches: now.branches.length,
       playing: now.playing, phase: now.phase, start: now.start });
   };
@@ -183,7 +185,7 @@ function render({ model, el }) {
     model.off("msg:custom", receive);
     model.off("change:state", update);
     document.removeEventListener("visibilitychange", onHidden);
-    URL.revokeObjectURL(whatIf.src);
+    futures.stop();
     say("bye");
   };
 }
