@@ -118,6 +118,24 @@ def console(lab: Lab) -> Console:
     return console
 
 
+def test_who_ran_all_cells_lands_on_the_player_and_the_cells_behind_it_wait(lab: Lab) -> None:
+    end = time.monotonic() + 120
+    while "verdict" not in lab.run("import os; print('verdict' if (run / '05_infer.json').exists() else '')"):
+        assert time.monotonic() < end
+    Console(lab).until("data.phase === 'ready'", 120)
+    time.sleep(1.5)
+    box, height = lab.page.locator(".tw-player").bounding_box(), lab.page.viewport_size["height"]
+    if SCREENSHOT:
+        lab.page.screenshot(path=SCREENSHOT.replace(".png", "_landed.png"))
+    assert box is not None and 0 <= box["y"] < box["y"] + 500 < height
+    outputs = lab.page.locator(".jp-CodeCell .jp-OutputArea")
+    waits = "Nothing was played yet: play above, then run the cells below the player."
+    assert outputs.filter(has_text=waits).count() == 1
+    lab.scroll_to("verify")
+    verdict = str(outputs.filter(has_text="05_infer:").last.text_content())
+    assert "nothing was played yet" in verdict and "Play above" in verdict and "no frame" not in verdict
+
+
 def test_it_plays_by_button_by_field_and_by_key(console: Console) -> None:
     seen = [console.pixels()]
     assert len(set(seen[0])) > 10  # a picture, not a blank canvas
@@ -344,11 +362,20 @@ def test_rewinding_by_timeline_and_strip_and_playing_on_opens_branches(console: 
 
 def test_what_if_and_clips_are_pictures_to_choose_from(console: Console) -> None:
     console.do("whatif")
-    picture = console.root.locator(".tw-whatif")
-    picture.wait_for(state="visible", timeout=60_000)
-    console.page.wait_for_function("document.querySelector('.tw-whatif').naturalWidth > 300")
-    assert console.number("generated") == 0
-    console.do("whatif")
+    future = console.root.locator(".tw-futures button:not([disabled])")
+    future.nth(7).wait_for(timeout=60_000)
+    assert future.count() == 8 and console.number("generated") == 0
+    if SCREENSHOT:
+        console.root.screenshot(path=SCREENSHOT.replace(".png", "_futures.png"))
+    future.nth(2).click()
+    console.generated(4)
+    captions = console.root.locator(".tw-strip figcaption").all_inner_texts()
+    assert captions[-4:] == ["2"] * 4 and future.count() == 8
+    console.root.locator(".tw-futures").wait_for(state="hidden")
+    console.reset()
+    console.do("undo")
+    console.generated(4)
+    console.reset()
     start = console.data()["start"]
     console.do("clips")
     clips = console.root.locator(f".tw-clips button:not([data-start='{start}'])")
@@ -486,7 +513,11 @@ def threads(lab: Lab) -> int:
     return int(printed)
 
 
-def test_running_the_cell_again_leaves_one_thread_and_one_player(console: Console) -> None:
+def test_running_the_cell_again_goes_on_with_one_thread_and_one_player(console: Console) -> None:
+    for count in (1, 2):
+        console.action(6)
+        console.generated(count)
+    pixels = console.pixels()
     console.page.evaluate(
         """async () => {
             const { content } = window.jupyterapp.shell.currentWidget;
@@ -494,14 +525,15 @@ def test_running_the_cell_again_leaves_one_thread_and_one_player(console: Consol
             await window.jupyterapp.commands.execute("notebook:run-cell");
         }"""
     )
-    console.until("data.phase === 'ready' && data.generated === '0'")
+    console.until("data.phase === 'ready' && data.generated === '2'")
+    assert console.text(".tw-note").startswith("Going on after 2 frames.") and console.pixels() == pixels
     end = time.monotonic() + 20
     while threads(console.lab) != 1 and time.monotonic() < end:
         time.sleep(0.2)
     assert threads(console.lab) == 1
     assert console.page.locator(".tw-player").count() == 1
     console.action(2)
-    console.generated(1)
+    console.generated(3)
 
 
 def memory(console: Console) -> tuple[float, float]:
@@ -548,7 +580,45 @@ def test_reloading_the_page_brings_the_player_back(console: Console) -> None:
     again.generated(2)
 
 
-def test_a_kernel_restart_leaves_no_error_and_a_fresh_player_plays(console: Console) -> None:
+def test_a_notebook_that_is_opened_without_its_kernel_shows_the_last_frames(console: Console) -> None:
+    outputs = "[...document.querySelectorAll('.jp-OutputArea-child')].map(node => node.checkVisibility() && "
+    seen = f"() => {outputs} (node.querySelector('.tw-player, .tw-last')?.className ?? '')).filter(Boolean)"
+    assert console.page.evaluate(seen) == ["tw-player"]
+    console.action(2)
+    console.generated(1)
+    time.sleep(2.0)  # the picture is that of moments before
+    console.lab.command("docmanager:save")
+    console.page.wait_for_function("!window.jupyterapp.shell.currentWidget.context.model.dirty")
+    console.page.evaluate(
+        """async () => {
+            const { currentWidget } = window.jupyterapp.shell;
+            const { path } = currentWidget.context;
+            await window.jupyterapp.serviceManager.sessions.shutdownAll();
+            currentWidget.dispose();
+            await window.jupyterapp.commands.execute("docmanager:open", { path });
+        }"""
+    )
+    console.lab.ready()
+    console.lab.scroll_to("generate")
+    console.page.locator(".tw-last").wait_for(timeout=30_000)
+    time.sleep(1.0)
+    assert console.page.evaluate(seen) == ["tw-last"]
+    text = console.page.locator(".tw-last").inner_text()
+    assert text.strip() == "The last of 1 frames that were played here. Run the cell to play."
+    assert console.page.locator(".jp-OutputArea-child:visible", has_text="model not found").count() == 0
+    console.lab.errors[:] = [text for text in console.lab.errors if "widget model not found" not in text]
+    if SCREENSHOT:
+        console.page.screenshot(path=SCREENSHOT.replace(".png", "_reopened.png"))
+    console.lab.command("notebook:run-all-cells")
+    console.page.wait_for_selector(".tw-player[data-phase=ready]", timeout=120_000)
+
+
+def test_after_a_kernel_restart_a_fresh_player_goes_on_where_the_old_one_stopped(console: Console) -> None:
+    for count, action in enumerate((3, 3, 2), 1):
+        console.action(action)
+        console.generated(count)
+    pixels = console.pixels()
+    time.sleep(2.0)  # it is kept moments later
     console.page.evaluate(
         """async () => {
             const { sessionContext } = window.jupyterapp.shell.currentWidget;
@@ -561,8 +631,13 @@ def test_a_kernel_restart_leaves_no_error_and_a_fresh_player_plays(console: Cons
     console.until("data.phase === 'ready' && data.generated === '0'", 120)
     fresh = Console(console.lab)
     fresh.root.scroll_into_view_if_needed()
+    assert "Go on where you stopped" in console.text("[data-do=go_on]")
+    fresh.do("go_on")
+    fresh.generated(3)
+    assert fresh.pixels() == pixels and fresh.text(".tw-note") == "Going on after 3 frames."
     fresh.action(6)
-    fresh.generated(1)
+    fresh.generated(4)
+    fresh.reset()
 
 
 def test_the_browser_reported_no_error_in_all_of_this(lab: Lab) -> None:

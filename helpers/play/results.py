@@ -80,13 +80,14 @@ def save(game: Game, run: Path) -> Saved:
         for old in [*(run / "frames").glob("frame_*.png"), run / "rollout.gif", different]:
             old.unlink(missing_ok=True)
         pngs = write_pngs(rollout.frames, run / "frames", scale=SCALE)
-        sheet_path, session = run / "contact_sheet.png", run / "session.json"
+        sheet_path, text = run / "contact_sheet.png", recording.file_text(game.recording())
+        session = recording.own_place(run, text)
         sheet(rollout).save(sheet_path)
         fps = game.settings.fps
         video = write_video(rollout.frames, run / "rollout.mp4", fps)
         tokens = rollout.tokens.astype(np.int32)  # [T', P]
         np.savez_compressed(run / "rollout.npz", frames=rollout.frames, tokens=tokens)
-        recording.write(session, game.recording())
+        recording.write_text(session, text)
         if game.replay and (difference := game.replay.picture()):
             difference.save(different)
     for path in (run / "frames", sheet_path, video.path, session):
@@ -99,6 +100,9 @@ def show(saved: Saved, game: Game) -> None:
     from IPython.display import Image as Picture
     from IPython.display import Video, display
 
+    if waits(game):
+        print("Nothing was played yet: play above, then run the cells below the player.")
+        return
     display(Picture(filename=str(saved.contact_sheet)))
     if saved.video.codec == "h264":
         display(Video(str(saved.video.path), embed=True, html_attributes="controls loop autoplay muted"))
@@ -110,6 +114,11 @@ def show(saved: Saved, game: Game) -> None:
         display(picture(plot_trace(game.trace.samples), alt="GPU memory and utilisation"))
 
 
+def waits(game: Game) -> bool:
+    """Whether this is to be played by hand and nothing was played yet."""
+    return game.settings.use_interactive_mode and not game.generated
+
+
 def verify(game: Game, saved: Saved, run: Path) -> list[Check]:
     """The verdict's checks of what was saved of a game: log, file and GPU evidence; also writes ``run.json``.
 
@@ -119,7 +128,7 @@ def verify(game: Game, saved: Saved, run: Path) -> list[Check]:
     checks = [
         check_log(run, game),
         *check_files(saved),
-        check_frames_differ(rollout),
+        check_play(game) if waits(game) else check_frames_differ(rollout),
         check_device(game, rollout),
         Subject("actions").ok(source_of_actions(settings)),
         *check_silent_failures(game),
@@ -163,6 +172,12 @@ def check_files(saved: Saved) -> list[Check]:
         return [files, video.ok(f"{saved.video.path.name}: H.264, {saved.video.frames} frames read back")]
     fix = "The PNG files and the GIF hold the same frames; reinstall the package av for MP4."
     return [files, video.warn(saved.video.note, fix)]
+
+
+def check_play(game: Game) -> Check:
+    """Nothing was played yet, which is no fault."""
+    where = f"{game.opened.world.title} is open and waits: nothing was played yet"
+    return Subject("play").skip(where, "Play above, then run the cells below the player.")
 
 
 def check_frames_differ(rollout: Rollout) -> Check:

@@ -106,6 +106,8 @@ def quality(rollout: Rollout) -> "Picture | str":
 
     Above the dashed line the model knows more than "nothing moves"; where the lines meet, it lost the clip.
     """
+    if not rollout.generated:
+        return "Nothing was played yet."
     if not rollout.psnr:
         return "These frames follow other actions than the clip's, so there is no true frame to compare with."
     from matplotlib.figure import Figure
