@@ -12,10 +12,18 @@ import pytest
 from PIL import Image
 
 from helpers.play.game import Game
-from helpers.play.results import check_frames_differ, check_silent_failures, save, start_log, verify
+from helpers.play.results import (
+    check_frames_differ,
+    check_silent_failures,
+    save,
+    sheet,
+    start_log,
+    verify,
+)
 from helpers.play.rollout import play
 from helpers.play.settings import Settings
 from helpers.play.world import OpenWorld, choose_clip, open_world
+from helpers.run_folder import ROOT
 
 SETTINGS = Settings(dataset="coinrun", context_window=4, temperature=0.0, generation_steps=3, steps=2)
 
@@ -69,6 +77,19 @@ def test_a_run_leaves_pictures_and_a_record_of_everything(
     assert len(record["metrics"]["psnr_db"]) == 3
     assert record["timings"]["frames_per_second"] > 0
     assert bool(record["evidence"]["gpu_seconds"]) == record["device"].startswith("cuda")
+
+
+def test_the_model_cards_picture_is_what_a_run_shows_today(pytestconfig: pytest.Config) -> None:
+    settings = Settings(generation_steps=11, start=960)  # as the card says
+    opened = open_world(settings)
+    today = sheet(play(opened, choose_clip(opened, settings), settings).rollout())
+    shown = ROOT / "helpers" / "demo" / "crafter" / "contact_sheet.png"
+    if pytestconfig.getoption("pictures"):
+        today.save(shown)
+    with Image.open(shown) as picture:
+        assert today.size == picture.size
+        # On another machine a last bit may differ, and frames after it.
+        assert np.mean(np.asarray(today) != np.asarray(picture)) < 0.05
 
 
 def test_a_missing_log_line_fails_the_proof(game: Game, run: Path) -> None:
