@@ -15,6 +15,8 @@ python runbook.py sweep sweep.yaml
                         run a notebook for every combination of parameters
 python runbook.py film [--dataset crafter] [--session outputs/RUN/session.json]
                         film a world being played, with the keys: WebP, GIF and MP4
+python runbook.py share [--dataset crafter] [--to world.html]
+                        write a world as one file that plays in any browser, without Python or network
 python runbook.py dataset outputs/RUN/session.json [more …] --to my_play.h5
                         write recorded play as a labelled dataset: frames, actions and episodes
 python runbook.py presets [-p dataset=sonic] [-p device=cuda]
@@ -70,6 +72,7 @@ INSIDE = {
     "regress": ["-m", "helpers.batch.regress"],
     "sweep": ["-m", "helpers.batch.sweep"],
     "film": ["-m", "helpers.player.film"],
+    "share": ["-m", "helpers.share.build"],
     "dataset": ["-m", "helpers.play.dataset"],
     "presets": ["-m", "helpers.presets.measure"],
 }
@@ -142,7 +145,7 @@ def hand_over(python: Path, command: str, rest: list[str]) -> int:
     from helpers.commands import child_environment
 
     # A relative path among the arguments counts from the reader's folder; the program runs in the project's.
-    takes_files = command in ("run", "baseline", "regress", "sweep", "film", "dataset", "presets")
+    takes_files = command in ("run", "baseline", "regress", "sweep", "film", "share", "dataset", "presets")
     folder = ["--called-from", str(Path.cwd())] if takes_files else []
     return follow([str(python), *INSIDE[command], *folder, *rest], cwd=ROOT, env=child_environment())
 

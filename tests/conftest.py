@@ -38,6 +38,7 @@ def make_environment(root: Path) -> Path:
 SLOW = (
     "test_sweep",
     "test_browser",
+    "test_share_browser",
     "test_runbook",
     "test_regress",
     "test_coinrun",

@@ -15,6 +15,12 @@ from helpers.worlds import world
 SETTINGS = Settings(
     context_window=3, temperature=0.0, steps=3, start=5, generation_steps=4, use_interactive_mode=True
 )
+SHAPES = (
+    {"context_window": 3, "steps": 4},
+    {"context_window": 3, "steps": 3, "prediction_horizon": 2},
+    {"context_window": 2, "steps": 2, "feedback": "pixels"},
+)
+"""Settings under which a step has as many shapes as there are."""
 ROWS, EPISODE = 60, 20
 
 

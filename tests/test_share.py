@@ -5,13 +5,14 @@ import onnxruntime
 import pytest
 import torch
 from golden_cases import random_suite
-from small_world import clip, settings, small_world
+from small_world import SHAPES, settings, small_world
 
 from helpers.assets.dataset import to_model_frames
-from helpers.errors import SuiteError
+from helpers.errors import AssetError, SuiteError
 from helpers.play.game import Game
 from helpers.play.settings import Settings
 from helpers.play.world import choose_clip, open_world
+from helpers.share.runtime import ARCHIVE, Registry, open_runtime
 from helpers.share.starts import find_starts
 from helpers.share.step import export
 from helpers.worldmodel.session import generator
@@ -20,10 +21,9 @@ from helpers.worldmodel.session import generator
 class Graph:
     """A world played by its graph alone, as the page plays it."""
 
-    def __init__(self, opened, chosen):
+    def __init__(self, opened, chosen, graph):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        graph = export(opened.suite, chosen)
         self.session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
         self.start, self.settings = find_starts(opened, chosen, 1)[0], chosen
         self.frames = to_model_frames(self.start.frames, opened.suite.frame_size)[0]
@@ -54,41 +54,51 @@ class Graph:
         self.actions += [action] * horizon
 
 
-def played(opened, start, chosen, steps):
+def played(opened, chosen, graph, steps):
     """The tokens of some steps by the engine and by the graph, both ``[steps * H, P]``."""
-    game, graph = Game(opened, start, chosen), Graph(opened, chosen)
+    game, graph = Game(opened, choose_clip(opened, chosen), chosen), Graph(opened, chosen, graph)
     for action in np.random.default_rng(0).integers(opened.suite.n_actions, size=steps).tolist():
         game.step(action)
         graph.step(action)
     return game.tokens, graph.tokens
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.7])
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"context_window": 3, "steps": 4},
-        {"context_window": 3, "steps": 3, "prediction_horizon": 2},
-        {"context_window": 2, "steps": 2, "feedback": "pixels"},
-    ],
-    ids=lambda changes: " ".join(f"{name}={value}" for name, value in changes.items()),
+    "changes", SHAPES, ids=lambda changes: " ".join(f"{name}={value}" for name, value in changes.items())
 )
-def test_a_worlds_graph_gives_the_engines_tokens(tmp_path, changes, temperature):
-    opened, chosen = small_world(tmp_path), settings(temperature=temperature, **changes)
-    by_engine, by_graph = played(opened, clip(opened, chosen), chosen, 12)
+def test_a_worlds_graph_gives_the_engines_tokens_greedily_and_sampled(tmp_path, changes):
+    opened = small_world(tmp_path)
+    graph = export(opened.suite, settings(**changes))
 
-    assert np.array_equal(by_engine, by_graph)
+    for temperature in (0.0, 0.7):
+        by_engine, by_graph = played(opened, settings(temperature=temperature, **changes), graph, 12)
+        assert np.array_equal(by_engine, by_graph)
 
 
-def test_crafters_graph_gives_the_engines_tokens_and_is_small():
-    chosen = Settings(use_interactive_mode=True)
+def test_crafters_graph_gives_the_engines_tokens():
+    chosen = Settings(device="cpu", use_interactive_mode=True)
     opened = open_world(chosen)
-    by_engine, by_graph = played(opened, choose_clip(opened, chosen), chosen, 40)
+    by_engine, by_graph = played(opened, chosen, export(opened.suite, chosen), 40)
 
     assert np.array_equal(by_engine, by_graph)
-    assert len(export(opened.suite, chosen)) < 8e6
 
 
 def test_a_world_whose_dynamics_take_no_actions_cannot_be_shared():
     with pytest.raises(SuiteError, match="takes no actions"):
         export(random_suite(conditioned=False), settings())
+
+
+def test_without_network_the_missing_runtime_is_named_and_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    with pytest.raises(AssetError, match=r"--registry, or put onnxruntime-web-\S+\.tgz into"):
+        open_runtime(folder=tmp_path)
+
+
+def test_the_runtime_comes_from_the_mirror_that_npm_uses(monkeypatch):
+    monkeypatch.setenv("npm_config_registry", "https://mirror.example/npm/")
+
+    assert Registry().url(ARCHIVE).startswith("https://mirror.example/npm/onnxruntime-web/-/onnxruntime-web-")
+    assert (
+        Registry("https://other.example").url(ARCHIVE).startswith("https://other.example/onnxruntime-web/-/")
+    )
