@@ -81,7 +81,7 @@ def played(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
     folder = tmp_path_factory.mktemp("played")
     given = {"use_interactive_mode": True, "actions": [2, 6, 0, 1]}
     try:
-        assert infer(folder, preset="40fps", tf32=True, **given) == ("warn", "")
+        assert infer(folder, preset="40fps", tf32=True, steps=4, **given) == ("warn", "")
         yield folder
     finally:
         kept.unlink()
@@ -95,10 +95,11 @@ def test_interactive_mode_without_a_front_end_takes_the_actions_given_and_ends(p
 
 def test_a_parameter_that_has_no_effect_is_a_line_of_the_verdict(played: Path) -> None:
     verdict = json.loads((played / "05_infer.json").read_text(encoding="utf-8"))
-    tf32, steps = (check for check in verdict["checks"] if check["status"] != "ok")
-    assert tf32["id"] == steps["id"] == "ignored"
+    tf32, count, steps = (check for check in verdict["checks"] if check["status"] != "ok")
+    assert tf32["id"] == count["id"] == steps["id"] == "ignored"
     assert "tf32 has no effect on cpu" in tf32["observed"]
-    assert "generation_steps=3 has no effect: 4 actions are given" in steps["observed"]
+    assert "generation_steps=3 has no effect: 4 actions are given" in count["observed"]
+    assert steps["observed"] == "steps=4 has no effect: the preset 40fps sets 2."
 
 
 def test_a_preset_sets_what_was_measured_for_it_and_the_run_records_what_it_set(played: Path) -> None:

@@ -58,7 +58,7 @@ def test_a_run_leaves_pictures_and_a_record_of_everything(
     for name in MEMORY:
         monkeypatch.setenv(name, "33554432")
     saved = save(game, run)
-    checks = verify(game, saved, run)
+    checks = verify(game, saved, run, {})
     assert {check.status for check in checks} == {"ok"}
     (quality,) = (check.observed for check in checks if check.id == "psnr")
     off = np.square(saved.rollout.frames[4:] / 127.5 - saved.rollout.truth[4:] / 127.5).mean()
@@ -100,7 +100,7 @@ def test_a_missing_log_line_fails_the_proof(game: Game, run: Path) -> None:
     other = run / "other"
     other.mkdir()
     (other / "run.log").write_text(text.replace("inference loop ends", ""), encoding="utf-8")
-    failed = [check for check in verify(game, saved, other) if check.status == "fail"]
+    failed = [check for check in verify(game, saved, other, {}) if check.status == "fail"]
     assert [check.id for check in failed] == ["log"]
     assert "inference loop ends" in failed[0].observed
 
@@ -108,7 +108,7 @@ def test_a_missing_log_line_fails_the_proof(game: Game, run: Path) -> None:
 def test_a_picture_of_another_size_fails_the_proof(game: Game, run: Path) -> None:
     saved = save(game, run)
     Image.new("RGB", (8, 8)).save(saved.pngs[2])
-    failed = [check.id for check in verify(game, saved, run) if check.status == "fail"]
+    failed = [check.id for check in verify(game, saved, run, {}) if check.status == "fail"]
     assert failed == ["png"]
 
 
@@ -134,12 +134,12 @@ def test_what_was_asked_for_and_did_not_happen_is_a_line_of_the_verdict(
 ) -> None:
     for name in MEMORY:
         monkeypatch.setenv(name, "33554432")
-    assert check_silent_failures(game) == []
+    assert check_silent_failures(game, {}) == []
     opened = replace(game.opened, suite=replace(game.opened.suite), notes=("compile failed",))
     opened.suite.graphs.refusal = "RuntimeError: not permitted"
     monkeypatch.setattr(game, "opened", opened)
     monkeypatch.setattr(game, "settings", replace(SETTINGS, tf32=True))
-    observed = {check.id: check.observed for check in check_silent_failures(game)}
+    observed = {check.id: check.observed for check in check_silent_failures(game, {})}
     assert observed["note"] == "compile failed"
     assert "RuntimeError: not permitted" in observed["cuda_graph"]
     assert "tf32" in observed["ignored"]
@@ -150,5 +150,5 @@ def test_a_kernel_without_the_memory_settings_says_what_that_costs(
     game: Game, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(MEMORY[0], raising=False)
-    (line,) = [check for check in check_silent_failures(game) if check.id == "memory_settings"]
+    (line,) = [check for check in check_silent_failures(game, {}) if check.id == "memory_settings"]
     assert line.status == "skip" and MEMORY[0] in line.observed and "lab" in line.fix

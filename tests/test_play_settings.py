@@ -12,7 +12,7 @@ import small_world
 from helpers.errors import ActionError, ParameterError, SessionFileError
 from helpers.play import recording
 from helpers.play.game import Game
-from helpers.play.settings import DECLARED, Settings, checked, ignored, names, source_of_actions
+from helpers.play.settings import DECLARED, Settings, checked, ignored, names, overridden, source_of_actions
 from helpers.run_folder import ROOT
 from helpers.worlds import WORLDS, world
 
@@ -126,6 +126,28 @@ def test_a_parameter_that_has_no_effect_is_named() -> None:
     assert "generation_steps=5" in ignored(Settings(generation_steps=5, actions=(1, 2)), "cpu")[0]
     paths = {f"{part}_path": "x.pth" for part in ("video_tokenizer", "latent_actions", "dynamics")}
     assert "use_latest" in ignored(replace(Settings(use_latest_checkpoints=True), **paths), "cpu")[0]
+
+
+def test_what_was_given_and_a_preset_or_a_session_set_otherwise_is_named_with_both_values() -> None:
+    given = {"steps": 10, "feedback": "tokens", "temperature": -1.0, "seed": 3, "preset": "30fps"}
+    played = replace(Settings.read(given), steps=2, temperature=0.5, feedback="pixels")
+    assert overridden(given, played) == [
+        "steps=10 has no effect: the preset 30fps sets 2.",
+        "feedback='tokens' has no effect: the preset 30fps sets 'pixels'.",
+    ]
+    given = {"dataset": "Demo", "seed": 9, "actions": [2], "start": -1, "evaluate": False, "preset": "5fps"}
+    recorded = Settings(seed=3, start=7, actions=(1, 1), replay="session.json")
+    assert overridden(given, recorded) == [
+        "seed=9 has no effect: the session to replay has 3.",
+        "actions=(2,) has no effect: the session to replay has (1, 1).",
+        "preset=5fps has no effect: a replay plays what was recorded.",
+    ]
+
+
+def test_what_was_given_and_played_or_not_given_is_not_named() -> None:
+    assert overridden({"steps": 4}, Settings(steps=2)) == []  # changed in the player, say
+    assert overridden({"steps": 2, "preset": "30fps"}, Settings(steps=2, preset="30fps")) == []
+    assert overridden({"preset": ""}, Settings(steps=2, replay="session.json")) == []
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from helpers.play.conditions import environment_facts
 from helpers.play.game import Game
 from helpers.play.gpu_trace import plot_trace
 from helpers.play.metrics import measure, published_mse, quality_in_words
-from helpers.play.settings import ignored, source_of_actions
+from helpers.play.settings import ignored, overridden, source_of_actions
 from helpers.play.watch import LOOP_ENDS, LOOP_STARTS
 from helpers.report import Check, Subject, picture, write_json
 from helpers.run_folder import writing
@@ -119,9 +119,10 @@ def waits(game: Game) -> bool:
     return game.settings.use_interactive_mode and not game.generated
 
 
-def verify(game: Game, saved: Saved, run: Path) -> list[Check]:
+def verify(game: Game, saved: Saved, run: Path, given: Mapping[str, Any]) -> list[Check]:
     """The verdict's checks of what was saved of a game: log, file and GPU evidence; also writes ``run.json``.
 
+    ``given`` holds the parameters as they were set, for what a preset or a session replayed set otherwise.
     An `OutputError` says that ``run.json`` could not be written.
     """
     rollout, settings = saved.rollout, game.settings
@@ -131,7 +132,7 @@ def verify(game: Game, saved: Saved, run: Path) -> list[Check]:
         check_play(game) if waits(game) else check_frames_differ(rollout),
         check_device(game, rollout),
         Subject("actions").ok(source_of_actions(settings)),
-        *check_silent_failures(game),
+        *check_silent_failures(game, given),
     ]
     if game.replay:
         checks.append(check_replay(game.replay))
@@ -217,7 +218,7 @@ def check_device(game: Game, rollout: Rollout) -> Check:
     return device.ok(observed) if proved else device.fail(observed, "Run 02_torch and see its verdict.")
 
 
-def check_silent_failures(game: Game) -> list[Check]:
+def check_silent_failures(game: Game, given: Mapping[str, Any]) -> list[Check]:
     """What was asked for and did not happen although nothing failed: a line each."""
     suite, slower = game.opened.suite, "Nothing needs to be done: the frames are the same, and slower."
     checks = [Subject("note").warn(note, slower) for note in game.opened.notes]
@@ -227,7 +228,8 @@ def check_silent_failures(game: Game) -> list[Check]:
     if suite.device.type == "cpu" and (lost := memory_settings(os.environ, sys.platform)):
         checks.append(Subject("memory_settings").skip(lost, lab_fix()))
     fix = "Take the parameter out, or change the one that goes before it."
-    return checks + [Subject("ignored").warn(text, fix) for text in ignored(game.settings, suite.device.type)]
+    texts = ignored(game.settings, suite.device.type) + overridden(given, game.settings)
+    return checks + [Subject("ignored").warn(text, fix) for text in texts]
 
 
 def check_replay(replay: Replay) -> Check:

@@ -207,6 +207,28 @@ def ignored(settings: Settings, device: str) -> list[str]:
     return sentences
 
 
+def overridden(namespace: Mapping[str, Any], played: Settings) -> list[str]:
+    """The parameters that were given, and set otherwise by a preset or a session to replay, a sentence each.
+
+    ``namespace`` holds the values as they stand in the notebook's parameters cell, ``played`` those that were
+    played with. A value that is the parameter's default was not given.
+    """
+    if not (played.preset or played.replay):
+        return []
+    values = {name: checked(name, namespace[name]) for name in DECLARED if name in namespace}
+    given = {name: value for name, value in values.items() if value != DECLARED[name].default}
+    meant = Settings(**given)
+    cause = "the session to replay has" if played.replay else f"the preset {played.preset} sets"
+    sentences = [
+        f"{name}={shown(value)} has no effect: {cause} {shown(getattr(played, name))}."
+        for name, value in given.items()
+        if name in names("speed", "play") and getattr(meant, name) != getattr(played, name)
+    ]
+    if played.replay and "preset" in given:
+        sentences.append(f"preset={given['preset']} has no effect: a replay plays what was recorded.")
+    return sentences
+
+
 _SOURCES = {  # in the order of precedence
     "actions": "given in `actions`",
     "use_interactive_mode": "chosen in the player",
