@@ -23,7 +23,7 @@ python runbook.py presets [-p dataset=sonic] [-p device=cuda]
                         measure speed and quality here; preset=30fps then chooses from it
 python runbook.py setup [--torch-lock auto|cpu|2.8.0]
                         only set up, checking every step again; the choice of torch is remembered
-python runbook.py doctor [--json] [--deep] [--fix [--yes]] [--bundle] [--dataset sonic]
+python runbook.py doctor [--all] [--json] [--deep] [--fix [--yes]] [--bundle] [--dataset sonic]
                         check machine, torch, network and files, and say what to do; installs nothing
 
 Every command but `doctor` first sets up what is missing: a virtual environment in .venv, torch for this

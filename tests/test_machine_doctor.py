@@ -110,6 +110,43 @@ def test_text_shows_the_remedy_under_what_is_not_ok(monkeypatch, capsys):
     assert "expected: a new one" in text and "why: it computes" in text and "what to do: Run: update" in text
 
 
+def test_what_is_ok_is_counted_by_group_and_all_shows_it(monkeypatch, capsys):
+    checks = [
+        Check("python", "ok", "3.11"),
+        Check("variables_pip", "ok", "none"),
+        Check("gpu", "warn", "no", "x"),
+    ]
+    checks += [Check("variables_python", "ok", "none")]
+    order = sorted(
+        checks, key=lambda check: ["python", "variables_python", "variables_pip", "gpu"].index(check.id)
+    )
+    monkeypatch.setattr(doctor, "diagnose", lambda *_: order)
+
+    main([])
+    short = capsys.readouterr().out
+    main(["--all"])
+    full = capsys.readouterr().out
+
+    assert "computer 1, variables 2 " in short and "--all" in short and "3.11" not in short
+    assert "warn  gpu" in short and "what to do: x" in short
+    assert "ok    python" in full and "ok    variables_pip" in full and "--all" not in full
+
+
+def test_a_failure_is_never_folded_and_what_waits_for_one_remedy_is_one_check(monkeypatch, capsys):
+    setup = "Run: python3 runbook.py setup"
+    checks = [Check("environment", "fail", "gone", setup), Check("pip", "skip", "no environment", setup)]
+    checks += [Check("torch_kernel", "skip", "nothing", setup), Check("encoder", "skip", "nothing", setup)]
+    checks += [Check("hub", "skip", "no answer in time", "Run: python3 runbook.py doctor --deep")]
+    monkeypatch.setattr(doctor, "diagnose", lambda *_: checks)
+
+    assert main([]) == 1
+
+    text = capsys.readouterr().out
+    assert "fail  environment" in text and "1 fail, 4 skip" in text
+    assert "no environment; so were skipped: torch_kernel, encoder" in text and "skip  hub" in text
+    assert text.count(setup) == 2, "once for the failure, once for all that waits for it"
+
+
 # --- repair ----------------------------------------------------------------------------------------
 
 _RECORDING = """
@@ -250,6 +287,20 @@ def test_facts_are_read_side_by_side_and_what_is_late_or_broken_hides_no_other()
         and found["good"] == 3
     )
     assert waited < 60, "a fact that never comes holds nothing up"
+
+
+def test_nvml_is_asked_by_the_environments_python_and_not_by_the_one_that_runs_the_doctor(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # this Python has none of the packages
+    monkeypatch.setattr(doctor_facts, "gather", lambda tasks, seconds: tasks["nvml"]())
+    environment = Environment(sys.executable, None)
+
+    names, problem = doctor_facts.slow_facts(environment, LINUX, world("crafter"), ROOT, 60)
+
+    assert names or "NVML" in problem, problem
+    assert doctor_facts.slow_facts(Environment(None, None), LINUX, world("crafter"), ROOT, 60) == (
+        [],
+        "nvidia-ml-py is not installed yet",
+    )
 
 
 def test_without_an_answer_about_gpus_nothing_is_said_of_torch():
@@ -590,6 +641,7 @@ def test_the_bundle_holds_what_a_helper_needs_and_nothing_private(tmp_path, monk
         "run.log",
     } <= set(content)
     everything = "\n".join(content.values())
+    assert "\nok    python " in content["doctor.txt"], "who helps sees every check"
     assert str(tmp_path) not in everything and SECRET not in everything and "xiaoming" not in everything
     assert json.loads(content["doctor.json"])["checks"] and "~/x" in content["run.json"]
     assert str(tmp_path) not in said.replace(str(packed_path), "")

@@ -83,6 +83,44 @@ def redacted(check: Check, private: Private) -> Check:
     return Check(check.id, check.status, *texts)
 
 
+def folded(verdict: Verdict) -> str:
+    """The verdict in full, but for what is ok: of that only how many checks there are of each group.
+
+    What was skipped and waits for the same remedy is one check.
+    """
+    group, good = "computer", Counter[str]()
+    rest: list[Check] = []
+    skipped: dict[str, list[str]] = {}  # by their remedy, the ids of further checks that wait for it
+    for check in verdict.checks:
+        group = _GROUPS.get(check.id, group)
+        if check.status == "ok":
+            good[group] += 1
+        elif check.status == "skip" and check.fix in skipped:
+            skipped[check.fix].append(check.id)
+        else:
+            rest.append(check)
+            if check.status == "skip":
+                skipped[check.fix] = []
+    for number, check in enumerate(rest):
+        if check.status == "skip" and (others := ", ".join(skipped[check.fix])):
+            rest[number] = replace(check, observed=f"{check.observed}; so were skipped: {others}")
+    title, *lines = str(Verdict(verdict.step, tuple(rest))).splitlines()
+    if good:
+        counts = ", ".join(f"{group} {count}" for group, count in good.items())
+        lines.insert(0, f"ok    {counts}   (--all shows them)")
+    return "\n".join([title, *lines])
+
+
+_GROUPS = {
+    "variables_python": "variables",
+    "gpu": "GPU",
+    "environment": "packages",
+    "index": "network",
+    "dataset_h5": "world",
+}
+"""The first check of each group that follows the computer's, and what the group is called."""
+
+
 def as_dict(verdict: Verdict, seconds: float) -> dict[str, Any]:
     """The report as plain JSON values."""
     return {
@@ -188,6 +226,7 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
         OutputError: The zip cannot be written.
     """
     parser = argparse.ArgumentParser(prog="runbook.py doctor", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--all", action="store_true", help="show every check that is ok, too")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.add_argument("--deep", action="store_true", help="wait for what takes longer than two seconds")
     parser.add_argument("--bundle", action="store_true", help="pack a zip to send to somebody who helps")
@@ -213,11 +252,12 @@ def _examine(arguments: argparse.Namespace, root: Path) -> Verdict:
     report = as_dict(verdict, time.monotonic() - started)
     counts = Counter(check.status for check in checks)
     summary = ", ".join(f"{counts[status]} {status}" for status in get_args(Status) if counts[status])
-    text = f"{verdict}\n{summary} ({report['seconds']:.1f} s)"
+    end = f"{summary} ({report['seconds']:.1f} s)"
+    text = f"{verdict if arguments.all else folded(verdict)}\n{end}"
     # JSON has escapes for letters that the terminal cannot print.
     every_letter = (getattr(sys.stdout, "encoding", "") or "").lower().replace("-", "") == "utf8"
     print(json.dumps(report, indent=2, ensure_ascii=not every_letter) if arguments.json else text)
     if arguments.bundle:
-        path = bundle(report, text, root, private)
+        path = bundle(report, f"{verdict}\n{end}", root, private)
         print(f"Packed for support: {path}", file=sys.stderr if arguments.json else sys.stdout)
     return verdict

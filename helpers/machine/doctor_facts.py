@@ -41,6 +41,12 @@ with tempfile.TemporaryDirectory() as folder:
     result = write_video(frames, pathlib.Path(folder) / "probe.mp4", 4)
 print(result.codec, result.note)
 """
+# Asks for the GPUs as a run's record of them does: the packages that this needs are the environment's.
+_NVML = """
+import json
+from helpers.gpu import read_nvml
+print(json.dumps(read_nvml()))
+"""
 # Looks at every part of a world as 04_assets does: id, status and text of each check.
 _HASH = """
 import json, pathlib, sys
@@ -96,16 +102,17 @@ def slow_facts(
         def inside(*arguments: str) -> "subprocess.CompletedProcess[str]":
             return capture([python, *arguments], seconds, cwd=root)
 
-        def checksums() -> Any:
-            done = inside("-c", _HASH, world.name, str(root))
+        def answer(*arguments: str) -> Any:
+            done = inside("-c", *arguments)
             if done.returncode:
                 raise SetupError((done.stderr.strip().splitlines() or ["no output"])[-1])
             return json.loads(done.stdout.splitlines()[-1])
 
+        tasks["nvml"] = lambda: answer(_NVML)
         tasks["torch_kernel"] = lambda: verify(python, seconds)
         tasks["pip_check"] = lambda: inside("-m", "pip", "check")
         tasks["encoder"] = lambda: inside("-c", _ENCODE)
-        tasks["checksums"] = checksums
+        tasks["checksums"] = lambda: answer(_HASH, world.name, str(root))
     return gather(tasks, seconds)
 
 
