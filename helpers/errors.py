@@ -4,6 +4,9 @@ A message says what happened, with which file or value, and what to do about it.
 shown as that sentence; the traceback is for errors nobody foresaw.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class RunbookError(Exception):
     """Base of the family: ``what`` happened, naming the file, key or value, and ``fix``, what to do then."""
@@ -32,6 +35,11 @@ class DatasetError(RunbookError):
 class ActionError(RunbookError):
     """An action id is not one of the suite's."""
 
+    @classmethod
+    def unknown(cls, action: object, count: int) -> "ActionError":
+        """Of an ``action`` that a suite with so many has not."""
+        return cls(f"{action} is not an action id of this suite.", fix=f"Use 0 to {count - 1}.")
+
 
 class ParameterError(RunbookError):
     """A parameter has a value that its docstring rules out, or a name nobody knows."""
@@ -39,6 +47,15 @@ class ParameterError(RunbookError):
 
 class DeviceError(RunbookError):
     """The device asked for cannot be used."""
+
+    @classmethod
+    def missing(cls, device: str, torch: str, cuda: str | None) -> "DeviceError":
+        """Of a ``"cuda…"`` or ``"mps"`` that is not there; ``torch`` and ``cuda`` are versions."""
+        if device == "mps":
+            return cls('device is "mps" and this machine has no Metal GPU.', fix='Use device="cpu".')
+        built = f"built for CUDA {cuda}" if cuda else "a CPU build"
+        what = f"device is {device!r} and CUDA is not available (torch {torch}, {built})."
+        return cls(what, fix='Run 02_torch to see why, or use device="cpu".')
 
 
 class AssetError(RunbookError):
@@ -76,6 +93,15 @@ def shown(value: object) -> str:
     except (ValueError, RecursionError):  # Python prints no whole number of thousands of digits
         text = f"a value of type {type(value).__name__} too long to print"
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def choices(text: str, known: Iterable[str]) -> str:
+    """What to do about a name that nobody knows: which it may be meant for, or else which there are."""
+    names, wanted = list(known), text.strip().lower()
+    # A part of a name is meant for it, however much longer the name is.
+    near = [name for name in names if len(wanted) > 2 and (wanted in name.lower() or name.lower() in wanted)]
+    near = near or difflib.get_close_matches(wanted, names, n=3)
+    return f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(names) or 'none'}."
 
 
 def harmless(text: str) -> str:

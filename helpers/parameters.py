@@ -7,13 +7,12 @@ Standard library only, but for `read_yaml`.
 
 import argparse
 import ast
-import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from helpers.errors import ParameterError, shown
+from helpers.errors import ParameterError, choices, shown
 from helpers.files import is_share
 from helpers.run_folder import ROOT
 from helpers.worlds import world
@@ -34,9 +33,7 @@ def find_notebook(text: str, folder: Path = FOLDER) -> str:
     names = sorted(path.stem for path in folder.glob("*.ipynb"))
     matches = [wanted] if wanted in names else [name for name in names if name.startswith(wanted)]
     if len(matches) != 1:
-        raise ParameterError(
-            f"There is no notebook {shown(text)} in {folder}.", fix=f"There are {', '.join(names) or 'none'}."
-        )
+        raise ParameterError(f"There is no notebook {shown(text)} in {folder}.", fix=choices(wanted, names))
     return matches[0]
 
 
@@ -167,11 +164,8 @@ def check_paths(values: Mapping[str, Any], file: Path) -> None:
 
 def _declaration(name: str, declared: Mapping[str, str], notebooks: Iterable[str]) -> str:
     if name not in declared:
-        near = difflib.get_close_matches(name, declared, n=3)
-        raise ParameterError(
-            f"{shown(name)} is no parameter of {', '.join(notebooks)} that can be set here.",
-            fix=f"Did you mean {', '.join(near)}?" if near else f"There are {', '.join(sorted(declared))}.",
-        )
+        what = f"{shown(name)} is no parameter of {', '.join(notebooks)} that can be set here."
+        raise ParameterError(what, fix=choices(name, sorted(declared)))
     return declared[name]
 
 
@@ -216,6 +210,9 @@ def read_yaml(path: Path, form: str) -> dict[str, Any]:
     """
     import yaml  # type: ignore[import-untyped]
 
+    if not path.is_file():
+        what = f"{path} is a folder, not a file." if path.is_dir() else f"There is no file {path}."
+        raise ParameterError(what, fix=f"Check the path. {form}")
     try:
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES + 1)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from helpers.errors import OutputError, ParameterError, shown
+from helpers.errors import OutputError, ParameterError, SessionFileError, shown
 from helpers.files import expanded, written_whole
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,6 +90,25 @@ def writing(
         yield
     except OSError as error:
         raise OutputError(f"{path} could not be written ({error.strerror or error}).", fix=fix) from error
+
+
+def find_session(path: str | Path) -> Path:
+    """The session file meant: as given, or under the repository; a run's folder stands for its session.json.
+
+    Raises:
+        SessionFileError: There is none; the message names every place that was looked at.
+    """
+    given = expanded(path)
+    places = [given.absolute(), ROOT / given, ROOT / "outputs" / given]
+    places = [where for place in dict.fromkeys(places) for where in (place, place / "session.json")]
+    for place in places:
+        with contextlib.suppress(OSError, ValueError):  # names that no file can have
+            if place.is_file():
+                return place
+    fix = f"Give its whole path. These were looked at: {', '.join(map(str, places[::2]))}."
+    if saved := sorted(ROOT.glob("outputs/*/session.json"), key=lambda session: session.stat().st_mtime):
+        fix += f" The last one saved is {saved[-1]}."
+    raise SessionFileError(f"There is no session file {shown(str(path))}.", fix=fix)
 
 
 def folder_name(text: str, longest: int = 60) -> str:

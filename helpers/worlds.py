@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from helpers.errors import ParameterError
+from helpers.errors import ParameterError, choices, shown
 
 KINDS: dict[str, tuple[str, ...]] = {
     "video_tokenizer": ("video_tokenizer",),
@@ -156,4 +156,4 @@ def world(name: str) -> World:
     if chosen := WORLDS.get(ALIASES.get(wanted.lower(), wanted.lower())):
         repo, _, revision = origin.partition("@")
         return chosen.from_repository(repo.replace("--", "/", 1), revision) if at else chosen
-    raise ParameterError(f"There is no dataset {name!r}.", fix=f"Choose one of {', '.join(WORLDS)}.")
+    raise ParameterError(f"There is no dataset {shown(name)}.", fix=choices(wanted, WORLDS))

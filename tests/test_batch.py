@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import time
 
 import nbformat
@@ -10,8 +12,10 @@ import pytest
 
 from helpers.batch import baseline, headless, regress, sweep
 from helpers.batch.headless import main, parser, plan, run_notebook, run_notebooks
-from helpers.errors import ParameterError
-from helpers.parameters import FOLDER, check_value, parameters_of, parse_value
+from helpers.errors import AssetError, DeviceError, ParameterError
+from helpers.parameters import FOLDER, check_value, find_notebook, parameters_of, parse_value
+from helpers.play import ahead
+from helpers.play.settings import Settings
 from helpers.run_folder import ROOT
 
 
@@ -99,6 +103,102 @@ def test_a_value_of_another_type_or_out_of_range_is_refused_alike_before_a_run_f
 
     assert command.main(arguments) == 2
     assert says in capsys.readouterr().err
+
+
+REFUSED = {
+    "actions=[0,99]": "99 is not an action id of this suite.",
+    "start=99999999": "the nearest that fits is 2031.",
+    "generation_steps=5000": "is too short: no clip of 5001 frames",
+    "dynamics_path=nope.pth": "There is no checkpoint at",
+    "use_latest_checkpoints=true": "leave use_latest_checkpoints out",
+    "replay=nope/session.json": "There is no session file",
+    "dataset=sonic": "04_assets --dataset sonic",
+    "device=mps": "no Metal GPU",
+    "device=gpu": '"cuda:1"',
+    "preset=fast": '"30fps"',
+}
+
+
+@pytest.fixture
+def nothing_here(tmp_path, monkeypatch):
+    """A project without datasets and checkpoints but the embedded ones, on a computer that is no Mac."""
+    monkeypatch.setattr(ahead.check, "__defaults__", (tmp_path, False))
+    monkeypatch.setattr(sys, "platform", "linux")
+
+
+@pytest.mark.parametrize(("parameter", "says"), REFUSED.items(), ids=REFUSED)
+def test_what_play_would_refuse_is_refused_before_there_is_a_run_folder(
+    parameter, says, nothing_here, monkeypatch, capsys
+):
+    monkeypatch.setattr(headless, "open_run", None)
+
+    assert main(["--only", "05_infer", "-p", parameter]) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("cuda", "hip"), [("None", "None"), ("'12.6'", "None"), ("None", "'6.4'")])
+def test_a_gpu_is_refused_where_the_installed_torch_is_a_cpu_build(cuda, hip, monkeypatch, tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("", encoding="utf-8")
+    versions = f"__version__ = '2.13.0'\ncuda = {cuda}\nhip = {hip}\n"
+    (tmp_path / "torch" / "version.py").write_text(versions, encoding="utf-8")
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    ahead.check_device("cpu")
+    if (cuda, hip) == ("None", "None"):
+        with pytest.raises(DeviceError, match=r"torch 2.13.0, a CPU build"):
+            ahead.check_device("cuda:1")
+    else:
+        ahead.check_device("cuda:1")
+
+
+def test_files_that_04_assets_may_still_fetch_are_not_missed(nothing_here):
+    ahead.check(Settings(dataset="sonic", actions=(99,)), fetches=True)
+    with pytest.raises(AssetError, match="no checkpoint at"):
+        ahead.check(Settings(dataset="sonic", dynamics_path="nope.pth"), fetches=True)
+
+
+def test_what_is_refused_beforehand_needs_no_torch():
+    code = (
+        "import sys; from helpers.batch.headless import main\n"
+        "for text in ('actions=[99]', 'start=99999999', 'dynamics_path=nope.pth', 'replay=nope'):\n"
+        "    assert main(['--only', '05', '-p', text]) == 2\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_path_counts_from_the_readers_folder(tmp_path):
+    checkpoint = tmp_path / "mine.pth"
+    checkpoint.write_bytes(b"PK")
+    texts = ["--only", "05", "-p", "dynamics_path=mine.pth", "-p", "latent_actions_path=elsewhere.pth"]
+
+    _, parameters = plan(parser().parse_args([*texts, "--called-from", str(tmp_path)]))
+
+    assert parameters["05_infer"]["dynamics_path"] == str(checkpoint)
+    assert parameters["05_infer"]["latent_actions_path"] == "elsewhere.pth", "it may be one of the project's"
+
+
+@pytest.mark.parametrize("text", ["5_infer", "infer", "05_infre", "INFER"])
+def test_a_notebook_that_is_misspelt_is_guessed(text):
+    with pytest.raises(ParameterError, match=r"Did you mean 05_infer\?"):
+        find_notebook(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-p", "tempreature=1"], "temperature"),
+        (["-p", "step=1"], "generation_steps or steps"),
+        (["--dataset", "sonik"], "sonic"),
+        (["--dataset", "pole position"], "pole_position"),
+    ],
+)
+def test_a_name_that_is_misspelt_is_guessed(arguments, says):
+    with pytest.raises(ParameterError, match=rf"Did you mean {says}\?"):
+        plan(parser().parse_args(["--only", "05", *arguments]))
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,11 @@ from helpers.errors import RunbookError, SessionFileError
 from helpers.play import recording as recording_module
 from helpers.play.comparison import Replay
 from helpers.play.game import Game
-from helpers.play.recording import check, find, read, write
+from helpers.play.recording import check, read, write
 from helpers.play.replay import compare_worlds, play_again, recorded_settings
 from helpers.play.rollout import play as play_settings
 from helpers.play.world import OpenWorld
+from helpers.run_folder import find_session
 
 Recording = dict[str, Any]
 
@@ -276,10 +277,15 @@ def test_a_file_is_found_by_name_or_by_its_runs_folder(
     run.mkdir()
     write(run / "session.json", recording)
     monkeypatch.chdir(tmp_path)
-    assert find("a run") == find("a run/session.json") == find(run) == run / "session.json"
+    assert (
+        find_session("a run")
+        == find_session("a run/session.json")
+        == find_session(run)
+        == run / "session.json"
+    )
     for name in ("nowhere.json", "nul\0name", "x" * 5000):
         with pytest.raises(SessionFileError, match="no session file"):
-            find(name)
+            find_session(name)
 
 
 def change(*keys: Any, to: Any) -> Callable[[Recording], Recording]:

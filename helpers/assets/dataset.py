@@ -7,6 +7,7 @@ Layout of the h5 (rows are consecutive frames of play):
     episodes  int [N]              optional: rows of one episode carry one number and lie together
 """
 
+import bisect
 import itertools
 import math
 import warnings
@@ -126,7 +127,7 @@ class FrameDataset(AbstractContextManager["FrameDataset"]):
 
         A `DatasetError` where it leaves the usable rows, crosses an episode, or cannot be read.
         """
-        self._check_clip(start, length)
+        self.check_clip(start, length)
         stop = start + (length - 1) * self.skip + 1
         with _damage_as(f"The clip from row {start} of {self.path} cannot be read: the file is damaged"):
             _check_chunks(self._frames, start, stop, self.path)
@@ -137,12 +138,13 @@ class FrameDataset(AbstractContextManager["FrameDataset"]):
 
         None if the dataset has no actions. Where rows are skipped, an entry is that of the earlier frame.
         """
-        self._check_clip(start, length)
+        self.check_clip(start, length)
         if self._actions is None:
             return None
         return self._actions[start : start + (length - 1) * self.skip : self.skip].astype(np.int64)
 
-    def _check_clip(self, start: int, length: int) -> None:
+    def check_clip(self, start: int, length: int) -> None:
+        """Raise a `DatasetError` where a clip leaves the usable rows or crosses into another episode."""
         last = start + (length - 1) * self.skip
         if length < 1 or start < self.first_frame or last >= self._end:
             wrong = f"is not inside the usable rows {self.first_frame} to {self._end - 1}"
@@ -151,7 +153,10 @@ class FrameDataset(AbstractContextManager["FrameDataset"]):
         else:
             return
         clip = f"The clip of {length} frames (every {self.skip} rows) from row {start} of {self.path}"
-        raise DatasetError(f"{clip} {wrong}.", fix=f"Choose a start from starts({max(length, 1)}).")
+        starts = np.asarray(self.starts(max(length, 1)))
+        nearest = starts[np.abs(starts - start).argmin()]
+        fix = f"Use a start from {starts[0]} to {starts[-1]}; the nearest that fits is {nearest}."
+        raise DatasetError(f"{clip} {wrong}.", fix=fix)
 
 
 def lively_starts(data: FrameDataset, length: int, count: int = 1, candidates: int = 96) -> list[int]:
@@ -166,6 +171,22 @@ def lively_starts(data: FrameDataset, length: int, count: int = 1, candidates: i
     stretches = np.array_split(np.array(list(liveliness)), min(count, len(liveliness)))
     best = [max(stretch.tolist(), key=liveliness.__getitem__) for stretch in stretches]
     return sorted(best, key=liveliness.__getitem__, reverse=True)
+
+
+def longest_clip(data: FrameDataset, start: int, shortest: int, wanted: int) -> int:
+    """The most frames, up to ``wanted``, of a clip from ``start`` (-1: from anywhere); at least ``shortest``.
+
+    Raises a `DatasetError` where not even those fit.
+    """
+
+    def too_long(length: int) -> bool:
+        with suppress(DatasetError):
+            starts = data.starts(length)
+            return start >= 0 and start not in starts
+        return True
+
+    data.starts(shortest)
+    return shortest + bisect.bisect_left(range(shortest + 1, wanted + 1), True, key=too_long)
 
 
 def preview_batch(

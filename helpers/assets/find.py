@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from helpers.commands import runbook_line
 from helpers.errors import AssetError
 from helpers.files import expanded
 from helpers.run_folder import ROOT
@@ -63,7 +64,8 @@ def find_suite(
     its kind under ``results/``, of any world; else the embedded world's own; else this suite's latest.
     """
     chosen = world(name)
-    get = f'Run 04_assets with dataset = "{chosen.name}" and download = True.'
+    command = runbook_line("run", "--only", "04_assets", "--dataset", chosen.name)
+    get = f'Run 04_assets with dataset = "{chosen.name}" and download = True, or: {command}'
     if chosen.embedded:
         get = "It belongs to this repository: restore it with `git checkout -- helpers/demo`."
     dataset = dataset_path(chosen, root)
@@ -79,6 +81,8 @@ def find_suite(
             path = latest_checkpoint(kind, root, None if use_latest_checkpoints else chosen.name)
         if path is None:
             whose = "" if use_latest_checkpoints else f" of {chosen.title}"
+            if use_latest_checkpoints:  # of any world, such as one's own training
+                get = "Train one there, or leave use_latest_checkpoints out."
             raise AssetError(f"There is no {kind} checkpoint{whose} under {root / 'results'}.", fix=get)
         checkpoint_form(path)
         checkpoints.append(path)

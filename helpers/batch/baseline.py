@@ -21,9 +21,11 @@ from PIL import Image
 
 from helpers.batch.headless import check_run, run_notebook
 from helpers.commands import exit_status, printable, runbook_line
-from helpers.errors import OutputError, ParameterError, RunbookError, shown
+from helpers.errors import OutputError, ParameterError, RunbookError, choices, shown
 from helpers.files import expanded, replace_file
 from helpers.parameters import check_paths, command_parser, read_overrides, read_yaml
+from helpers.play import ahead
+from helpers.play.settings import Settings
 from helpers.report import write_json
 from helpers.run_folder import ROOT, check_names, open_run, writing
 from helpers.worlds import recorded_name, world
@@ -152,7 +154,7 @@ def choose(cases: Sequence[AnyCase], only: Sequence[str]) -> list[AnyCase]:
     names = [case.name for case in cases]
     for name in only:
         if name not in names:
-            raise ParameterError(f"There is no case {name!r}.", fix=f"There are {', '.join(names)}.")
+            raise ParameterError(f"There is no case {shown(name)}.", fix=choices(name, names))
     return [case for case in cases if not only or case.name in only]
 
 
@@ -356,6 +358,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     file = here / expanded(arguments.cases)
     to = here / expanded(arguments.to) if arguments.to else default_folder(dataset)
     plans = choose(read_plans(file, dataset, read_overrides(arguments.parameter)), arguments.only)
+    for plan in plans:
+        ahead.check(Settings.read(plan.parameters))
     run = open_run(f"{dataset}_baseline")
     print(f"Freezing {len(plans)} cases of {dataset}; their runs are in {run}", flush=True)
     cases = []

@@ -17,6 +17,7 @@ from typing import Any
 
 import helpers.errors
 from helpers.commands import exit_status
+from helpers.files import expanded
 from helpers.parameters import (
     FOLDER,
     check_parameters,
@@ -27,12 +28,14 @@ from helpers.parameters import (
     read_overrides,
 )
 from helpers.play.settings import Settings
-from helpers.run_folder import open_run
+from helpers.run_folder import find_session, open_run
 from helpers.worlds import world
 
 NOTEBOOKS = ("00_check", "01_env", "02_torch", "03_deps", "04_assets", "05_infer")
 # A kernel's own log goes past papermill to the terminal: only what kills the kernel matters there.
 KERNEL_ARGUMENTS = ["--IPKernelApp.log_level=50"]
+_FILES = ("replay", "import_from")
+"""Parameters that name a file, beside those that end in ``_path``."""
 _RESULTS = (
     *("notebooks", "contact_sheet.png", "frames", "rollout.mp4", "rollout.gif", "replay_difference.png"),
     *("session.json", "run.json", "run.log"),
@@ -82,16 +85,22 @@ def plan(arguments: argparse.Namespace, folder: Path = FOLDER) -> tuple[list[str
     chosen = world(values["dataset"]).from_repository(values.pop("repo", ""), values.pop("revision", ""))
     values["dataset"] = chosen.name  # all notebooks', with the repository: only 04_assets declares that alone
     values.pop("run_dir", None)
-    if values.get("replay"):
-        with contextlib.suppress(OSError):  # a name that no file can have
-            if (session := arguments.called_from / values["replay"]).exists():
-                values["replay"] = str(session)
+    for name in {name for name in values if name in _FILES or name.endswith("_path")}:
+        values[name] = as_called(values[name], arguments.called_from)
     parameters = {}
     for notebook in names:
         declared = parameters_of(folder / f"{notebook}.ipynb")
         parameters[notebook] = {name: value for name, value in values.items() if name in declared}
         check_run(notebook, parameters[notebook], folder)
     return names, parameters
+
+
+def as_called(value: Any, folder: Path) -> Any:
+    """A path that the reader gave, from the folder where they are if it is one there."""
+    with contextlib.suppress(OSError, TypeError, ValueError):  # no path, or one that no file can have
+        if value and (path := folder / expanded(value)).exists():
+            return str(path)
+    return value
 
 
 def in_recorded_world(parameters: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -101,6 +110,7 @@ def in_recorded_world(parameters: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     """
     planned = {name: dict(values) for name, values in parameters.items()}
     if session := planned.get(NOTEBOOKS[-1], {}).get("replay"):
+        find_session(session)  # which needs no torch
         from helpers.play.recording import read, read_settings
 
         dataset = read_settings(read(session)["settings"]).dataset
@@ -208,8 +218,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     names, parameters = plan(arguments)
     parameters = in_recorded_world(parameters)
+    if NOTEBOOKS[-1] in names:
+        from helpers.play import ahead
+
+        ahead.check(Settings.read(parameters[NOTEBOOKS[-1]]), fetches=NOTEBOOKS[-2] in names)
     label = parameters[names[-1]].get("dataset", world(arguments.dataset).name)
-    run_dir = open_run(label, read_overrides(arguments.parameter, names).get("run_dir", ""))
+    wanted = read_overrides(arguments.parameter, names).get("run_dir", "")
+    run_dir = open_run(label, arguments.called_from / expanded(wanted) if wanted else "")
     print(f"Running {', '.join(names)} into {run_dir}", flush=True)
     outcomes = run_notebooks(names, run_dir, parameters)
     last = outcomes[-1]

@@ -24,6 +24,7 @@ from helpers.errors import OutputError, RunbookError, harmless
 from helpers.files import expanded
 from helpers.parameters import command_parser, read_overrides
 from helpers.pictures import contact_sheet
+from helpers.play import ahead
 from helpers.play.metrics import psnr
 from helpers.run_folder import open_run, writing
 from helpers.worlds import world
@@ -228,6 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     here, frozen, report = arguments.called_from, arguments.baseline, arguments.report
     overrides = read_overrides(arguments.parameter)
     check_run(NOTEBOOK, overrides)
+    ahead.check_device(overrides.get("device", "auto"))
     folder = here / expanded(frozen) if frozen else find_baseline(arguments.dataset)
     cases = baseline.choose(baseline.read_baseline(folder), arguments.only)
     label = f"{world(arguments.dataset).name}_regress"

@@ -29,7 +29,7 @@ from helpers.play.game import Game
 from helpers.play.replay import compare_worlds, play_again, recorded_settings
 from helpers.play.settings import Settings
 from helpers.play.world import choose_clip, open_world
-from helpers.run_folder import writing
+from helpers.run_folder import find_session, writing
 
 Episode = tuple[np.ndarray, np.ndarray]  # uint8 [T, H, W, 3] and uint8 [T], T at least 2
 
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if target.suffix != ".h5":
         raise ParameterError(f"--to is {str(arguments.to)!r}.", fix="Name a file that ends in .h5.")
     given = [here / name if (here / name).exists() else name for name in map(expanded, arguments.sessions)]
-    sessions = {path: recording.read(path) for path in dict.fromkeys(map(recording.find, given))}
+    sessions = {path: recording.read(path) for path in dict.fromkeys(map(find_session, given))}
     check_labels(sessions)
     every = (episodes(path, session, arguments.device) for path, session in sessions.items())
     rows, count = write(target, itertools.chain.from_iterable(every))

@@ -46,10 +46,10 @@ from typing import Any
 import numpy as np
 
 from helpers.errors import RunbookError, SessionFileError, shown
-from helpers.files import expanded, written_whole
+from helpers.files import written_whole
 from helpers.play.settings import Settings, checked, names
 from helpers.play.tree import Moment, Move, Play, Tree
-from helpers.run_folder import ROOT, writing
+from helpers.run_folder import find_session, writing
 from helpers.worlds import PARTS, recorded_name
 
 FORMAT, VERSION = "tinyworlds-session", 1
@@ -99,25 +99,6 @@ def _describe_event(kind: str, frame: int, what: Any) -> dict[str, Any]:
     }
 
 
-def find(path: str | Path) -> Path:
-    """The session file meant: as given, or under the repository; a run's folder stands for its session.json.
-
-    Raises:
-        SessionFileError: There is none; the message names every place that was looked at.
-    """
-    given = expanded(path)
-    places = [given.absolute(), ROOT / given, ROOT / "outputs" / given]
-    places = [where for place in dict.fromkeys(places) for where in (place, place / "session.json")]
-    for place in places:
-        with contextlib.suppress(OSError, ValueError):  # names that no file can have
-            if place.is_file():
-                return place
-    raise SessionFileError(
-        f"There is no session file {str(path)!r}.",
-        fix=f"Give its whole path. These were looked at: {', '.join(map(str, places[::2]))}.",
-    )
-
-
 def write(path: Path, recording: Mapping[str, Any]) -> None:
     """Write a recording, whole or not at all, one event a line; an `OutputError` if that is impossible."""
     write_text(path, file_text(recording))
@@ -165,7 +146,7 @@ def read(path: str | Path) -> dict[str, Any]:
     Raises:
         SessionFileError: It is not there, or something in it cannot be; the message says what and where.
     """
-    found = find(path)
+    found = find_session(path)
     try:
         if found.stat().st_size > MAX_BYTES:
             raise SessionFileError(f"{found} is larger than any session: {found.stat().st_size:,} bytes.")

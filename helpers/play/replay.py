@@ -11,11 +11,12 @@ import numpy as np
 from helpers.errors import DeviceError, SessionFileError, shown
 from helpers.play.comparison import Difference, Replay
 from helpers.play.game import Game, Going, conditions, suite_shape, token_hash
-from helpers.play.recording import FIXED, PARTS, find, read, read_settings, read_tokens
+from helpers.play.recording import FIXED, PARTS, read, read_settings, read_tokens
 from helpers.play.settings import Settings, names
 from helpers.play.tree import Play
 from helpers.play.watch import watched
 from helpers.play.world import Clip, OpenWorld, choose_clip, open_world
+from helpers.run_folder import find_session
 from helpers.worldmodel.suite import resolve_device
 
 
@@ -28,7 +29,7 @@ def recorded_settings(settings: Settings) -> Settings:
     """
     if not settings.replay:
         return settings
-    path = find(settings.replay)
+    path = find_session(settings.replay)
     recording = read(path)
     played = read_settings(recording["settings"])
     if played.use_interactive_mode and not played.actions:
@@ -47,7 +48,7 @@ def recorded_settings(settings: Settings) -> Settings:
 
 def play_session(opened: OpenWorld, clip: Clip, settings: Settings) -> Game:
     """The game that ``settings.replay`` recorded, played again; ``game.replay`` says how it compares."""
-    path = find(settings.replay)
+    path = find_session(settings.replay)
     recording = read(path)
     notes = compare_worlds(recording, opened, settings.replay_other_weights)
     game = Game(opened, clip, settings)
@@ -60,7 +61,7 @@ def play_session(opened: OpenWorld, clip: Clip, settings: Settings) -> Game:
 def replay(path: str | Path, device: str = "auto", replay_other_weights: bool = False) -> Replay:
     """Play a session again, from its file alone, and compare every frame.
 
-    ``path`` is as `recording.find` takes it, the others are as in `Settings`.
+    ``path`` is as `find_session` takes it, the others are as in `Settings`.
 
     Raises:
         RunbookError: Of the kind that fits; a SessionFileError where the session needs other weights.

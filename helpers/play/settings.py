@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 ActionSource = Literal["given", "ground truth", "random", "none"]
 
 _OWN = "the world's own"
+_RATE = r"|\s*[1-9][0-9]{0,3} ?[fF][pP][sS]\s*"
+_DEVICES = '"auto", "cpu", "cuda", "cuda:1" or "mps"'
 _UNSET = "what the other sources of actions leave"
 
 Group = Literal["place", "speed", "play", "show"]
@@ -55,7 +57,7 @@ class Settings:
     """
 
     dataset: str = _declare("crafter", "play")
-    device: str = _declare("auto", "place")
+    device: str = _declare("auto", "place", pattern=r"auto|mps|(cpu|cuda)(:\d{1,3})?", example=_DEVICES)
     generation_steps: int = _declare(16, "play", low=1)
     context_window: int = _declare(0, "speed", low=1, stands_for=_OWN)
     fps: int = _declare(0, "show", low=1, stands_for=_OWN)
@@ -81,7 +83,7 @@ class Settings:
     evaluate: bool = _declare(True, "show")
     replay: str = _declare("", "show")
     replay_other_weights: bool = _declare(False, "show")
-    preset: str = _declare("", "show", pattern=r"\s*[1-9][0-9]{0,3} ?fps\s*", example="30fps")
+    preset: str = _declare("", "show", pattern=_RATE, example='a text such as "30fps", or an empty one')
 
     @classmethod
     def read(cls, namespace: Mapping[str, Any]) -> "Settings":
@@ -107,6 +109,16 @@ class Settings:
             values["use_actions"] = not (others or inferred)
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def clip_lengths(self) -> tuple[int, int]:
+        """Frames that a clip must have to be played from, and those that it has where there are so many.
+
+        All that are to be generated must be there with inferred actions or teacher forcing.
+        """
+        wanted = self.context_window + self.generation_steps * self.prediction_horizon
+        needs_truth = self.teacher_forced or self.action_source == "ground truth"
+        return (wanted if needs_truth else self.context_window), wanted
 
     @property
     def action_source(self) -> ActionSource:
@@ -156,7 +168,7 @@ def checked(name: str, value: Any, itself: bool = False) -> Any:
                 return kind(value)
     elif isinstance(value, kind):
         chosen = not rule["choices"] or value in rule["choices"] or (stands and value == setting.default)
-        if chosen and (not rule["pattern"] or not value or re.fullmatch(rule["pattern"], str(value).lower())):
+        if chosen and (not rule["pattern"] or re.fullmatch(rule["pattern"], str(value))):
             return value
     taken = _taken(setting)
     if stands and setting.default is not None:  # which is left out, not written
@@ -177,7 +189,7 @@ def _taken(setting: "Field[Any]") -> str:
     if kind is str:
         if rule["choices"]:
             return " or ".join(f'"{choice}"' for choice in rule["choices"])
-        return f'a text such as "{rule["example"]}", or an empty one' if rule["example"] else "a text"
+        return str(rule["example"]) or "a text"
     number = "a whole number" if kind is int else "a number"
     if rule["above"] > -math.inf:
         return f"{number} above {rule['above']:g} and up to {rule['high']:g}"

@@ -3,8 +3,6 @@
 The way on is `rollout.play`. Knows the worlds' files and the engine; plays nothing.
 """
 
-import bisect
-import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -17,8 +15,7 @@ import torch
 from torch import Tensor
 
 from helpers.assets import SuitePaths, find_suite, open_suite
-from helpers.assets.dataset import FrameDataset, lively_starts, to_model_frames
-from helpers.errors import DatasetError
+from helpers.assets.dataset import FrameDataset, lively_starts, longest_clip, to_model_frames
 from helpers.play.compute import precision
 from helpers.play.settings import Settings, names
 from helpers.run_folder import ROOT
@@ -146,11 +143,8 @@ def choose_clip(opened: OpenWorld, settings: Settings) -> Clip:
             all frames to be generated with inferred actions or teacher forcing, the context otherwise.
     """
     chosen, start = opened.world, settings.start
-    wanted = settings.context_window + settings.generation_steps * settings.prediction_horizon
-    needs_truth = settings.teacher_forced or settings.action_source == "ground truth"
     with FrameDataset(opened.paths.dataset, chosen.skip, chosen.first_frame, settings.preload_ratio) as data:
-        shortest = wanted if needs_truth else settings.context_window
-        length = longest_clip(data, start, shortest, wanted)
+        length = longest_clip(data, start, *settings.clip_lengths)
         if start < 0:
             lively = open_worlds.lively_starts(data, length)
             start = lively[settings.seed % len(lively)]
@@ -158,19 +152,3 @@ def choose_clip(opened: OpenWorld, settings: Settings) -> Clip:
         true_actions = data.clip_actions(start, length)
     log.info("clip of %d frames from row %d of %s", length, start, opened.paths.dataset)
     return Clip(start, frames, true_actions)
-
-
-def longest_clip(data: FrameDataset, start: int, shortest: int, wanted: int) -> int:
-    """The most frames, up to ``wanted``, of a clip from ``start`` (-1: from anywhere); at least ``shortest``.
-
-    Raises a `DatasetError` where not even those fit.
-    """
-
-    def too_long(length: int) -> bool:
-        with contextlib.suppress(DatasetError):
-            starts = data.starts(length)
-            return start >= 0 and start not in starts
-        return True
-
-    data.starts(shortest)
-    return shortest + bisect.bisect_left(range(shortest + 1, wanted + 1), True, key=too_long)

@@ -75,10 +75,7 @@ class Suite:
         """Raise an `ActionError` unless all of ``actions``, int64 ``[...]``, are ids of the suite."""
         outside = actions[(actions < 0) | (actions >= self.n_actions)]
         if outside.numel():
-            raise ActionError(
-                f"{int(outside.flatten()[0])} is not an action id of this suite.",
-                fix=f"Use 0 to {self.n_actions - 1}.",
-            )
+            raise ActionError.unknown(int(outside.flatten()[0]), self.n_actions)
 
     def infer_actions(self, frames: Tensor) -> Tensor:
         """Which actions led from frame to frame: ``[B, T, 3, H, W]`` in [-1, 1] -> ids int64 ``[B, T-1]``."""
@@ -151,18 +148,14 @@ def resolve_device(device: str | torch.device) -> torch.device:
             f"{device!r} is not a device.", fix='Use "auto", "cpu", "cuda", "cuda:1" or "mps".'
         ) from error
     if where.type == "cuda" and not torch.cuda.is_available():
-        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
-        raise DeviceError(
-            f"device is {str(device)!r} and CUDA is not available (torch {torch.__version__}, {built}).",
-            fix='Run 02_torch to see why, or use device="cpu".',
-        )
+        raise DeviceError.missing(str(device), torch.__version__, torch.version.cuda)
     if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
         raise DeviceError(
             f"There is no {where}: this machine has {torch.cuda.device_count()} CUDA device(s).",
             fix='Use "cuda:0".',
         )
     if where.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError('device is "mps" and this machine has no Metal GPU.', fix='Use device="cpu".')
+        raise DeviceError.missing(str(device), torch.__version__, torch.version.cuda)
     if where.type not in ("cpu", "cuda", "mps"):
         raise DeviceError(
             f"device {str(device)!r} is not supported.", fix='Use "auto", "cpu", "cuda" or "mps".'
