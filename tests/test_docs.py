@@ -325,7 +325,7 @@ def test_the_try_it_notebook_plays_the_embedded_world_and_keeps_pictures(
     (packages,) = re.findall(r"%pip install --quiet (.+)", get)
 
     assert names["game"].rollout().generated == 16
-    assert (tmp_path / "my_play" / "contact_sheet.png").exists()
+    assert (tmp_path / "my_pictures" / "contact_sheet.png").exists()
     assert all(f'"{package}>=' in project for package in packages.split())
 
 
