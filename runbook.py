@@ -2,6 +2,8 @@
 
 python runbook.py [run] [--dataset crafter] [--only 05_infer] [-p name=value]
                         run notebooks 00 to 05 headless; see `run --help`
+python runbook.py play [--dataset sonic] [--no-browser]
+                        play a world in the browser: the player alone
 python runbook.py lab   open JupyterLab on the same notebooks; further arguments go to JupyterLab
 python runbook.py test  run the tests; further arguments go to pytest
 python runbook.py bench measure how long a frame takes, against the plain implementation
@@ -59,6 +61,7 @@ ON_ALL_CORES = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no
 # What runs inside the environment: the arguments that follow its Python.
 INSIDE = {
     "run": ["-m", "helpers.batch.headless"],
+    "play": ["-m", "helpers.player.alone"],
     "lab": [
         "-m",
         "jupyterlab",
@@ -145,7 +148,8 @@ def hand_over(python: Path, command: str, rest: list[str]) -> int:
     from helpers.commands import child_environment
 
     # A relative path among the arguments counts from the reader's folder; the program runs in the project's.
-    takes_files = command in ("run", "baseline", "regress", "sweep", "film", "share", "dataset", "presets")
+    with_files = ("run", "play", "baseline", "regress", "sweep", "film", "share", "dataset", "presets")
+    takes_files = command in with_files
     folder = ["--called-from", str(Path.cwd())] if takes_files else []
     return follow([str(python), *INSIDE[command], *folder, *rest], cwd=ROOT, env=child_environment())
 

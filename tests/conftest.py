@@ -39,6 +39,7 @@ SLOW = (
     "test_sweep",
     "test_browser",
     "test_share_browser",
+    "test_alone",
     "test_runbook",
     "test_regress",
     "test_coinrun",
