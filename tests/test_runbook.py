@@ -140,7 +140,7 @@ def test_a_name_on_the_path_that_starts_no_python_is_passed_over(tmp_path):
     [
         (
             ["dance"],
-            "run, play, lab, test, bench, evaluate, baseline, regress, sweep, film, dataset, presets, "
+            "run, play, lab, test, bench, evaluate, baseline, regress, sweep, film, share, dataset, presets, "
             "setup, doctor",
         ),
         (["run", "--only", "99"], "There is no notebook '99'"),
