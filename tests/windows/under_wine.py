@@ -31,6 +31,7 @@ from urllib.parse import urljoin
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # this program runs under any Python, with nothing installed
 
+from helpers.files import alone  # noqa: E402
 from helpers.machine.doctor_facts import index_address  # noqa: E402
 from helpers.machine.facts import read_machine  # noqa: E402
 
@@ -51,7 +52,7 @@ STEPS = (
     ["doctor", "--deep"],
     ["run"],
     ["regress", "helpers/demo/baseline"],
-    ["test"],
+    ["test", "--verbose", "--tb=short"],
 )
 
 CODE = {
@@ -64,18 +65,35 @@ CODE = {
     "_LCbuild": "f20f1109f20f1151084889c8c3",
 }
 """Functions of complex numbers that numpy and h5py call and wine 10.0 lacks: their x86-64 code."""
+COARSE_CLOCKS = """
+import time
+
+def every_tick(clock, tick=0.015625):
+    return lambda: clock() // tick * tick
+
+time.time, time.monotonic = every_tick(time.time), every_tick(time.monotonic)
+"""
+"""Until Python 3.13 these clocks tick 64 times a second on Windows, and dask waits until it reads the same
+time five times in a row; wine's never show one twice."""
 STUB = bytes.fromhex("4883ec28488d0d")
 """How the code starts that wine puts where it lacks a function: it ends the process."""
 
 
 def main() -> int:
-    """Prepare the folder and run what the arguments ask for; returns the worst exit status."""
+    """Run what the arguments ask for, one at a time in a folder, for they share wine's server."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--python", choices=PYTHONS, default="3.11", help="which CPython; 3.11 unless told")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="arguments of runbook.py")
     arguments = parser.parse_args()
     folder, version = arguments.folder.resolve(), arguments.python
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder / "lock", lambda who: print(f"Waiting for {who}", flush=True)):
+        return run(folder, version, [arguments.command] if arguments.command else STEPS)
+
+
+def run(folder: Path, version: str, commands: Sequence[Sequence[str]]) -> int:
+    """Prepare the folder and run commands one after the other; returns the worst exit status."""
     debian, drive = folder / "debian", folder / "debian" / "wine" / "drive_c"
     if not (debian / "wine").exists():
         make_debian(debian)
@@ -84,7 +102,7 @@ def main() -> int:
     project = copy_checkout(drive / f"tw-{version}")
 
     results = []
-    for command in [arguments.command] if arguments.command else STEPS:
+    for command in commands:
         started = time.monotonic()
         program = [rf"C:\{version}\python.exe", "runbook.py", *command]
         status = under_wine(debian, program, project, folder / f"{version}-{command[0]}.log")
@@ -161,6 +179,8 @@ def unpack_python(version: str, drive: Path) -> None:
         with zipfile.ZipFile(io.BytesIO(packed.read())) as programs:
             programs.extractall(drive)
     (drive / f"cp{version.replace('.', '')}").rename(drive / version)
+    if version != "3.13":
+        (drive / version / "Lib" / "sitecustomize.py").write_text(COARSE_CLOCKS, encoding="utf-8")
 
 
 def fetch(address: str) -> bytes:
