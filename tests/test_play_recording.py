@@ -3,6 +3,7 @@
 import base64
 import copy
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,26 @@ def test_a_file_is_found_by_name_or_by_its_runs_folder(
     for name in ("nowhere.json", "nul\0name", "x" * 5000):
         with pytest.raises(SessionFileError, match="no session file"):
             find_session(name)
+
+
+def test_a_file_too_large_for_the_memory_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "session.json").open("wb") as file:
+        file.truncate(500_000_000)
+    tracemalloc.start()
+    with pytest.raises(SessionFileError, match=r"larger than any session: 500 MB\. Use one of up to 200 MB"):
+        read(tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
+def test_reading_takes_a_few_times_the_files_size_in_memory(recording: Recording, tmp_path: Path) -> None:
+    step = next(event for event in recording["events"] if event["event"] == "step")
+    steps = [step | {"frame": number * len(step["hashes"])} for number in range(1000)]
+    write(tmp_path / "session.json", recording | {"events": steps})
+    tracemalloc.start()
+    assert len(read(tmp_path)["events"]) == 1000
+    assert tracemalloc.get_traced_memory()[1] < 16 * (tmp_path / "session.json").stat().st_size
+    tracemalloc.stop()
 
 
 def change(*keys: Any, to: Any) -> Callable[[Recording], Recording]:

@@ -53,7 +53,8 @@ from helpers.run_folder import find_session, writing
 from helpers.worlds import PARTS, recorded_name
 
 FORMAT, VERSION = "tinyworlds-session", 1
-MAX_BYTES = 2_000_000_000
+MAX_BYTES = 200_000_000
+"""Of a session file: hours of play. To read one takes 6 to 12 times as much memory, a hostile one 30 times."""
 RECORDED = names("speed", "play")
 """The settings that a file records: what a preset set is among them, where the world was found is not."""
 OPTIONAL: frozenset[str] = frozenset()
@@ -149,7 +150,8 @@ def read(path: str | Path) -> dict[str, Any]:
     found = find_session(path)
     try:
         if found.stat().st_size > MAX_BYTES:
-            raise SessionFileError(f"{found} is larger than any session: {found.stat().st_size:,} bytes.")
+            what = f"{found} is larger than any session: {found.stat().st_size / 1e6:,.0f} MB."
+            raise SessionFileError(what, fix=f"Use one of up to {MAX_BYTES / 1e6:,.0f} MB.")
         recording = json.loads(found.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SessionFileError(f"{found} cannot be read ({error.strerror or error}).") from error
