@@ -336,6 +336,15 @@ def test_no_message_calls_python_as_another_system_does():
         assert not wrong, f"{path}, lines {wrong}: helpers.commands.runbook_line says it for every system"
 
 
+def test_only_what_must_outlive_a_process_goes_by_the_clock_on_the_wall_which_may_be_set():
+    wall = {"time.time", "datetime.now", "datetime.datetime.now", "datetime.utcnow"}
+    users = set()
+    for path in [ROOT / "runbook.py", *modules("helpers")]:
+        tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        users |= {path.stem for node in tree if isinstance(node, ast.Call) and ast.unparse(node.func) in wall}
+    assert users <= {"run_folder"}  # which opens a new folder where the one of before seems old, or to come
+
+
 def test_a_file_is_moved_by_the_one_helper_that_waits_while_windows_says_that_it_is_open():
     for path in [ROOT / "runbook.py", *modules("helpers")]:
         calls = [

@@ -1,5 +1,6 @@
 """Sweeps: combinations become jobs, Dask workers run them, and a killed worker or driver costs no result."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed import Scheduler, Worker
 from pyarrow import parquet
 
-from helpers.batch.cluster import disk_is_full, visible_gpus, worker_options
+from helpers.batch.cluster import LOOPBACK, disk_is_full, visible_gpus, worker_options
 from helpers.batch.storage import (
     open_storage,
     partial_folder,
@@ -143,6 +145,17 @@ def test_without_a_gpu_the_workers_share_the_cores() -> None:
     assert [each["env"]["OMP_NUM_THREADS"] for each in worker_options([], 8, 200)] == ["1"] * 8
     assert [each["env"]["OMP_NUM_THREADS"] for each in worker_options([], 8, 200, workers=2)] == ["4", "4"]
     assert len(worker_options([], 8, 3)) == 3
+
+
+def test_a_clock_that_is_set_forward_costs_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with Scheduler(**LOOPBACK) as scheduler, Worker(scheduler.address, dashboard=False):
+            now = time.time()
+            monkeypatch.setattr("distributed.scheduler.time", lambda: now + 24 * 3600)
+            await scheduler.check_worker_ttl()
+            assert len(scheduler.workers) == 1
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,10 @@ from helpers.batch.worker import Runners, run_job
 from helpers.errors import ParameterError
 from helpers.gpu import detect_gpus
 
+LOOPBACK = {"host": "127.0.0.1", "port": 0, "dashboard": False, "worker_ttl": "365 days"}
+"""Dask's options for our own scheduler. It learns of a dead worker by the lost connection; by the time since
+the last heartbeat it would give up every worker as the clock is set forward, or the laptop wakes."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -48,8 +52,10 @@ def open_cluster(scheduler: str, jobs: int, workers: int = 0) -> Iterator[Client
         return
     options = worker_options(visible_gpus(), os.cpu_count() or 1, jobs, workers)
     nannies = {str(index): {"cls": Nanny, "options": option} for index, option in enumerate(options)}
-    loopback = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
-    with SpecCluster(nannies, scheduler=loopback) as cluster, Client(cluster) as client:
+    with (
+        SpecCluster(nannies, scheduler={"cls": Scheduler, "options": LOOPBACK}) as cluster,
+        Client(cluster) as client,
+    ):
         yield client
 
 

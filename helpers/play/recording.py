@@ -54,7 +54,8 @@ from helpers.worlds import PARTS, recorded_name
 
 FORMAT, VERSION = "tinyworlds-session", 1
 MAX_BYTES = 200_000_000
-"""Of a session file: hours of play. To read one takes 6 to 12 times as much memory, a hostile one 30 times."""
+"""Of a session file: hours of play. To read it takes 6 to 12 times as much memory, 30 times if it is hostile.
+"""
 RECORDED = names("speed", "play")
 """The settings that a file records: what a preset set is among them, where the world was found is not."""
 OPTIONAL: frozenset[str] = frozenset()
