@@ -263,6 +263,13 @@ def test_both_readmes_have_the_same_sections_rows_pictures_and_commands() -> Non
     assert form(english) == form(chinese)
 
 
+@pytest.mark.parametrize("readme", [ENGLISH, CHINESE], ids=["English", "Chinese"])
+def test_the_readmes_plan_of_the_house_names_every_room(readme: Path) -> None:
+    (plan,) = [block for block in blocks(text_of(readme), "") if "helpers/" in block]
+    rooms = {path.parent.name for path in (ROOT / "helpers").glob("*/__init__.py")}
+    assert rooms <= set(re.findall(r"\w+", plan))
+
+
 def test_every_command_is_in_the_readmes() -> None:
     named = {shlex.split(command)[0] if command else "run" for command in commands(text_of(ENGLISH))}
     batch = {shlex.split(command)[0] for command in commands(text_of(ROOT / "docs" / "cookbook.md"))}
