@@ -60,8 +60,8 @@ THIS = f"{sys.version_info[0]}.{sys.version_info[1]}"
 ON_ALL_CORES = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
 # What runs inside the environment: the arguments that follow its Python.
 INSIDE = {
-    "run": ["-m", "helpers.batch.headless"],
-    "play": ["-m", "helpers.player.alone"],
+    "run": ["-m", "helpers.commands", "helpers.batch.headless"],
+    "play": ["-m", "helpers.commands", "helpers.player.alone"],
     "lab": [
         "-m",
         "jupyterlab",
@@ -69,15 +69,15 @@ INSIDE = {
         "--LabApp.default_url=/lab/tree/notebooks/00_check.ipynb",
     ],
     "test": ["-X", "warn_default_encoding", "-m", "pytest", *ON_ALL_CORES],
-    "bench": ["-m", "helpers.bench.frames"],
-    "evaluate": ["-m", "helpers.train.evaluate"],
-    "baseline": ["-m", "helpers.batch.baseline"],
-    "regress": ["-m", "helpers.batch.regress"],
-    "sweep": ["-m", "helpers.batch.sweep"],
-    "film": ["-m", "helpers.player.film"],
-    "share": ["-m", "helpers.share.build"],
-    "dataset": ["-m", "helpers.play.dataset"],
-    "presets": ["-m", "helpers.presets.measure"],
+    "bench": ["-m", "helpers.commands", "helpers.bench.frames"],
+    "evaluate": ["-m", "helpers.commands", "helpers.train.evaluate"],
+    "baseline": ["-m", "helpers.commands", "helpers.batch.baseline"],
+    "regress": ["-m", "helpers.commands", "helpers.batch.regress"],
+    "sweep": ["-m", "helpers.commands", "helpers.batch.sweep"],
+    "film": ["-m", "helpers.commands", "helpers.player.film"],
+    "share": ["-m", "helpers.commands", "helpers.share.build"],
+    "dataset": ["-m", "helpers.commands", "helpers.play.dataset"],
+    "presets": ["-m", "helpers.commands", "helpers.presets.measure"],
 }
 COMMANDS = (*INSIDE, "setup", "doctor")
 STAYS = "RUNBOOK_STAYS"
@@ -90,22 +90,23 @@ def main(argv: list[str]) -> int:
     """Set up what is missing, then do what the arguments ask for; returns the exit status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A console that lacks a letter must not stop an installation.
-            stream.reconfigure(errors="replace")
+            # A console that lacks a letter must not stop an installation. Whatever else reads it gets the one
+            # encoding that the programs started here have, not the system's code page in between.
+            stream.reconfigure(errors="replace", encoding=None if stream.isatty() else "utf-8")
     if THIS not in PYTHONS and not os.environ.pop(STAYS, ""):  # not for what it starts
         return start_again(argv)
 
+    from helpers.commands import STOPPED, tell
     from helpers.errors import ActionError, ParameterError, RunbookError
 
     named = bool(argv) and not argv[0].startswith("-")
     command, rest = (argv[0], argv[1:]) if named else ("run", argv)
-    if not named and rest[:1] in (["-h"], ["--help"]):
+    if command == "help" or (not named and rest[:1] in (["-h"], ["--help"])):
         print(__doc__.strip())
         return 0
-    if command not in COMMANDS:
-        print(f"There is no command {command!r}; there are {', '.join(COMMANDS)}.", file=sys.stderr)
-        return 2
     try:
+        if command not in COMMANDS:
+            raise ParameterError(f"There is no command {command!r}.", fix=what_was_meant(command))
         if command == "doctor":
             from helpers.machine import doctor
 
@@ -114,7 +115,7 @@ def main(argv: list[str]) -> int:
         python = set_up(lock, again=command == "setup")
         return 0 if command == "setup" else hand_over(python, command, rest)
     except RunbookError as error:
-        print(f"\n{error.what}" + (f"\nWhat to do: {error.fix}" if error.fix else ""), file=sys.stderr)
+        tell(error)
         return 2 if isinstance(error, (ActionError, ParameterError)) else 1
     except OSError as error:
         print(f"\n{error.filename or ROOT}: {error.strerror or error}", file=sys.stderr)
@@ -122,7 +123,17 @@ def main(argv: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         print("\nStopped. Run the same command again to continue.", file=sys.stderr)
-        return 130
+        return STOPPED
+
+
+def what_was_meant(command: str) -> str:
+    """What to type in place of a command that there is not."""
+    from helpers.errors import choices
+    from helpers.parameters import FOLDER
+    from helpers.worlds import WORLDS
+
+    notebooks = [f"run --only {path.stem}" for path in sorted(FOLDER.glob("*.ipynb"))]
+    return choices(command, COMMANDS, [*notebooks, *(f"run --dataset {name}" for name in WORLDS)])
 
 
 def check_arguments(command: str, rest: list[str]) -> str | None:
@@ -154,14 +165,21 @@ def hand_over(python: Path, command: str, rest: list[str]) -> int:
     return follow([str(python), *INSIDE[command], *folder, *rest], cwd=ROOT, env=child_environment())
 
 
+# As systems say that Ctrl+C ended a program: POSIX by the signal's number, Windows by STATUS_CONTROL_C_EXIT.
+_INTERRUPTED = (-2, 0xC000013A)
+
+
 def follow(command: list[str], **options: Any) -> int:
     """Run a program to its end; Ctrl+C is left to it, so that JupyterLab asks and pytest reports."""
+    from helpers.commands import STOPPED
+
     child = subprocess.Popen(command, **options)
     while True:
         try:
-            return child.wait()
+            status = child.wait()
         except KeyboardInterrupt:
             continue
+        return STOPPED if status in _INTERRUPTED else status
 
 
 # --- finding a Python ------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ anything is installed.
 
 import contextlib
 import functools
+import importlib
 import itertools
 import json
 import os
@@ -66,7 +67,14 @@ _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": 
 
 def child_environment() -> dict[str, str]:
     """The environment of every child: UTF-8, freed memory kept, none of another Python's packages."""
-    cleared = {"PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "JUPYTER_PATH", "__PYVENV_LAUNCHER__"}
+    cleared = {
+        "PYTHONHOME",
+        "PYTHONPATH",
+        "PYTHONSTARTUP",
+        "PYTHONIOENCODING",
+        "JUPYTER_PATH",
+        "__PYVENV_LAUNCHER__",
+    }
     kept = {name: value for name, value in os.environ.items() if name.upper() not in cleared}
     return {
         **(_KEEP_MEMORY if sys.platform == "linux" else {}),
@@ -292,6 +300,11 @@ class JsonProgram:
             self.process.wait()
 
 
+def tell(error: RunbookError) -> None:
+    """Print what happened, and what to do about it."""
+    print(error.what, *([f"What to do: {error.fix}"] if error.fix else []), sep="\n", file=sys.stderr)
+
+
 def exit_status(main: Callable[..., int]) -> Callable[..., int]:
     """Let a command's ``main`` print an error of the project's family and return 2 instead of raising it."""
 
@@ -300,10 +313,23 @@ def exit_status(main: Callable[..., int]) -> Callable[..., int]:
         try:
             return main(argv)
         except RunbookError as error:
-            print(error, file=sys.stderr)
+            tell(error)
             return 2
 
     return run
+
+
+STOPPED = 130
+"""The exit status of a command that Ctrl+C ended, by the convention of shells."""
+
+
+def run_module(name: str, argv: Sequence[str]) -> int:
+    """Import a command's module and call its ``main``; Ctrl+C at any moment of it is one line."""
+    try:
+        return importlib.import_module(name).main(argv) or 0
+    except KeyboardInterrupt:
+        print("\nStopped. The same command begins again, and keeps what is saved.", file=sys.stderr)
+        return STOPPED
 
 
 def run_step(
@@ -351,3 +377,7 @@ def advice(output: str) -> str:
     known = (fix for pattern, fix in _ADVICE.items() if re.search(pattern, output))
     fix = next(known, "Read the output above; what is done stays: run the same command again to continue.")
     return fix.format(runbook=runbook_line())
+
+
+if __name__ == "__main__":  # as runbook.py starts a command inside the environment
+    raise SystemExit(run_module(sys.argv[1], sys.argv[2:]))

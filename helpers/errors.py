@@ -95,12 +95,16 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def choices(text: str, known: Iterable[str]) -> str:
-    """What to do about a name that nobody knows: which it may be meant for, or else which there are."""
+def choices(text: str, known: Iterable[str], further: Iterable[str] = ()) -> str:
+    """What to do about a name that nobody knows: which it may be meant for, or else which there are.
+
+    Of ``further`` ones it may be meant for, they are not listed.
+    """
     names, wanted = list(known), text.strip().lower()
+    every = [*names, *further]
     # A part of a name is meant for it, however much longer the name is.
-    near = [name for name in names if len(wanted) > 2 and (wanted in name.lower() or name.lower() in wanted)]
-    near = near or difflib.get_close_matches(wanted, names, n=3)
+    near = [name for name in every if len(wanted) > 2 and (wanted in name.lower() or name.lower() in wanted)]
+    near = near or difflib.get_close_matches(wanted, every, n=3)
     return f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(names) or 'none'}."
 
 

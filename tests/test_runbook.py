@@ -3,13 +3,16 @@
 import ast
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from conftest import make_environment
 
+import runbook
 from helpers.batch.headless import NOTEBOOKS
 from helpers.commands import (
     JsonProgram,
@@ -17,6 +20,7 @@ from helpers.commands import (
     child_environment,
     memory_settings,
     printable,
+    run_module,
     run_step,
     runbook_line,
 )
@@ -140,8 +144,7 @@ def test_a_name_on_the_path_that_starts_no_python_is_passed_over(tmp_path):
     [
         (
             ["dance"],
-            "run, play, lab, test, bench, evaluate, baseline, regress, sweep, film, share, dataset, presets, "
-            "setup, doctor",
+            ", ".join(runbook.COMMANDS),
         ),
         (["run", "--only", "99"], "There is no notebook '99'"),
         (["run", "--only", "00", "-p", "run_dri=x"], "Did you mean run_dir"),
@@ -155,6 +158,84 @@ def test_wrong_arguments_are_refused_before_anything_is_installed(arguments, say
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert not (project_copy / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "meant"),
+    [
+        ("bsaeline", "baseline"),
+        ("05_infer", "run --only 05_infer"),
+        ("sonic", "run --dataset sonic"),
+        ("eval", "evaluate"),
+    ],
+)
+def test_a_command_that_is_misspelt_is_guessed(command, meant):
+    done = start(ROOT, command)
+
+    assert done.returncode == 2
+    assert done.stderr == f"There is no command {command!r}.\nWhat to do: Did you mean {meant}?\n"
+
+
+def test_whatever_reads_the_output_gets_one_encoding_of_the_program_and_of_what_it_starts():
+    code = (
+        "import sys, runbook; from helpers.commands import child_environment; runbook.main(['世界'])\n"
+        "child = 'import sys; print(chr(0x4e16) + chr(0x754c), file=sys.stderr)'\n"
+        "runbook.follow([sys.executable, '-c', child], env=child_environment())"
+    )
+    environment = os.environ | {"PYTHONIOENCODING": "cp936", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True)
+
+    assert done.stderr.decode("utf-8").count("世界") == 2
+
+
+# --- Ctrl+C ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal cannot be sent to one process")
+def test_ctrl_c_ends_a_run_with_one_line_and_takes_its_kernel_along(tmp_path):
+    command = [sys.executable, "-m", "helpers.commands", "helpers.batch.headless", "--only", "05"]
+    process = subprocess.Popen(
+        [*command, "-p", f"run_dir={tmp_path}", "-p", "use_actions=true", "-p", "generation_steps=5000"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env=child_environment() | {"TMPDIR": str(tmp_path)},  # where the kernel's file lies
+    )
+    assert process.stdout is not None and "Running 05_infer" in process.stdout.readline()
+    while not list(tmp_path.glob("tmp*.json")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert said.strip().splitlines() == ["Stopped. The same command begins again, and keeps what is saved."]
+    running = subprocess.run(["ps", "-A", "-o", "args"], capture_output=True, encoding="utf-8").stdout
+    assert str(tmp_path) not in running, "the kernel's command line names its file"
+
+
+def test_ctrl_c_before_a_command_is_imported_or_from_within_is_one_line(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "a_command", SimpleNamespace(main=interrupted))
+    assert run_module("a_command", []) == 130
+    monkeypatch.setattr("helpers.commands.importlib.import_module", interrupted)
+    assert run_module("a_command", []) == 130
+
+    assert capsys.readouterr().err.count("Stopped. ") == 2
+
+
+def test_a_program_that_ctrl_c_killed_ends_with_its_status():
+    end = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    if sys.platform == "win32":
+        end = "import os; os._exit(0xC000013A)"
+    code = (
+        "import signal, sys, runbook\n"
+        f"child = 'import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); {end}'\n"
+        "raise SystemExit(runbook.follow([sys.executable, '-c', child]))"
+    )
+    assert start(ROOT, code=code).returncode == 130
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ Reads facts (`facts`, `doctor_facts`), lets `judge` and `doctor_checks` judge th
 
 import argparse
 import json
+import locale
 import platform
 import re
 import subprocess
@@ -254,8 +255,8 @@ def _examine(arguments: argparse.Namespace, root: Path) -> Verdict:
     summary = ", ".join(f"{counts[status]} {status}" for status in get_args(Status) if counts[status])
     end = f"{summary} ({report['seconds']:.1f} s)"
     text = f"{verdict if arguments.all else folded(verdict)}\n{end}"
-    # JSON has escapes for letters that the terminal cannot print.
-    every_letter = (getattr(sys.stdout, "encoding", "") or "").lower().replace("-", "") == "utf8"
+    # JSON has escapes for letters that another code page, with which it may be read, would garble.
+    every_letter = locale.getpreferredencoding(False).lower().replace("-", "") == "utf8"
     print(json.dumps(report, indent=2, ensure_ascii=not every_letter) if arguments.json else text)
     if arguments.bundle:
         path = bundle(report, f"{verdict}\n{end}", root, private)
