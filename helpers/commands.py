@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from helpers import PYTHONS
-from helpers.errors import RunbookError, SetupError
+from helpers.errors import TO_DO, RunbookError, SetupError
 from helpers.run_folder import ROOT
 
 Shell = Literal["powershell", "cmd", "bash"]
@@ -302,7 +302,7 @@ class JsonProgram:
 
 def tell(error: RunbookError) -> None:
     """Print what happened, and what to do about it."""
-    print(error.what, *([f"What to do: {error.fix}"] if error.fix else []), sep="\n", file=sys.stderr)
+    print(error.what, *([TO_DO + error.fix] if error.fix else []), sep="\n", file=sys.stderr)
 
 
 def exit_status(main: Callable[..., int]) -> Callable[..., int]:

@@ -7,6 +7,9 @@ shown as that sentence; the traceback is for errors nobody foresaw.
 import difflib
 from collections.abc import Iterable
 
+TO_DO = "What to do: "
+"""What stands before a remedy wherever it has a line of its own."""
+
 
 class RunbookError(Exception):
     """Base of the family: ``what`` happened, naming the file, key or value, and ``fix``, what to do then."""
@@ -17,7 +20,7 @@ class RunbookError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """IPython asks for this instead of printing a traceback."""
-        return [f"{type(self).__name__}: {self.what}", *([f"What to do: {self.fix}"] if self.fix else [])]
+        return [f"{type(self).__name__}: {self.what}", *([TO_DO + self.fix] if self.fix else [])]
 
 
 class CheckpointError(RunbookError):

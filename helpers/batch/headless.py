@@ -17,6 +17,7 @@ from typing import Any
 
 import helpers.errors
 from helpers.commands import exit_status
+from helpers.errors import TO_DO
 from helpers.files import expanded
 from helpers.parameters import (
     FOLDER,
@@ -51,6 +52,9 @@ class Outcome:
     seconds: float
     message: str = ""  # what went wrong, in words; empty unless it failed
     failed_checks: tuple[str, ...] = ()
+    fix: str = ""  # what to do about it; the message ends with it
+    warnings: tuple[str, ...] = ()  # ids of checks that warn
+    replay: str = ""  # how a session that was played again compares
 
 
 def parser() -> argparse.ArgumentParser:
@@ -144,7 +148,10 @@ def run_notebooks(
             print(f"  {name:<10} …", end="\r", flush=True)
         outcome = run_notebook(name, run_dir, parameters.get(name, {}), folder)
         outcomes.append(outcome)
-        print(f"  {name:<10} {outcome.status:<4} {outcome.seconds:6.1f} s", flush=True)
+        warnings = f"   {', '.join(outcome.warnings)}" if outcome.warnings else ""
+        print(f"  {name:<10} {outcome.status:<4} {outcome.seconds:6.1f} s{warnings}", flush=True)
+        if outcome.replay:
+            print(f"             replay: {outcome.replay}", flush=True)
         if outcome.status == "fail":
             break
     return outcomes
@@ -168,7 +175,7 @@ def run_notebook(
 
     (run_dir / "notebooks").mkdir(parents=True, exist_ok=True)
     executed = run_dir / "notebooks" / f"{name}.ipynb"
-    started, message = time.monotonic(), ""
+    started, message, fix = time.monotonic(), "", ""
     logger = logging.getLogger("papermill")
     handler = logging.FileHandler(run_dir / "run.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
@@ -187,6 +194,8 @@ def run_notebook(
         )
     except PapermillExecutionError as error:
         message = _sentence(error.ename, error.evalue, executed)
+        remedies = [line.removeprefix(TO_DO) for line in error.traceback if line.startswith(TO_DO)]
+        fix = remedies[-1] if remedies and message.endswith(remedies[-1]) else ""
     except Exception as error:  # of several packages, where a kernel cannot start or dies
         message = _sentence(type(error).__name__, str(error), executed)
     finally:
@@ -194,10 +203,16 @@ def run_notebook(
         handler.close()
     seconds, verdict = time.monotonic() - started, run_dir / f"{name}.json"
     if not verdict.is_file():
-        return Outcome(name, "fail", seconds, message or f"The notebook ended without writing {verdict}.")
+        message = message or f"The notebook ended without writing {verdict}."
+        return Outcome(name, "fail", seconds, message, fix=fix)
     judged = json.loads(verdict.read_text(encoding="utf-8"))
-    failed = tuple(check["id"] for check in judged["checks"] if check["status"] == "fail")
-    return Outcome(name, "fail" if message else judged["status"], seconds, message, failed)
+    failed, warned = (
+        tuple(check["id"] for check in judged["checks"] if check["status"] == status)
+        for status in ("fail", "warn")
+    )
+    replay = "".join(check["observed"] for check in judged["checks"] if check["id"] == "replay")
+    status = "fail" if message else judged["status"]
+    return Outcome(name, status, seconds, message, failed, fix, warned, replay)
 
 
 def _escape(path: Path) -> str:
@@ -229,7 +244,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     outcomes = run_notebooks(names, run_dir, parameters)
     last = outcomes[-1]
     if last.message:
-        print(f"\n{last.name} failed: {last.message}", file=sys.stderr)
+        print(f"\n{last.name} failed: {last.message.removesuffix(last.fix).strip()}", file=sys.stderr)
+        if last.fix:
+            print(f"{TO_DO}{last.fix}", file=sys.stderr)
     results = (run_dir / name for name in _RESULTS)
     print("\nResults of this run:", *(path for path in results if path.exists()), sep="\n  ")
     return 1 if last.status == "fail" else 0

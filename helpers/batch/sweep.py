@@ -164,7 +164,8 @@ def _run(sweep: Sweep, output: str, arguments: argparse.Namespace) -> int:
     for record in failed[:10]:
         print(f"  {record['name']} failed: {record['message']}", file=sys.stderr)
     print(f"{len(done) - len(failed)} succeeded, {len(failed)} failed, {left} left. {problem}".rstrip())
-    print(f"Table: {output}/summary.csv" + (" (the same command continues)" if left or failed else ""))
+    if done:
+        print(f"Table: {output}/summary.csv" + (" (the same command continues)" if left or failed else ""))
     return 130 if problem == "Stopped." else 1 if failed or left else 0
 
 

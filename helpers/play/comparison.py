@@ -43,7 +43,7 @@ class Replay:
         return self.first is None
 
     def __str__(self) -> str:
-        text = f"all {self.compared} frames of {self.path} are equal, token for token"
+        text = f"all {self.compared} frames of {self.path} are identical, token for token"
         if self.first:
             text = f"{self.different} of {self.compared} frames of {self.path} differ; first: {self.first}"
         return "; ".join([text, *self.notes])
