@@ -22,7 +22,7 @@ from helpers.play.results import (
 )
 from helpers.play.rollout import play
 from helpers.play.settings import Settings
-from helpers.play.world import OpenWorld, choose_clip, open_world
+from helpers.play.world import OpenWorld, action_name, choose_clip, open_world
 from helpers.run_folder import ROOT
 
 SETTINGS = Settings(dataset="coinrun", context_window=4, temperature=0.0, generation_steps=3, steps=2)
@@ -82,7 +82,7 @@ def test_a_run_leaves_pictures_and_a_record_of_everything(
 def test_the_model_cards_picture_is_what_a_run_shows_today(pytestconfig: pytest.Config) -> None:
     settings = Settings(generation_steps=11, start=960)  # as the card says
     opened = open_world(settings)
-    today = sheet(play(opened, choose_clip(opened, settings), settings).rollout())
+    today = sheet(play(opened, choose_clip(opened, settings), settings).rollout(), opened)
     shown = ROOT / "helpers" / "demo" / "crafter" / "contact_sheet.png"
     if pytestconfig.getoption("pictures"):
         today.save(shown)
@@ -152,3 +152,10 @@ def test_a_kernel_without_the_memory_settings_says_what_that_costs(
     monkeypatch.delenv(MEMORY[0], raising=False)
     (line,) = [check for check in check_silent_failures(game, {}) if check.id == "memory_settings"]
     assert line.status == "skip" and MEMORY[0] in line.observed and "lab" in line.fix
+
+
+def test_an_action_is_called_by_its_name_where_the_suite_is_the_worlds_own(tmp_path: Path) -> None:
+    opened = open_world(Settings())
+    assert [action_name(opened, action) for action in (0, 3)] == ["nothing", "up"]
+    trained = replace(opened, paths=replace(opened.paths, latent_actions=tmp_path / "mine.pth"))
+    assert action_name(trained, 3) == "action 3"

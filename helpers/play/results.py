@@ -29,6 +29,7 @@ from helpers.play.gpu_trace import plot_trace
 from helpers.play.metrics import measure, published_mse, quality_in_words
 from helpers.play.settings import ignored, overridden, source_of_actions
 from helpers.play.watch import LOOP_ENDS, LOOP_STARTS
+from helpers.play.world import OpenWorld, action_name
 from helpers.report import Check, Subject, picture, write_json
 from helpers.run_folder import writing
 
@@ -61,9 +62,9 @@ def start_log(run: Path) -> None:
     root.setLevel(logging.INFO)
 
 
-def sheet(rollout: Rollout) -> Image.Image:
+def sheet(rollout: Rollout, opened: OpenWorld) -> Image.Image:
     """The contact sheet: the true clip above the generated frames, with the action that led to each."""
-    captions = ["-" if action is None else f"action {action}" for action in rollout.actions]
+    captions = ["-" if action is None else action_name(opened, action) for action in rollout.actions]
     captions = ["given"] * rollout.given + captions
     truth = np.full_like(rollout.frames, 235)  # grey where the clip has ended
     truth[: len(rollout.truth)] = rollout.truth
@@ -82,7 +83,7 @@ def save(game: Game, run: Path) -> Saved:
         pngs = write_pngs(rollout.frames, run / "frames", scale=SCALE)
         sheet_path, text = run / "contact_sheet.png", recording.file_text(game.recording())
         session = recording.own_place(run, text)
-        sheet(rollout).save(sheet_path)
+        sheet(rollout, game.opened).save(sheet_path)
         fps = game.settings.fps
         video = write_video(rollout.frames, run / "rollout.mp4", fps)
         tokens = rollout.tokens.astype(np.int32)  # [T', P]

@@ -18,6 +18,7 @@ from helpers.play.branch import Rollout
 from helpers.play.compute import precision
 from helpers.play.game import Game
 from helpers.play.metrics import HARD_TO_TELL_APART, SOMETHING_ELSE, quality_in_words, repeated_psnr
+from helpers.play.world import action_name
 from helpers.report import picture, tidy_axes
 from helpers.worldmodel.decode import decoding_steps
 
@@ -47,7 +48,7 @@ def what_the_models_see(game: Game) -> Image.Image:
     colours = torch.stack([latents[..., first::3].mean(-1) for first in range(3)], 1)  # [Tc, 3, P]
     patch = suite.frame_size // grid
     tokens = to_uint8(colours.unflatten(-1, (grid, grid)).numpy()).repeat(patch, 1).repeat(patch, 2)
-    captions = ["first frame", *(f"action {action} led here" for action in actions)]
+    captions = ["first frame", *(f"{action_name(game.opened, action)} led here" for action in actions)]
     rows = [("frame", to_uint8(frames[0])), (f"{grid}x{grid} tokens", tokens)]
     return contact_sheet(rows, captions, scale=_scale(game), columns=6)
 
@@ -96,9 +97,9 @@ def action_effects(game: Game, rollout: Rollout) -> Image.Image | str:
     taken = rollout.actions[:1] or [0]
     first = taken[0] if taken[0] is not None and taken[0] < len(futures) else 0
     apart = np.abs(futures.astype(np.int16) - futures[first]).max(-1, keepdims=True).astype(np.uint8)
-    rows = [(f"after {frames} frame(s)", futures), (f"unlike action {first}", 255 - apart.repeat(3, -1))]
-    captions = [f"action {action}" for action in range(len(futures))]
-    return contact_sheet(rows, captions, scale=_scale(game), columns=8)
+    names = [action_name(game.opened, action) for action in range(len(futures))]
+    rows = [(f"after {frames} frame(s)", futures), (f"unlike {names[first]}", 255 - apart.repeat(3, -1))]
+    return contact_sheet(rows, names, scale=_scale(game), columns=8)
 
 
 def quality(rollout: Rollout) -> "Picture | str":

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from helpers.assets import SuitePaths, find_suite, open_suite
 from helpers.assets.dataset import FrameDataset, lively_starts, longest_clip, to_model_frames
+from helpers.assets.find import embedded_path
 from helpers.play.compute import precision
 from helpers.play.settings import Settings, names
 from helpers.run_folder import ROOT
@@ -45,6 +46,13 @@ class OpenWorld:
         lines = [f"{part:<16}{path}  sha256 {self.hashes[part][:12]}" for part, path in self.paths.items()]
         size = f"{suite.parameter_count():,} parameters on {suite.device}, {suite.n_actions} actions"
         return "\n".join([f"{self.world.title}: {size}, loaded in {self.load_seconds:.1f} s", *lines])
+
+
+def action_name(opened: OpenWorld, action: int) -> str:
+    """What an action is called: ``"up"`` where the suite's ids are the dataset's own, else ``"action 3"``."""
+    chosen = opened.world
+    own = chosen.embedded and opened.paths.latent_actions == embedded_path(chosen, "latent_actions")
+    return chosen.true_actions[action] if own else f"action {action}"
 
 
 @dataclass(frozen=True)
