@@ -412,6 +412,23 @@ def test_a_future_that_is_lived_becomes_the_branch_frame_by_frame_and_runs_no_mo
     assert "0 to 3" in page.player.state["note"]
 
 
+def test_a_lost_world_goes_back_to_its_last_good_frame_or_to_a_true_one(page: Page) -> None:
+    game = page.player.game
+    assert game.judge is not None and 0 <= page.player.state["gauge"] <= 1
+    game.judge = lambda _frame: float(game.generated >= 5)
+    page.say(type="tap", action=1, times=7)
+    state = page.player.state
+    assert (state["generated"], state["gauge"], state["stuck"]) == (9, 1.0, False)
+    page.say(type="last_good")
+    assert (page.player.state["generated"], page.player.state["gauge"]) == (5, 0.0)
+    page.say(type="true_frame")
+    state = page.player.state
+    assert state["start"] in page.player._gauge.starts and (state["generated"], state["undo"]) == (0, 0)
+    assert "Undo goes back" in state["note"]
+    page.say(type="resume", play=0)
+    assert page.player.state["generated"] == 5
+
+
 # --- nothing is lost -----------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ import math
 import platform
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -76,6 +76,8 @@ class Game:
         """Which play this is: each restart begins another."""
         self.left: int | None = None
         """The play that was left last, by a restart or to resume this one; None where there is but one."""
+        self.judge: Callable[[np.ndarray], float] | None = None
+        """Says how far a picture, uint8 ``[H, W, 3]``, is from what the data shows, 0 to 1; see `reality`."""
         self._foresaw = Moment()  # from where futures were foreseen last
         self._begin(clip)
 
@@ -139,8 +141,10 @@ class Game:
         move = Move(None if action is None else int(action), teacher_forced, self.play)
         self.timing = Timing(0.0, 0.0)
         if not self._tree.follow(move):
-            foreseen = self._tree.here.foreseen
+            before, foreseen = self._tree.here, self._tree.here.foreseen
             self._tree.add(foreseen.pop(move) if move in foreseen else self._take(move, self.session))
+            kept = before.real == frame and self._tree.here.strain < 1
+            self._tree.here.real = before.real + self.horizon * kept
         self._events.append(("step", frame, self._tree.here))
         return self._tree.here.frames
 
@@ -242,6 +246,10 @@ class Game:
         with precision(self.settings, self.opened.suite.device):  # steps of [n, horizon, 3, H, W]
             generated = [worlds.step(ids) for _ in range(math.ceil(frames / self.horizon))]
         return to_uint8(torch.cat(generated, 1)[:, :frames].float().cpu())
+
+    def back(self) -> Iterator[Moment]:
+        """The moments from here back to the start; nothing may be changed in them."""
+        return self._tree.back()
 
     def foresee(self, action: int, frames: int = 4) -> np.ndarray:
         """What an action, held, leads to from here: the next frames, uint8 ``[frames, H, W, 3]``.
@@ -377,7 +385,8 @@ class Game:
         gpu_seconds = self.clock.gpu_seconds[-1] if self.clock.gpu_seconds else None
         hashes = [token_hash(row) for row in tokens]
         session = session.fork(keep=self.settings.context_window)
-        moment = Moment(move, frames, tokens, hashes, self.timing.model, gpu_seconds, session)
+        moment = Moment(move, frames, tokens, hashes, self.timing.model, gpu_seconds, session=session)
+        moment.strain = self.judge(frames[-1]) if self.judge else 0.0
         self._keep_few(moment)
         return moment
 

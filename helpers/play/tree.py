@@ -49,6 +49,8 @@ class Moment:
     hashes: list[str] = field(default_factory=list)  # one a frame, as `game.token_hash` computes them
     seconds: float = 0.0  # how long the step took
     gpu_seconds: float | None = None  # likewise by the GPU's own clock; None on a CPU
+    strain: float = 0.0  # how far its last frame is from what the data shows, 0 to 1, as `Game.judge` says
+    real: int = 0  # frames that led here, from the start on, before the first of strain 1
     session: Session | None = None  # the state; None once it was let go of
     onward: dict[Move, int] = field(default_factory=dict)  # by each move from here, the branch it led to
     foreseen: dict[Move, "Moment"] = field(default_factory=dict)  # where moves lead that were not taken yet

@@ -17,6 +17,8 @@ Page to kernel, each with a ``type``; none is answered with anything but the mes
     go_on                       play again what an earlier kernel kept, state's last, and go on from there
     set {name, value}           steps, temperature, seed, feedback, preset or fps
     starts                      ask for places to start from
+    last_good                   back to the last frame before the picture left what the dataset shows
+    true_frame                  start from the place of the dataset that is most like that frame
     what_if {frames}            show what each action leads to
     live {action, frames}       go on with one of these futures: its very frames become the branch
     save {kind, overlay}        png, mp4, gif or session
@@ -24,7 +26,8 @@ Page to kernel, each with a ``type``; none is answered with anything but the mes
 
 Kernel to page, each with its pictures as raw RGB in ``buffers``:
 
-    frame {sequence, action, generated, press, model, transfer}   one buffer a frame of the step
+    frame {sequence, action, generated, press, model, transfer}   one buffer a frame of the step; also gauge
+                                and score, as state has them
     strip {actions, generated}                                    the last frames, after a jump
     starts {rows}; saved {path}; refused {text}
     what_if {actions, length}   futures of all actions are about to come, from here
@@ -50,12 +53,13 @@ import numpy as np
 import traitlets
 
 from helpers.errors import ParameterError, RunbookError
-from helpers.play import recording
+from helpers.play import reality, recording
 from helpers.play.game import Game, Going
 from helpers.play.replay import go_on
 from helpers.play.settings import checked
 from helpers.play.tree import Play
 from helpers.player import captures
+from helpers.player.gauge import Gauge, calibrated
 from helpers.player.keeping import Keeper
 from helpers.player.keymap import KeyMap, action_id, default_keys, load_keys, save_keys
 from helpers.player.labels import LABEL_CLIPS, ActionLabel, label_actions
@@ -108,6 +112,7 @@ class Player(anywidget.AnyWidget):
         self._lock = threading.Lock()
         self._rewind_to = self._views = 0
         self._phase = "warming up"
+        self._gauge: Gauge | None = None
         names = dict(enumerate(world.true_actions))
         self._labels = [ActionLabel(action, names.get(action, "")) for action in range(suite.n_actions)]
         self._keys_path = root / "data" / f"{world.name}_keys.json"
@@ -223,6 +228,23 @@ class Player(anywidget.AnyWidget):
         self._send_strip()
         self.loop.ready()
 
+    def _do_last_good(self) -> None:
+        self._to_last_good()
+        self._send_strip()
+        self.loop.ready()
+
+    def _to_last_good(self) -> None:
+        game = self.game
+        needed = math.ceil(game.settings.context_window / game.horizon)
+        game.rewind(game.generated - reality.last_good(game.back(), needed) * game.horizon)
+
+    def _do_true_frame(self) -> None:
+        if self._gauge is None:
+            raise ParameterError("The data was not looked at yet.", fix="Wait until the player is ready.")
+        self._to_last_good()
+        self._do_restart(self._gauge.nearest(self.game.frame))
+        self._note = "Started from the true frame that is most like the last good one. Undo goes back."
+
     def _do_go_on(self) -> None:
         if self._last is None:
             raise ParameterError("Nothing was kept to go on with.", fix="Play.")
@@ -295,12 +317,17 @@ class Player(anywidget.AnyWidget):
             self._update()
             self._labels = label_actions(self.game.opened, LABEL_CLIPS, self._root)
             self.loop.idle = self._keys.idle
+            self._phase = "learning what the world looks like"
+            self._update()
+            self._gauge = self.game.judge = calibrated(self.game.opened, self.game.settings.context_window)
         finally:
             self._phase = "ready"
             self._update()
 
     def _draw(self, step: Step) -> None:
-        self._say("frame", **vars(step))
+        self._say("frame", **vars(step), **self._reality())
+        if self.loop.playing and self._reality()["stuck"] != self.state["stuck"]:
+            self._update()
         if self.loop.playing:
             self.keeper.note(soon=False)
         else:
@@ -318,6 +345,7 @@ class Player(anywidget.AnyWidget):
             "tip": game.branches[game.branch].generated,
             "branches": [asdict(branch) for branch in game.branches],
             "start": game.clip.start,
+            **self._reality(),
             "undo": game.left,
             "last": self._last and {name: self._last[name] for name in ("frames", "when")},
             **game.play._asdict(),
@@ -334,6 +362,11 @@ class Player(anywidget.AnyWidget):
 
         if game.generated or game.plays > 1:
             self.keeper.note(soon=not self.loop.playing)
+
+    def _reality(self) -> dict[str, Any]:
+        """How far the picture is from the data, how many frames it was not, whether it is stuck for good."""
+        back, score = self.game.back, next(self.game.back()).real
+        return {"gauge": round(reality.strain(back()), 3), "score": score, "stuck": reality.stuck(back())}
 
     def _send_strip(self) -> None:
         frames, actions = self.game.last_frames(STRIP)

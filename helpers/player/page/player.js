@@ -48,6 +48,7 @@ function render({ model, el }) {
   const idField = makeIdField(player);
   const keep = makeKeep(player);
   const futures = makeFutures(player);
+  const gauge = makeGauge(player);
   const timeline = makeTimeline(player);
   const settings = makeSettings(player, zoom);
   const keyTable = makeKeyTable(player, () => { idField.refusal.textContent = ""; });
@@ -60,7 +61,8 @@ function render({ model, el }) {
       element("strong", {}, world.title), element("span", { class: "tw-device" }, world.device), meter.readout),
     element("div", { class: "tw-body" },
       element("div", { class: "tw-left" },
-        element("div", { class: "tw-bezel" }, screen, curtain), timeline.line, timeline.strip, keep.work),
+        element("div", { class: "tw-bezel" }, screen, curtain), timeline.line, timeline.strip, keep.work,
+        gauge.line, gauge.lost),
       element("div", { class: "tw-right" },
         element("div", { class: "tw-tools" },
           play, tool("step", "Step", "a step of the idle action"),
@@ -120,6 +122,7 @@ function render({ model, el }) {
     timeline.add(buffers, content.action, content.generated);
     root.dataset.seen = sequence = content.sequence;
     meter.drawn(content, began);
+    gauge.show(content);
   };
 
   const receivers = {
@@ -164,7 +167,7 @@ function render({ model, el }) {
     curtain.textContent = now.phase === "ready" ? "" : `${now.phase} …`;
     note.textContent = now.note;
     if (now.note && saved.textContent === "saving …") saved.textContent = "";
-    for (const part of [settings, timeline, pads, keep, keyTable]) part.update(now);
+    for (const part of [settings, timeline, pads, keep, gauge, keyTable]) part.update(now);
     Object.assign(root.dataset, { tip: now.tip, branch: now.branch, branches: now.branches.length,
       playing: now.playing, phase: now.phase, start: now.start });
   };
