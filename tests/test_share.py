@@ -48,7 +48,7 @@ class Graph:
             "uniform": torch.rand(*shape, generator=generator(chosen.seed, generated)).numpy(),
             "temperature": np.array(chosen.temperature, np.float32),
         }
-        tokens, frames = self.session.run(None, inputs)
+        tokens, frames, self.margin = self.session.run(None, inputs)
         self.tokens = np.concatenate([self.tokens, tokens])
         self.frames = np.concatenate([self.frames, frames])
         self.actions += [action] * horizon

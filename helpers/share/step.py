@@ -40,10 +40,13 @@ class Step(nn.Module):
         uniform      float32 [M, N] in [0, 1), as the engine draws them; without effect at temperature 0
         temperature  float32 []
 
-    and gives tokens int32 ``[H, P]`` and frames float32 ``[H, 3, S, S]``, unclamped.
+    and gives tokens int32 ``[H, P]``; frames float32 ``[H, 3, S, S]``, unclamped; and margin float32 []: how
+    far the closest choice of a token was from another one. Sampling, that is the distance of its random
+    number from the nearest end of the token's share of [0, 1); greedily, of the likeliest logits.
+    Where it is within the rounding of float32, another machine may choose otherwise.
     """
 
-    INPUTS, OUTPUTS = ("seen", "actions", "uniform", "temperature"), ("tokens", "frames")
+    INPUTS, OUTPUTS = ("seen", "actions", "uniform", "temperature"), ("tokens", "frames", "margin")
 
     def __init__(self, suite: Suite, settings: Settings) -> None:
         super().__init__()
@@ -69,22 +72,24 @@ class Step(nn.Module):
 
     def forward(
         self, seen: Tensor, actions: Tensor, uniform: Tensor, temperature: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Shapes as above."""
         quantizer = self.tokenizer.quantizer
         known = self.tokenizer.encode(seen[None]) if self.pixels else quantizer.latents_of(seen[None].long())
         conditioning = self.action_quantizer.latents_of(actions[None].long())  # [1, W+H-1, A]
-        tokens = self._decode(known, conditioning, uniform, temperature)  # [1, H, P]
+        tokens, margin = self._decode(known, conditioning, uniform, temperature)  # [1, H, P]
         latents = torch.cat((known, quantizer.latents_of(tokens)), 1)
         frames = self.tokenizer.detokenize(latents, last=self.horizon)
-        return tokens[0].int(), frames[0]
+        return tokens[0].int(), frames[0], margin
 
-    def _decode(self, known: Tensor, conditioning: Tensor, uniform: Tensor, temperature: Tensor) -> Tensor:
-        """As `helpers.worldmodel.decode.decoding_steps`: the new tokens int64 ``[1, H, P]``."""
+    def _decode(
+        self, known: Tensor, conditioning: Tensor, uniform: Tensor, temperature: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As `helpers.worldmodel.decode.decoding_steps`: new tokens int64 ``[1, H, P]``, and the margin."""
         past, films = self.dynamics.context(known, conditioning, self.horizon)
         positions, width = self.horizon * self.patches, known.shape[-1]
         masked = torch.arange(positions)[None]  # [1, n], ascending
-        tokens = torch.zeros_like(masked)
+        tokens, closest = torch.zeros_like(masked), torch.tensor(math.inf)
         latents = self.dynamics.mask_token[0].expand(1, positions, width)
         for step, count in enumerate(self.counts):
             chosen = masked if step and self.horizon == 1 else None
@@ -93,9 +98,11 @@ class Step(nn.Module):
             if step and self.horizon > 1:
                 hidden = hidden.gather(1, masked.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
             logits = self.dynamics.output_mlp(hidden)  # [1, n, K]
-            index, confidence = _guess(logits, temperature, uniform[step][None].gather(1, masked))
+            index, confidence, margin = _guess(logits, temperature, uniform[step][None].gather(1, masked))
+            closest = torch.minimum(closest, margin.amin())
             if count == masked.shape[1]:  # all that are left: which is the surest does not matter
-                return tokens.scatter(1, masked, index).unflatten(1, (self.horizon, self.patches))
+                tokens = tokens.scatter(1, masked, index)
+                return tokens.unflatten(1, (self.horizon, self.patches)), closest
             order = confidence.topk(masked.shape[1]).indices  # [1, n], the surest first
             surest = order[:, :count]
             fixed, found = masked.gather(1, surest), index.gather(1, surest)  # [1, count]
@@ -135,19 +142,24 @@ class _WrittenOut(nn.Module):
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-5) * self.weight
 
 
-def _guess(logits: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """A token for each position, and how sure the model is of it, both ``[1, n]``; from logits ``[1, n, K]``.
+def _guess(logits: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A token for each position, how sure the model is of it, and the margin: all ``[1, n]``.
 
-    As `helpers.worldmodel.decode.guess`, which has a way of its own for temperature 0.
+    From logits ``[1, n, K]`` as `helpers.worldmodel.decode.guess`, which takes another way at temperature 0.
     """
     sampling = temperature > 0
     weights = (logits / torch.where(sampling, temperature.clamp_min(1e-30), 1.0)).softmax(-1)
-    index = torch.where(sampling, _sample(weights, uniform), logits.argmax(-1))
-    return index, weights.amax(-1)
+    sampled, margin = _sample(weights, uniform)
+    best = logits.topk(min(2, int(logits.shape[-1]))).values  # [1, n, 2]
+    index = torch.where(sampling, sampled, logits.argmax(-1))
+    return index, weights.amax(-1), torch.where(sampling, margin, best[..., 0] - best[..., -1])
 
 
-def _sample(weights: Tensor, uniform: Tensor) -> Tensor:
-    """As `helpers.worldmodel.decode.sample`, for ``[1, n, K]`` and ``[1, n]``: int64 ``[1, n]``."""
+def _sample(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """As `helpers.worldmodel.decode.sample`, for ``[1, n, K]`` and ``[1, n]``: int64 ``[1, n]``, and margins.
+
+    Of a certain token no end of its share is near, though the random number may be.
+    """
     size = int(weights.shape[-1])  # while it is traced it is a tensor
     group = 1 << (math.isqrt(size - 1).bit_length() if size > 1 else 0)
     grouped = F.pad(weights, (0, -size % group)).unflatten(-1, (-1, group))  # [1, n, G, g]
@@ -156,7 +168,18 @@ def _sample(weights: Tensor, uniform: Tensor) -> Tensor:
     outer = _first_above(sums, threshold)  # [1, n, 1]
     below = torch.where(outer > 0, sums.gather(-1, (outer - 1).clamp_min(0)), 0.0)
     within = grouped.gather(-2, outer.unsqueeze(-1).expand(-1, -1, 1, group)).squeeze(-2)  # [1, n, g]
-    return (outer * group + _first_above(_sums(within), threshold - below)).squeeze(-1)
+    ends = _sums(within)
+    inner = _first_above(ends, threshold - below)
+    end = below + ends.gather(-1, inner)
+    begin = end - within.gather(-1, inner)
+    nearest = torch.minimum(
+        torch.where(begin < _NONE, 1.0, threshold - begin), torch.where(end > 1 - _NONE, 1.0, end - threshold)
+    )
+    return (outer * group + inner).squeeze(-1), nearest.squeeze(-1)
+
+
+_NONE = 1e-7
+"""A share of [0, 1) that no rounding enlarges to one that counts."""
 
 
 def _sums(values: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ const readout = element("span", { class: "readout" });
 const strip = element("div", { class: "strip" });
 const starts = element("div", { class: "starts" });
 const proof = element("p", { class: "proof", role: "status" });
+const saved = element("p", { class: "note", role: "status" });
 const count = element("span", { class: "count" });
 const tool = (name, label, title, onclick) =>
   element("button", { type: "button", "data-do": name, title, onclick }, label);
@@ -128,7 +129,7 @@ function show(start) {
   data.generated = 0;
 }
 
-function showFrame({ pictures, action, generated, milliseconds }) {
+function showFrame({ pictures, action, generated, close, milliseconds }) {
   busy = false;
   for (const pixels of pictures) {
     strip.append(thumb(pixels, nameOf(action)));
@@ -140,7 +141,7 @@ function showFrame({ pictures, action, generated, milliseconds }) {
   count.textContent = `frame ${generated}`;
   const perSecond = (1000 * (drawn.length - 1)) / (drawn.at(-1) - drawn[0] || 1);
   readout.textContent = `${playing ? `${perSecond.toFixed(0)} fps · ` : ""}${milliseconds.toFixed(0)} ms a step`;
-  Object.assign(data, { generated, fps: perSecond.toFixed(1), milliseconds: milliseconds.toFixed(1) });
+  Object.assign(data, { generated, close, fps: perSecond.toFixed(1), milliseconds: milliseconds.toFixed(1) });
 }
 
 const told = {
@@ -154,10 +155,12 @@ const told = {
     proof.classList.toggle("differs", equal !== of);
     Object.assign(data, { equal, of, fastest: fastest.toFixed(1) });
   },
-  session({ text: content }) {
+  session({ text: content, close }) {
     const address = URL.createObjectURL(new Blob([content], { type: "application/json" }));
     element("a", { href: address, download: "session.json" }).click();
     setTimeout(() => URL.revokeObjectURL(address), 10_000);
+    saved.textContent = close ? `In ${close} of the frames two tokens were as likely within rounding: from the first `
+      + "of them on, a replay may differ." : "";
   },
   failed({ text: why }) {
     busy = false;
@@ -173,7 +176,7 @@ document.querySelector("main").append(
   element("header", {}, element("h1", {}, world.title), readout),
   element("div", { class: "left" }, element("div", { class: "bezel" }, screen, curtain),
     element("div", { class: "line" }, strip, count)),
-  element("div", { class: "right" }, tools, pads, settings, proof),
+  element("div", { class: "right" }, tools, pads, settings, saved, proof),
   starts);
 starts.hidden = true;
 starts.append(...given.map((frames, start) => element("button", {
