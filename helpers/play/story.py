@@ -98,7 +98,10 @@ def action_effects(game: Game, rollout: Rollout) -> Image.Image | str:
     first = taken[0] if taken[0] is not None and taken[0] < len(futures) else 0
     apart = np.abs(futures.astype(np.int16) - futures[first]).max(-1, keepdims=True).astype(np.uint8)
     names = [action_name(game.opened, action) for action in range(len(futures))]
-    rows = [(f"after {frames} frame(s)", futures), (f"unlike {names[first]}", 255 - apart.repeat(3, -1))]
+    rows = [
+        (f"after {frames} frame{'s' * (frames > 1)}", futures),
+        (f"unlike {names[first]}", 255 - apart.repeat(3, -1)),
+    ]
     return contact_sheet(rows, names, scale=_scale(game), columns=8)
 
 
