@@ -11,6 +11,7 @@ from helpers.errors import ParameterError
 from helpers.pictures import png, upscale, write_animation, write_video
 from helpers.play import recording
 from helpers.play.game import Game
+from helpers.player.keycaps import Keycaps
 from helpers.run_folder import writing
 
 SIDE = 384  # pixels: about the size of pictures, which is a whole multiple of the frames'
@@ -40,6 +41,33 @@ def save(game: Game, kind: str, folder: Path, fps: float, ids: bool) -> Path:
     if ids:
         large = np.stack([_with_id(frame, action) for frame, action in zip(large, actions, strict=True)])
     return write_animation(large, path, fps) if kind == "gif" else write_video(large, path, fps, scale=1).path
+
+
+def film(game: Game, caps: Keycaps, folder: Path, fps: float) -> list[Path]:
+    """Write the current branch above its keys as ``film_01.gif`` and ``.mp4``, or with the next free number.
+
+    Where its actions are those of the dataset, the true frames stand to the left of the imagined ones. One
+    file where no MP4 can be written. An `OutputError` where none could be.
+    """
+    played = game.rollout()
+    frames = played.frames  # [T, H, W, 3]
+    if played.psnr:
+        truth = np.zeros_like(frames)  # black behind its end
+        truth[: len(played.truth)] = played.truth
+        frames = np.concatenate([truth, frames], axis=2)  # [T, H, 2*W, 3]
+    large = upscale(frames, max(1, caps.width // frames.shape[2]))
+    edge = caps.width - large.shape[2]
+    large = np.pad(large, ((0, 0), (0, 0), (edge // 2, edge - edge // 2), (0, 0)))
+    actions = [None] * played.given + played.actions
+    keys = {action: caps.draw(action) for action in set(actions)}
+    pictures = np.stack([np.concatenate([f, keys[a]]) for f, a in zip(large, actions, strict=True)])
+    names = (folder / f"film_{number:02d}" for number in itertools.count(1))
+    path = next(path for path in names if not list(folder.glob(f"{path.name}.*")))
+    files = (
+        write_animation(pictures, path.with_suffix(".gif"), fps),
+        write_video(pictures, path.with_suffix(".mp4"), fps, scale=1),
+    )
+    return list(dict.fromkeys([files[0], files[1].path]))  # without H.264, the MP4 is the GIF again
 
 
 def _with_id(frame: np.ndarray, action: int | None) -> np.ndarray:
