@@ -13,10 +13,12 @@ from helpers.pictures import contact_sheet, png, upscale
 from helpers.play.game import Game
 from helpers.player.keeping import Keeper
 from helpers.player.keymap import action_id
+from helpers.player.labels import LABEL_CLIPS, label_actions
 from helpers.player.loop import Loop, Step
 from helpers.player.preset import AS_SET, Preset
 from helpers.run_folder import ROOT
 
+WHY = "A plain player, without keys: anywidget is missing. For the full one: pip install anywidget"
 STRIP = 8  # frames in the strip below the picture
 SIDE = 384  # screen pixels: side of the current frame
 
@@ -34,7 +36,7 @@ class PlainPlayer:
         self._preset = Preset(game, self.loop, root)
         count = game.opened.suite.n_actions
         taps = [partial(self.loop.tap, action) for action in range(count)]
-        self.buttons = [_button(str(action), tap, width="48px") for action, tap in enumerate(taps)]
+        self.buttons = [_button(str(action), tap, width="120px") for action, tap in enumerate(taps)]
         self.play_button = _button("play", self._toggle, "play")
         self.reset_button = _button("reset", partial(self.loop.put, self._reset), "undo")
         hint, width = f"action id, 0 to {count - 1}", {"width": "170px"}
@@ -50,9 +52,9 @@ class PlainPlayer:
         self.strip = widgets.Image(format="png")
         actions = widgets.HBox(self.buttons, layout={"flex_flow": "row wrap"})
         tools = widgets.HBox([self.play_button, self.field, self.reset_button, self.preset, self.message])
-        self.view = widgets.VBox([self.image, actions, tools, self.strip])
+        self.view = widgets.VBox([widgets.Label(WHY), self.image, actions, tools, self.strip])
         self._draw()
-        self.loop.wake()
+        self.loop.put(partial(self._name_actions, root))
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         return self.view._repr_mimebundle_(**options)
@@ -82,9 +84,14 @@ class PlainPlayer:
         self.game.restart()
         self._draw()
 
+    def _name_actions(self, root: Path) -> None:
+        labels = label_actions(self.game.opened, LABEL_CLIPS, root)
+        for button, label in zip(self.buttons, labels, strict=True):
+            button.description = f"{label.id} {label.name}".strip()
+
     def _report(self, note: str) -> None:
         self.message.value = note
-        self.play_button.description = "pause" if self.loop.playing else "play"
+        self.play_button.description = self.play_button.icon = "pause" if self.loop.playing else "play"
 
     def _progress(self, text: str, share: float) -> None:
         self.message.value = f"{text}: {share:.0%}" if text else ""
