@@ -40,6 +40,7 @@ SLOW = (
     "test_browser",
     "test_share_browser",
     "test_alone",
+    "test_browser_feel",
     "test_runbook",
     "test_regress",
     "test_coinrun",

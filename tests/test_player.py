@@ -21,10 +21,11 @@ from helpers.play import recording as session_file
 from helpers.play.game import Game, Going
 from helpers.play.rollout import play
 from helpers.play.world import OpenWorld
-from helpers.player import keeping, open_player, paused
+from helpers.player import captures, keeping, open_player, paused
 from helpers.player.keeping import Keeper
+from helpers.player.keycaps import Keycaps
 from helpers.player.keymap import KeyMap, action_id, default_keys, load_keys, save_keys
-from helpers.player.labels import ActionLabel
+from helpers.player.labels import ActionLabel, label_actions
 from helpers.player.loop import BEHIND, QUEUE, SILENT, Backlog, Loop, Step
 from helpers.player.plain import PlainPlayer
 from helpers.player.widget import Player
@@ -328,7 +329,7 @@ def test_what_is_set_holds_and_what_cannot_be_is_said(page: Page) -> None:
     page.say(type="set", name="temperature", value="0.7")
     page.say(type="set", name="seed", value=str(2**62 + 1))
     page.say(type="set", name="feedback", value="pixels")
-    page.say(type="set", name="fps", value="1000")
+    page.say(type="set", name="fps", value="60")
     state = page.player.state
     assert (state["temperature"], state["seed"], state["feedback"], state["fps"]) == (
         0.7,
@@ -338,11 +339,30 @@ def test_what_is_set_holds_and_what_cannot_be_is_said(page: Page) -> None:
     )
     page.say(type="set", name="fps", value="nan")
     assert "fps is 'nan'" in page.player.state["note"] and page.player.loop.fps == 60
+    page.say(type="set", name="fps", value="61")
+    assert "fps is 61. Use 1 to 60." in page.player.state["note"] and page.player.loop.fps == 60
+    page.say(type="set", name="steps", value="999")
+    assert "steps is 999. Use 1 to" in page.player.state["note"]
     page.say(type="set", name="steps", value="0")
     assert "steps is 0" in page.player.state["note"]
     page.say(type="set", name="steps", value="many")
     assert "steps is 'many'" in page.player.state["note"]
     assert page.player.state["steps"] == 3
+
+
+def test_a_refusal_stands_until_what_it_is_about_is_mended(page: Page) -> None:
+    state = lambda: (page.player.state["about"], bool(page.player.state["note"]))  # noqa: E731
+    page.say(type="set", name="fps", value="500")
+    assert state() == ("fps", True)
+    page.say(type="set", name="seed", value="4")
+    page.say(type="tap", action=1)
+    assert state() == ("fps", True)
+    page.say(type="set", name="fps", value="12")
+    assert state() == ("", False)
+    page.say(type="save", kind="everything")
+    assert state() == ("", True)
+    page.say(type="tap", action=1)  # whatever is done next
+    assert state() == ("", False)
 
 
 @pytest.mark.parametrize(
@@ -371,6 +391,8 @@ def test_whatever_a_page_says_does_no_harm(page: Page, content: Any) -> None:
 
 def test_what_is_saved_can_be_opened(page: Page) -> None:
     page.say(type="tap", action=1)
+    page.say(type="save", kind="film")
+    assert page.last("saved")[0]["path"].split(" and ")[1].endswith("film_01.mp4")
     for kind in ("png", "mp4", "gif", "session"):
         page.say(type="save", kind=kind, overlay=True)
         path = Path(page.last("saved")[0]["path"])
@@ -381,6 +403,23 @@ def test_what_is_saved_can_be_opened(page: Page) -> None:
         if kind == "session":
             events = session_file.read(path)["events"]
             assert [event["action"] for event in events if event["event"] == "step"] == [2, 0, 1]
+
+
+def test_a_film_shows_the_branch_above_its_keys_and_the_truth_beside_it_where_it_follows_the_data(
+    opened: OpenWorld, tmp_path: Path
+) -> None:
+    av = pytest.importorskip("av")
+    caps = Keycaps([ActionLabel(action, "") for action in range(4)], KeyMap({1: ("ArrowLeft",)}), 432)
+    for chosen in (SETTINGS, settings(generation_steps=2)):
+        game = play(opened, clip(opened, chosen), chosen)
+        gif, mp4 = captures.film(game, caps, tmp_path, 8)
+        with Image.open(gif) as picture, av.open(str(mp4)) as video:
+            first = np.asarray(picture.convert("RGB"))[: -caps.height].astype(int)
+            assert sum(1 for _ in video.decode(video=0)) == len(game.rollout().frames)
+        left, right = np.split(first, 2, axis=1)
+        # The given frames are the true ones: twice the same picture, or one across both halves.
+        assert (np.abs(left - right).mean() < 2) == bool(game.rollout().psnr)
+    assert [path.name for path in (gif, mp4)] == ["film_02.gif", "film_02.mp4"]
 
 
 def test_what_if_and_the_starts_are_shown_and_change_nothing(page: Page) -> None:
@@ -555,7 +594,10 @@ def test_keys_are_edited_in_the_player_and_kept_with_the_world(page: Page) -> No
     assert page.player.state["idle"] == page.player.loop.idle == 2
     page.say(type="keys", keys={"idle": 2, "keys": {"1": ["KeyJ"], "2": ["KeyJ"]}})
     assert "two actions" in page.player.state["note"]
-    assert page.player.state["keys"] == {"1": ["KeyJ"]}
+    assert page.player.state["about"] == "keys" and page.player.state["keys"] == {"1": ["KeyJ"]}
+    page.say(type="keys", keys=None)
+    assert page.player.state["note"] == "" and "Digit1" in page.player.state["keys"]["1"]
+    assert not (page.player._root / "data" / "coinrun_keys.json").exists()
 
 
 def test_a_handler_leaves_a_note_and_goes_whatever_the_loop_is_busy_with(page: Page) -> None:
@@ -699,7 +741,8 @@ def test_without_a_measurement_it_says_how_and_a_page_that_comes_back_finds_one(
 
 
 @pytest.fixture
-def plain(game: Game, tmp_path: Path) -> Iterator[PlainPlayer]:
+def plain(game: Game, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlainPlayer]:
+    monkeypatch.setattr("helpers.player.plain.LABEL_CLIPS", 8)
     player = PlainPlayer(game, tmp_path, tmp_path)
     yield player
     player.close()
@@ -730,6 +773,22 @@ def test_the_plain_player_refuses_what_is_no_id(plain: PlainPlayer, text: str) -
     assert "0 to 3" in plain.message.value
     with pytest.raises(ParameterError):
         action_id(text, 4)
+
+
+def test_the_plain_player_says_why_it_is_there_what_its_buttons_do_and_what_play_would(
+    plain: PlainPlayer, tmp_path: Path
+) -> None:
+    assert plain.loop.wait()
+    assert "anywidget is missing" in plain.view.children[0].value
+    names = [label.name for label in label_actions(plain.game.opened, 8, tmp_path)]
+    assert [button.description for button in plain.buttons] == [
+        f"{action} {name}" for action, name in enumerate(names)
+    ]
+    look = []
+    for _ in range(2):
+        look.append((plain.play_button.description, plain.play_button.icon))
+        plain.play_button.click()
+    assert look == [("play", "play"), ("pause", "pause")]
 
 
 def test_the_plain_player_plays_by_itself_without_a_page_that_reports(plain: PlainPlayer) -> None:

@@ -15,7 +15,6 @@ from helpers.batch.worker import Runners, run_job
 from helpers.errors import ParameterError
 from helpers.gpu import detect_gpus
 
-PATIENCE = 10  # seconds that a scheduler has to answer
 LOOPBACK = {"host": "127.0.0.1", "port": 0, "dashboard": False, "worker_ttl": "365 days"}
 """Dask's options for our own scheduler. It learns of a dead worker by the lost connection; by the time since
 the last heartbeat it would give up every worker as the clock is set forward, or the laptop wakes."""
@@ -45,7 +44,7 @@ def open_cluster(scheduler: str, jobs: int, workers: int = 0) -> Iterator[Client
     if scheduler:
         fix = "Start one with `dask scheduler`, or leave --scheduler out."
         try:
-            client = Client(scheduler, timeout=PATIENCE)
+            client = Client(scheduler, timeout=10)
         except (OSError, ValueError, TimeoutError) as error:
             raise ParameterError(f"No Dask scheduler answers at {scheduler} ({error}).", fix=fix) from error
         with client:

@@ -167,6 +167,10 @@ class Game:
         """Every branch since the last restart, oldest first."""
         return self._tree.branches(self.horizon)
 
+    def tips(self) -> list[np.ndarray]:
+        """The last frame of every branch, uint8 ``[H, W, 3]``."""
+        return [moment.frames[-1] for moment in self._tree.tips()]
+
     @property
     def branch(self) -> int:
         """The id of the branch that is played."""

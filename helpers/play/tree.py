@@ -130,6 +130,10 @@ class Tree:
             for number, line in enumerate(self.lines)
         ]
 
+    def tips(self) -> list[Moment]:
+        """The moment at the end of every branch, oldest first."""
+        return [line.moments[-1] if line.moments else self.start for line in self.lines]
+
     def select(self, branch: int) -> None:
         """Stand at the end of a branch."""
         self.branch, self.steps = branch, self.lines[branch].tip

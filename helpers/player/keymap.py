@@ -121,9 +121,12 @@ def load_keys(path: Path, n_actions: int) -> tuple[KeyMap | None, str]:
         return None, f"{path.name} could not be read ({error}); using the default keys."
 
 
-def save_keys(path: Path, keys: KeyMap) -> None:
-    """Keep a key map; raises an `OutputError` where it cannot be written."""
+def save_keys(path: Path, keys: KeyMap | None) -> None:
+    """Keep a key map, or none; raises an `OutputError` where it cannot be written."""
     with writing(path, fix="The keys hold for now; free some disk to keep them."):
+        if keys is None:
+            path.unlink(missing_ok=True)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, keys.to_json())
 

@@ -1,7 +1,8 @@
 """The player's widget: what the page says to the kernel and back. What is seen is in ``page/``.
 
 Two traits are kept in step on both sides: ``world``, which never changes, and ``state``, which changes when
-something but the next frame happens: see `Player._update`. The rest are messages.
+something but the next frame happens: see `Player._update`. Its ``about`` says what a ``note`` is about, such
+as fps or keys. The rest are messages.
 
 Page to kernel, each with a ``type``; none is answered with anything but the messages below:
 
@@ -21,14 +22,15 @@ Page to kernel, each with a ``type``; none is answered with anything but the mes
     true_frame                  start from the place of the dataset that is most like that frame
     what_if {frames}            show what each action leads to
     live {action, frames}       go on with one of these futures: its very frames become the branch
-    save {kind, overlay}        png, mp4, gif or session
-    keys {keys}                 the key map, as its file has it
+    save {kind, overlay}        png, mp4, gif or session, or film: GIF and MP4 with the keys
+    keys {keys}                 the key map, as its file has it (null: the world's defaults)
 
 Kernel to page, each with its pictures as raw RGB in ``buffers``:
 
     frame {sequence, action, generated, press, model, transfer}   one buffer a frame of the step; also gauge
                                 and score, as state has them
     strip {actions, generated}                                    the last frames, after a jump
+    tips                        the last frame of each branch, after a jump or when one was opened
     starts {rows}; saved {path}; refused {text}
     what_if {actions, length}   futures of all actions are about to come, from here
     future {action}             one of them, one buffer a frame
@@ -61,6 +63,7 @@ from helpers.play.tree import Play
 from helpers.player import captures
 from helpers.player.gauge import Gauge, calibrated
 from helpers.player.keeping import Keeper
+from helpers.player.keycaps import Keycaps
 from helpers.player.keymap import KeyMap, action_id, default_keys, load_keys, save_keys
 from helpers.player.labels import LABEL_CLIPS, ActionLabel, label_actions
 from helpers.player.loop import FASTEST, MOST_TIMES, Job, Loop, Step
@@ -68,6 +71,7 @@ from helpers.player.preset import Preset
 from helpers.run_folder import ROOT
 
 STRIP = 12  # frames in the strip below the picture
+FILM_WIDTH = 432  # pixels, at least
 MOST_AHEAD = 16  # frames that a future may have
 PAGE = Path(__file__).with_name("page")
 
@@ -117,6 +121,8 @@ class Player(anywidget.AnyWidget):
         self._labels = [ActionLabel(action, names.get(action, "")) for action in range(suite.n_actions)]
         self._keys_path = root / "data" / f"{world.name}_keys.json"
         self._own_keys, self._note = load_keys(self._keys_path, suite.n_actions)
+        self._about = "keys" * bool(self._note)
+        self._heard = 0
         self.loop = Loop(game, self._draw, self._update, world.fps, self._keys.idle, progress=self._progress)
         self.keeper = keeper or Keeper(game, run, root)
         self._last = None if game.generated or game.plays > 1 else self.keeper.last()
@@ -142,7 +148,8 @@ class Player(anywidget.AnyWidget):
             if note:
                 note(**message)
             elif job:
-                self._put(partial(job, **message), pause=kind not in ("set", "keys"))
+                about = str(message.get("name", "")) if kind == "set" else "keys" * (kind == "keys")
+                self._put(partial(job, **message), pause=kind not in ("set", "keys"), about=about)
         except RunbookError as error:
             self._say("refused", text=str(error))
         except (TypeError, ValueError, OverflowError) as error:
@@ -152,15 +159,20 @@ class Player(anywidget.AnyWidget):
         """Send the page a message; each frame is uint8 ``[H, W, 3]``."""
         self.send({"type": kind, **content}, [frame.tobytes() for frame in frames])
 
-    def _put(self, job: Job, pause: bool) -> None:
-        """Have the loop do something; what it refuses is a note for the player, and play goes on."""
+    def _put(self, job: Job, pause: bool, about: str = "") -> None:
+        """Have the loop do something; what it refuses is a note for the player, and play goes on.
+
+        The note stands where ``about`` is set, and goes when that is mended.
+        """
 
         def job_and_update() -> None:
-            self._note = ""
+            if self._about in ("", about) or about == "preset":  # which sets all the others
+                self._note = self._about = ""
             try:
                 job()
             except RunbookError as error:
-                self._note = str(error)
+                self._note, self._about = str(error), about
+            self._heard += 1
             self._update()
 
         if pause:
@@ -251,7 +263,7 @@ class Player(anywidget.AnyWidget):
         kept = recording.read(self._last["session"])
 
         def work(going: Going) -> bool:
-            self._note = go_on(self.game, kept, going)
+            self._note, self._about = go_on(self.game, kept, going), ""
             return True
 
         self.loop.work("going on: {} events are played again", work)
@@ -262,13 +274,19 @@ class Player(anywidget.AnyWidget):
         if name == "preset":
             self._preset.choose(str(value))
         elif name == "fps":
-            self.loop.fps = min(checked(name, _number(value), itself=True), FASTEST)
+            fps = checked(name, _number(value), itself=True)
+            if fps > FASTEST:
+                raise ParameterError(f"fps is {fps}.", fix=f"Use 1 to {FASTEST}.")
+            self.loop.fps = fps
         elif name in Play._fields:
+            most = self.game.opened.suite.video_tokenizer.config.grid**2
+            if name == "steps" and _number(value) == checked(name, _number(value)) > most:
+                raise ParameterError(f"steps is {value}.", fix=f"Use 1 to {most}: a frame has {most} tokens.")
             self.game.set(**{name: _number(value)})
 
     def _do_keys(self, keys: Any) -> None:
-        self._own_keys = KeyMap.read(keys, self._n_actions)
-        self.loop.idle = self._own_keys.idle
+        self._own_keys = None if keys is None else KeyMap.read(keys, self._n_actions)
+        self.loop.idle = self._keys.idle
         save_keys(self._keys_path, self._own_keys)
 
     def _do_starts(self) -> None:
@@ -298,6 +316,12 @@ class Player(anywidget.AnyWidget):
             self._send_strip()
 
     def _do_save(self, kind: str, overlay: bool = False) -> None:
+        if kind == "film":
+            width = max(FILM_WIDTH, 2 * self.game.opened.suite.frame_size)
+            caps = Keycaps(self._labels, self._keys, width)
+            files = captures.film(self.game, caps, self._run, self.loop.fps)
+            self._say("saved", path=" and ".join(map(str, files)))
+            return
         self._say("saved", path=str(captures.save(self.game, kind, self._run, self.loop.fps, bool(overlay))))
 
     @property
@@ -331,14 +355,20 @@ class Player(anywidget.AnyWidget):
         if self.loop.playing:
             self.keeper.note(soon=False)
         else:
-            self._update()
+            self._update("")
 
     def _update(self, note: str | None = None) -> None:
         """Bring the page's ``state`` up to date, with another note for the player or the one that it has."""
-        game, self._note = self.game, self._note if note is None else note
+        game = self.game
+        if note or (note is not None and not self._about):  # what a field refused stands until it is mended
+            self._note, self._about = note, ""
+        if self.state and len(self.state["branches"]) < len(game.branches):
+            self._say("tips", game.tips())
         self.state = {
             "phase": self._phase,
             "note": self._note,
+            "about": self._about,
+            "heard": self._heard,  # wishes that were granted or refused, so that each changes something
             "playing": self.loop.playing,
             "generated": game.generated,
             "branch": game.branch,
@@ -371,6 +401,7 @@ class Player(anywidget.AnyWidget):
     def _send_strip(self) -> None:
         frames, actions = self.game.last_frames(STRIP)
         self._say("strip", frames, actions=actions, generated=self.game.generated)
+        self._say("tips", self.game.tips())
 
 
 def _times(value: int) -> int:

@@ -27,3 +27,15 @@ function pictureOf(buffer, size) {
   draw(canvas, buffer, size);
   return canvas;
 }
+
+const KEY_NAMES = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" };
+const keyName = (code) => KEY_NAMES[code] ?? code.replace(/^(Key|Digit)/, "").replace(/^Numpad/, "Num ");
+
+// A chord as keycaps: "ArrowRight+Space" is two of them.
+const keycaps = (chord) => element("span", { class: "tw-chord" },
+  ...chord.split("+").map((code) => element("kbd", {}, keyName(code))));
+
+// Shows a text or nothing, and says whether it is new: screen readers read what is set, even if it is the same.
+function tell(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}

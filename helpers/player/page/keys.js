@@ -1,12 +1,12 @@
-// The keyboard and the gamepad: which action is held down.
+// The keyboard and the gamepad: whose a key is, and which action is held down.
 
 // Keys that would leave the player stay the browser's.
-const isBrowserKey = (event) => event.ctrlKey || event.metaKey || event.altKey || event.code === "Tab";
-const isField = (target) => ["INPUT", "SELECT", "TEXTAREA"].includes(target.tagName);
-
-const KEY_NAMES = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Space: "␣" };
-const keyName = (chord) =>
-  chord.split("+").map((code) => KEY_NAMES[code] ?? code.replace(/^(Key|Digit|Numpad)/, "")).join("+");
+const isBrowserKey = (event) =>
+  event.ctrlKey || event.metaKey || event.altKey || event.code === "Tab" || /^F\d+$/.test(event.code);
+const isTyped = (node) => node.matches("textarea, input:not([type=range]):not([type=checkbox])");
+const isSteered = (node) => node.matches("select, input[type=range], .tw-strip");
+const PRESSES = ["Space", "Enter"];
+const STEERS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "PageUp", "PageDown", ...PRESSES];
 
 // A gamepad's buttons, numbered as browsers do, and the keys that they stand for; axes 0 and 1 are the left stick.
 const PAD_KEYS = { 0: "Space", 1: "KeyE", 2: "KeyC", 12: "ArrowUp", 13: "ArrowDown", 14: "ArrowLeft", 15: "ArrowRight" };
@@ -45,28 +45,98 @@ function actionOfKeys(keys, order) {
 }
 
 // Calls player.hold with the action of the keys that are down whenever it changes.
+//
+// Whose is a key? A field's while somebody types in it. A control that was reached with Tab has the few keys that
+// it needs. All others play, whatever was clicked last: `data-live`, the lit border, says when.
 function listenToKeys(player) {
   const { root } = player;
   const down = new Set();
   let held = null;
+  let tabbed = false; // Tab was pressed, and the focus has not arrived yet
+  let reached = null; // the control that has the focus by Tab
+  let capture = null; // who takes the next chord, instead of the world
+  const focus = () => root.focus({ preventScroll: true });
+
   const holdKeys = () => {
     const action = actionOfKeys(player.state().keys ?? {}, [...down]);
     if (action !== held) { held = action; player.hold(action); }
   };
   const release = () => { down.clear(); holdKeys(); };
+  const showLive = () => {
+    const node = document.activeElement;
+    root.dataset.live = root.contains(node) && !isTyped(node) && !(node === reached && isSteered(node));
+  };
+  const isOwn = (node, code) => isTyped(node) || (code === "Enter" && node.matches("button, summary")) ||
+    (node === reached && node !== root && (isSteered(node) ? STEERS : PRESSES).includes(code));
+  const leave = () => {
+    const around = root.parentElement.closest("[tabindex]");
+    if (around) around.focus({ preventScroll: true });
+    else root.blur();
+  };
   const onKey = (event) => {
     event.stopPropagation(); // JupyterLab must not take it for a command
-    if (isField(event.target) || isBrowserKey(event)) return;
-    if (event.code === "Enter" && event.target.closest("button, summary")) return; // presses it
+    if (capture) return capture(event);
+    const { target, code, type } = event;
+    if (isBrowserKey(event)) return;
+    if (code === "Escape") {
+      if (type === "keydown") (target === root ? leave : focus)();
+      return;
+    }
+    if (isOwn(target, code)) {
+      if (code === "Enter" && isTyped(target) && !target.matches(".tw-field")) focus(); // takes what was typed
+      return;
+    }
     event.preventDefault();
     if (event.repeat) return;
-    if (event.type === "keydown") down.add(event.code);
-    else down.delete(event.code);
+    if (type === "keydown") down.add(code);
+    else down.delete(code);
     holdKeys();
   };
   root.addEventListener("keydown", onKey);
   root.addEventListener("keyup", onKey);
-  root.addEventListener("focusout", (event) => { if (!root.contains(event.relatedTarget)) release(); });
+  root.addEventListener("focusin", (event) => {
+    reached = tabbed ? event.target : null;
+    tabbed = false;
+    if (isTyped(event.target)) release();
+    showLive();
+  });
+  root.addEventListener("focusout", (event) => {
+    if (!root.contains(event.relatedTarget)) release();
+    setTimeout(showLive);
+  });
+  // What was used with the pointer leaves the keys to the world.
+  root.addEventListener("click", (event) => {
+    if (event.detail > 0 && event.target.closest("button, summary, input[type=checkbox], canvas")) focus();
+  });
+  root.addEventListener("change", ({ target }) => {
+    if (!tabbed && target !== reached && !target.matches(".tw-field")) focus(); // ids are typed one after the other
+  });
+  const onTab = (event) => { tabbed = event.code === "Tab"; };
+  const onPointer = () => { tabbed = false; };
+  document.addEventListener("keydown", onTab, true);
+  document.addEventListener("pointerdown", onPointer, true);
+
+  // The next chord goes to `done`, which is called with its codes, or with null if it was none.
+  const captureChord = (done) => {
+    const codes = [];
+    const end = (chord) => {
+      capture = null;
+      root.removeEventListener("focusout", cancel);
+      document.removeEventListener("pointerdown", cancel, true);
+      done(chord);
+    };
+    const cancel = () => end(null);
+    release();
+    focus();
+    root.addEventListener("focusout", cancel);
+    document.addEventListener("pointerdown", cancel, true);
+    capture = (event) => {
+      event.preventDefault();
+      if (event.code === "Escape" || event.code === "Tab") cancel();
+      else if (event.type === "keydown" && !codes.includes(event.code)) codes.push(event.code);
+      else if (event.type === "keyup" && codes.length) end(codes.join("+"));
+    };
+  };
 
   let padDown = new Set();
   let polling = 0;
@@ -85,8 +155,10 @@ function listenToKeys(player) {
   onGamepad(); // one that the page knows already
 
   const stop = () => {
+    document.removeEventListener("keydown", onTab, true);
+    document.removeEventListener("pointerdown", onPointer, true);
     window.removeEventListener("gamepadconnected", onGamepad);
     cancelAnimationFrame(polling);
   };
-  return { release, stop };
+  return { release, captureChord, focus, stop };
 }

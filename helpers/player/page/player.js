@@ -2,18 +2,19 @@
 // The messages between page and kernel are listed at the top of widget.py.
 
 const REPORT_MS = 200; // how often the kernel is told what was drawn
+const UNASKED = ["hello", "bye", "seen", "hidden"]; // messages that nobody's wish stands behind
 
 function render({ model, el }) {
   const world = model.get("world");
   const size = world.size;
-  const root = element("div", { class: "tw-player", tabindex: 0, "data-lm-suppress-shortcuts": "true" });
-  const screen = element("canvas", { class: "tw-screen", width: size, height: size });
-  const curtain = element("div", { class: "tw-curtain" });
+  const root = element("div", {
+    class: "tw-player", tabindex: 0, role: "application", "data-lm-suppress-shortcuts": "true",
+    "aria-label": `${world.title}, player: keys play, Tab goes to the controls, Escape leaves`,
+  });
   const note = element("div", { class: "tw-note", role: "status" });
-  const saved = element("div", { class: "tw-saved" });
-  const clips = element("div", { class: "tw-clips", hidden: true });
+  const saved = element("div", { class: "tw-saved", role: "status" });
+  const clips = element("div", { class: "tw-clips", role: "group", "aria-label": "places to start from", hidden: true });
   const overlay = element("input", { type: "checkbox", "data-overlay": true });
-  const zoom = element("input", { class: "tw-size", type: "range", min: 2, max: 12, value: 6 });
   const repeat = element("input", {
     class: "tw-repeat", type: "number", min: 1, max: world.most_times, value: 1,
     title: "in pause, how many steps a key press, a button or Step takes",
@@ -22,16 +23,21 @@ function render({ model, el }) {
   // --- what the parts below may use ------------------------------------------------------------------
 
   let timer = 0;
+  let refused = ""; // what was refused last, until something else is asked for
+  const gone = (text) => {
+    clearInterval(timer);
+    curtain.textContent = text;
+    root.dataset.gone = true;
+  };
   const say = (type, content = {}) => {
+    if (!UNASKED.includes(type)) refused = "";
     try {
       model.send({ type, ...content });
     } catch {
-      // A kernel that was restarted or shut down does not know this player.
-      clearInterval(timer);
-      curtain.textContent = "The kernel is gone: run the cell again.";
+      gone("The kernel is gone: run the cell again."); // shut down: it does not know this player
     }
   };
-  const meter = makeMeter();
+  const meter = makeMeter({ world, say });
   const press = () => ({
     press: meter.press(), times: Math.min(Math.max(Math.round(repeat.value), 1), world.most_times),
   });
@@ -44,65 +50,62 @@ function render({ model, el }) {
 
   // --- what is on the page ---------------------------------------------------------------------------
 
+  const screen = makeScreen(player);
+  const { curtain } = screen;
+  const keys = listenToKeys(player);
   const pads = makePads(player);
   const idField = makeIdField(player);
   const keep = makeKeep(player);
   const futures = makeFutures(player);
   const gauge = makeGauge(player);
   const timeline = makeTimeline(player);
-  const settings = makeSettings(player, zoom);
-  const keyTable = makeKeyTable(player, () => { idField.refusal.textContent = ""; });
+  const branches = makeBranches(player);
+  const settings = makeSettings(player, screen.zoom);
+  const keyTable = makeKeyTable(player, keys.captureChord);
   const tool = (name, text, title) =>
     element("button", { type: "button", "data-do": name, title, onclick: () => act(name) }, text);
   const play = tool("play", "▶ Play", "play on, or pause");
 
   root.append(
     element("div", { class: "tw-head" },
-      element("strong", {}, world.title), element("span", { class: "tw-device" }, world.device), meter.readout),
+      element("strong", {}, world.title), element("span", { class: "tw-device" }, world.device), meter.readout,
+      tool("full", "Full screen", "the whole screen; Escape leaves it")),
     element("div", { class: "tw-body" },
-      element("div", { class: "tw-left" },
-        element("div", { class: "tw-bezel" }, screen, curtain), timeline.line, timeline.strip, keep.work,
-        gauge.line, gauge.lost),
-      element("div", { class: "tw-right" },
+      screen.bezel,
+      element("div", { class: "tw-side" },
         element("div", { class: "tw-tools" },
           play, tool("step", "Step", "a step of the idle action"),
-          element("label", { class: "tw-check" }, "×", repeat), tool("reset", "Reset", "back to the clip"),
-          tool("clips", "Clips", "start from another place")),
-        keep.line,
+          element("label", { class: "tw-check" }, "×", repeat)),
         pads.pads,
-        idField.line,
-        settings.settings,
         element("div", { class: "tw-tools" },
           tool("whatif", "What if?", "every action, four frames ahead"),
-          tool("png", "PNG", "save this frame"), tool("mp4", "MP4", "save the video"),
-          tool("gif", "GIF", "save as GIF"), tool("session", "Session", "save to replay it"),
-          element("label", { class: "tw-check" }, overlay, "ids")),
-        saved, note,
-        keyTable.table)),
-    clips, futures.grid);
+          tool("clips", "Clips", "start from another place"), tool("reset", "Reset", "back to the clip"),
+          tool("film", "Film", "save this branch as GIF and MP4, with its keys")),
+        element("div", { class: "tw-line" }, idField.line, gauge.line),
+        element("div", { class: "tw-said" }, gauge.lost, keep.line, keep.work, meter.slow, note, saved))),
+    timeline.line, timeline.strip, branches.tree, clips, futures.grid,
+    settings.settings,
+    element("details", { class: "tw-fold", "data-fold": "save" },
+      element("summary", {}, "Save"),
+      element("div", { class: "tw-tools" },
+        tool("png", "PNG", "save this frame"), tool("mp4", "MP4", "save the video"),
+        tool("gif", "GIF", "save as GIF"), tool("session", "Session", "save to replay it"),
+        element("label", { class: "tw-check" }, overlay, "ids"))),
+    keyTable.table);
   el.replaceChildren(root);
 
   function act(name) {
-    root.focus({ preventScroll: true });
     if (name === "play") say("play", { on: !player.state().playing });
+    else if (name === "full") screen.fullScreen();
     else if (name === "clips") clips.hidden ? say("starts") : (clips.hidden = true);
     else if (name === "whatif") futures.grid.hidden ? say("what_if", { frames: 4 }) : futures.hide();
-    else if (["png", "mp4", "gif", "session"].includes(name)) {
+    else if (["film", "png", "mp4", "gif", "session"].includes(name)) {
       saved.textContent = "saving …";
       say("save", { kind: name, overlay: overlay.checked });
     } else if (name === "reset") say("restart", { start: null });
     else if (name === "step") player.tap(player.state().idle);
   }
 
-  const resize = () => {
-    // Whole screen pixels for every pixel of the frame: otherwise some rows come out wider than others.
-    screen.style.width = `${size * Math.max(1, Math.round((zoom.value * 64) / size))}px`;
-    root.style.setProperty("--tw-thumb", `${Math.max(26, (64 * zoom.value + 20) / STRIP - 3)}px`);
-  };
-  zoom.addEventListener("input", resize);
-  resize();
-
-  const keys = listenToKeys(player);
   const onHidden = () => { if (document.hidden) { keys.release(); say("hidden"); } };
   document.addEventListener("visibilitychange", onHidden);
 
@@ -112,14 +115,17 @@ function render({ model, el }) {
   let pending = 0;
   let sequence = 0;
   let reported = 0;
+  const name = (action) => (action == null ? null : player.state().labels[action].name || `action ${action}`);
   const paint = () => {
     pending = 0;
     if (!newest) return;
     const { content, buffers } = newest;
     newest = null;
     const began = performance.now();
-    draw(screen, buffers.at(-1), size);
+    screen.show(buffers.at(-1), content.generated, name(content.action));
     timeline.add(buffers, content.action, content.generated);
+    const { branch, tip } = player.state();
+    if (content.generated > tip) branches.see(screen.canvas, branch);
     root.dataset.seen = sequence = content.sequence;
     meter.drawn(content, began);
     gauge.show(content);
@@ -135,15 +141,15 @@ function render({ model, el }) {
     strip({ actions, generated }, buffers) {
       newest = null;
       meter.jumped();
-      draw(screen, buffers.at(-1), size);
+      screen.show(buffers.at(-1), generated, name(actions.at(-1)));
       timeline.show(buffers, actions, generated);
       futures.hide();
     },
     starts({ rows }, buffers) {
       clips.replaceChildren(...rows.map((row, i) => {
         const pick = () => { clips.hidden = true; say("restart", { start: row }); root.focus(); };
-        return element("button", { type: "button", "data-start": row, title: `row ${row}`, onclick: pick },
-          pictureOf(buffers[i], size));
+        return element("button", { type: "button", "data-start": row, title: `row ${row}`,
+          "aria-label": `row ${row}`, onclick: pick }, pictureOf(buffers[i], size));
       }));
       clips.hidden = false;
     },
@@ -151,10 +157,12 @@ function render({ model, el }) {
     future: futures.add,
     progress: keep.progress,
     look: keep.look,
+    tips: branches.tips,
     saved({ path }) { saved.textContent = path; },
     refused({ text }) {
-      idField.refusal.textContent = text;
+      refused = text;
       if (saved.textContent === "saving …") saved.textContent = "";
+      update();
     },
   };
   const receive = (content, buffers) => receivers[content.type]?.(content, buffers ?? []);
@@ -164,18 +172,22 @@ function render({ model, el }) {
     if (!now.labels) return;
     play.textContent = now.playing ? "❚❚ Pause" : "▶ Play";
     play.classList.toggle("tw-on", now.playing);
-    curtain.textContent = now.phase === "ready" ? "" : `${now.phase} …`;
-    note.textContent = now.note;
+    tell(curtain, now.phase === "ready" ? "" : `${now.phase} …`);
+    for (const part of [settings, timeline, branches, pads, keep, gauge, keyTable]) part.update(now);
+    const beside = [...root.querySelectorAll("details[open] .tw-refused")].some((node) => node.textContent);
+    tell(note, beside ? "" : now.note || refused);
     if (now.note && saved.textContent === "saving …") saved.textContent = "";
-    for (const part of [settings, timeline, pads, keep, gauge, keyTable]) part.update(now);
     Object.assign(root.dataset, { tip: now.tip, branch: now.branch, branches: now.branches.length,
       playing: now.playing, phase: now.phase, start: now.start });
   };
 
   timer = setInterval(() => {
     if (sequence !== reported) { reported = sequence; say("seen", { sequence }); }
-    meter.show();
+    meter.show(player.state());
   }, REPORT_MS);
+  // JupyterLab says so when the kernel restarts, dies or is shut down.
+  const onLive = () => gone("The kernel was restarted: run the cell again to play on.");
+  model.on("comm_live_update", onLive);
   model.on("msg:custom", receive);
   model.on("change:state", update);
   update();
@@ -183,12 +195,11 @@ function render({ model, el }) {
 
   return () => {
     clearInterval(timer);
-    keys.stop();
-    timeline.stop();
+    for (const part of [keys, timeline, screen, futures]) part.stop();
+    model.off("comm_live_update", onLive);
     model.off("msg:custom", receive);
     model.off("change:state", update);
     document.removeEventListener("visibilitychange", onHidden);
-    futures.stop();
     say("bye");
   };
 }

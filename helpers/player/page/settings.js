@@ -1,10 +1,26 @@
-// What may be changed while it plays, and the table of keys.
+// What may be changed while it plays. Whatever is refused is said beside what it is about.
 
 function makeSettings({ world, state, say }, zoom) {
+  const row = (name, label, input) => {
+    const refusal = element("span", { class: "tw-refused", "data-about": name, role: "alert" });
+    return element("div", {}, element("label", {}, label, input), refusal);
+  };
   const setting = (name, label, attributes) => {
     const input = element("input", { "data-set": name, ...attributes });
-    input.addEventListener("change", () => say("set", { name, value: input.value }));
-    return element("label", {}, label, input);
+    // What is being typed stays while play goes on, and no longer: what is refused gives way to what holds.
+    input.addEventListener("input", () => { input.dataset.typing = true; });
+    const take = () => {
+      delete input.dataset.typing;
+      say("set", { name, value: input.value });
+    };
+    input.addEventListener("change", take);
+    input.addEventListener("blur", () => { if (input.dataset.typing) take(); }); // the value that holds, again
+    input.addEventListener("keydown", (event) => {
+      if (event.code !== "Escape") return;
+      delete input.dataset.typing;
+      input.value = state()[name];
+    });
+    return row(name, label, input);
   };
   const choice = (name, label, options) => {
     const select = element("select", { "data-set": name });
@@ -13,10 +29,10 @@ function makeSettings({ world, state, say }, zoom) {
       if (name === "idle") say("keys", { keys: { idle: Number(select.value), keys: state().keys } });
       else say("set", { name, value: select.value });
     });
-    return element("label", {}, label, select);
+    return row(name, label, select);
   };
   const ids = [...Array(world.actions).keys()];
-  const settings = element("div", { class: "tw-settings" },
+  const rows = element("div", { class: "tw-settings" },
     setting("fps", "fps", { type: "number", min: 1, max: world.fastest, step: 1 }),
     choice("idle", "no key", ids.map((id) => [id, id])),
     setting("temperature", "temperature", { type: "number", min: 0, step: 0.1 }),
@@ -24,9 +40,9 @@ function makeSettings({ world, state, say }, zoom) {
     setting("seed", "seed", { type: "text", inputmode: "numeric", size: 6 }),
     choice("feedback", "feedback", [["tokens", "tokens"], ["pixels", "pixels"]]),
     choice("preset", "preset", [["", "as set"]]),
-    element("label", {}, "size", zoom));
+    element("div", {}, element("label", {}, "size", zoom)));
 
-  const presets = settings.querySelector('[data-set="preset"]');
+  const presets = rows.querySelector('[data-set="preset"]');
   let presetsShown = "";
   const updatePresets = (now) => {
     const content = JSON.stringify([now.presets, now.preset_help]);
@@ -40,30 +56,14 @@ function makeSettings({ world, state, say }, zoom) {
   };
   const update = (now) => {
     updatePresets(now);
-    for (const input of settings.querySelectorAll("[data-set]")) {
-      if (document.activeElement !== input) input.value = now[input.dataset.set];
+    for (const input of rows.querySelectorAll("[data-set]")) {
+      if (!input.dataset.typing && input.value !== String(now[input.dataset.set])) input.value = now[input.dataset.set];
+    }
+    for (const refusal of rows.querySelectorAll("[data-about]")) {
+      tell(refusal, now.about === refusal.dataset.about ? now.note : "");
     }
   };
+  const settings = element("details", { class: "tw-fold", "data-fold": "settings" },
+    element("summary", {}, "Settings"), rows);
   return { settings, update };
-}
-
-function makeKeyTable({ world, state, say }, allow) {
-  const rows = element("div", { class: "tw-keyrows" });
-  let shown = "";
-  const update = (now) => {
-    const content = JSON.stringify(now.keys);
-    if (content === shown || rows.contains(document.activeElement)) return;
-    shown = content;
-    rows.replaceChildren(...[...Array(world.actions).keys()].map((id) => {
-      const input = element("input", { "data-keys": id, value: (now.keys[id] ?? []).join(" "), size: 34 });
-      input.addEventListener("change", () => {
-        const keys = { ...state().keys, [id]: input.value.split(/[\s,]+/).filter(Boolean) };
-        allow();
-        input.blur();
-        say("keys", { keys: { idle: state().idle, keys } });
-      });
-      return element("label", {}, element("b", {}, String(id)), input);
-    }));
-  };
-  return { table: element("details", { class: "tw-keys" }, element("summary", {}, "Keys"), rows), update };
 }

@@ -1,15 +1,18 @@
-// Where play stands: the slider, the branches and the strip of the last frames.
+// Where play stands: the slider and the strip of the last frames. Both go back, by pointer and by arrow keys.
 
 const STRIP = 12;
 
 function makeTimeline({ world, root, say }) {
   const slider = element("input", {
-    class: "tw-timeline", type: "range", min: 0, max: 0, step: world.horizon, value: 0,
+    class: "tw-timeline", type: "range", min: 0, max: 0, step: world.horizon, value: 0, "aria-label": "timeline",
     title: "drag back, then play on from there: that opens a branch",
   });
   const count = element("span", { class: "tw-count" });
-  const branches = element("select", { class: "tw-branches", title: "branches of this play" });
-  const strip = element("div", { class: "tw-strip" });
+  const strip = element("div", {
+    class: "tw-strip", role: "slider", tabindex: 0, "aria-label": "last frames", "aria-valuemin": 0,
+    "aria-valuemax": 0, "aria-valuenow": 0, title: "click a frame to go back to it, and play on from there",
+  });
+  let generated = 0;
 
   let rewindAt = 0;
   let rewindTimer = 0;
@@ -20,7 +23,6 @@ function makeTimeline({ world, root, say }) {
     rewindTimer = setTimeout(() => { rewindAt = performance.now(); say("rewind", { to }); }, wait);
   };
   slider.addEventListener("input", () => rewind(Number(slider.value)));
-  branches.addEventListener("change", () => say("select", { branch: Number(branches.value) }));
   const figureAt = (event) => document.elementFromPoint(event.clientX, event.clientY)?.closest("figure");
   let dragged = null;
   const drag = (event) => {
@@ -29,43 +31,50 @@ function makeTimeline({ world, root, say }) {
     dragged = figure;
     if (Number(figure.dataset.frame) >= 0) rewind(Number(figure.dataset.frame));
   };
-  strip.addEventListener("pointerdown", (event) => { event.preventDefault(); dragged = null; drag(event); });
+  strip.addEventListener("pointerdown", (event) => {
+    event.preventDefault();
+    root.focus({ preventScroll: true });
+    dragged = null;
+    drag(event);
+  });
   strip.addEventListener("pointermove", (event) => { if (event.buttons) drag(event); });
+  strip.addEventListener("keydown", (event) => {
+    const by = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -STRIP, PageUp: STRIP };
+    const to = { Home: 0, End: Number(slider.max) }[event.code] ?? generated + (by[event.code] ?? 0) * world.horizon;
+    // Only for who came with Tab are these keys the strip's: keys.js asks the same.
+    if (to !== generated && root.dataset.live !== "true") rewind(Math.max(0, Math.min(to, Number(slider.max))));
+  });
 
   const thumb = (buffer, action, frame) => {
     const text = frame <= 0 && action == null ? "given" : action == null ? "–" : String(action);
     return element("figure", { "data-frame": frame, title: `frame ${frame}` },
       pictureOf(buffer, world.size), element("figcaption", {}, text));
   };
-  const stand = (generated) => {
-    root.dataset.generated = generated;
-    count.textContent = `frame ${generated}`;
-    if (document.activeElement !== slider) {
-      slider.max = Math.max(Number(slider.max), generated);
-      slider.value = generated;
+  const stand = (frame) => {
+    generated = frame;
+    root.dataset.generated = frame;
+    tell(count, `frame ${frame}`);
+    if (!slider.matches(":active")) {
+      slider.max = Math.max(Number(slider.max), frame);
+      slider.value = frame;
     }
+    strip.setAttribute("aria-valuemax", slider.max);
+    strip.setAttribute("aria-valuenow", frame);
   };
 
   // The frames of a step that was taken.
-  const add = (buffers, action, generated) => {
-    buffers.forEach((buffer, i) => strip.append(thumb(buffer, action, generated - buffers.length + 1 + i)));
+  const add = (buffers, action, frame) => {
+    buffers.forEach((buffer, i) => strip.append(thumb(buffer, action, frame - buffers.length + 1 + i)));
     while (strip.children.length > STRIP) strip.firstChild.remove();
-    stand(generated);
+    stand(frame);
   };
   // The last frames, after a jump.
-  const show = (buffers, actions, generated) => {
-    const first = generated - buffers.length + 1;
+  const show = (buffers, actions, frame) => {
+    const first = frame - buffers.length + 1;
     strip.replaceChildren(...buffers.map((buffer, i) => thumb(buffer, actions[i], first + i)));
-    stand(generated);
+    stand(frame);
   };
-  const update = (now) => {
-    slider.max = now.tip;
-    branches.replaceChildren(...now.branches.map((branch) =>
-      element("option", { value: branch.id, selected: branch.id === now.branch },
-        branch.parent === null ? `branch 0 · ${branch.generated} frames`
-          : `branch ${branch.id} · from ${branch.parent} at ${branch.at} · ${branch.generated} frames`)));
-    branches.hidden = now.branches.length < 2;
-  };
+  const update = (now) => { slider.max = now.tip; };
   const stop = () => clearTimeout(rewindTimer);
-  return { line: element("div", { class: "tw-time" }, slider, count, branches), strip, add, show, update, stop };
+  return { line: element("div", { class: "tw-time" }, slider, count), strip, add, show, update, stop };
 }
