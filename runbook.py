@@ -23,6 +23,8 @@ python runbook.py dataset outputs/RUN/session.json [more …] --to my_play.h5
                         write recorded play as a labelled dataset: frames, actions and episodes
 python runbook.py presets [-p dataset=sonic] [-p device=cuda]
                         measure speed and quality here; preset=30fps then chooses from it
+python runbook.py train my_game.mp4 [--minutes 60] [--actions keys.csv]
+                        train a world on a screen recording; the same command goes on after a stop
 python runbook.py setup [--torch-lock auto|cpu|2.8.0]
                         only set up, checking every step again; the choice of torch is remembered
 python runbook.py doctor [--all] [--json] [--deep] [--fix [--yes]] [--bundle] [--dataset sonic]
@@ -78,6 +80,7 @@ INSIDE = {
     "share": ["-m", "helpers.commands", "helpers.share.build"],
     "dataset": ["-m", "helpers.commands", "helpers.play.dataset"],
     "presets": ["-m", "helpers.commands", "helpers.presets.measure"],
+    "train": ["-m", "helpers.commands", "helpers.training.command"],
 }
 COMMANDS = (*INSIDE, "setup", "doctor")
 STAYS = "RUNBOOK_STAYS"
@@ -159,8 +162,19 @@ def hand_over(python: Path, command: str, rest: list[str]) -> int:
     from helpers.commands import child_environment
 
     # A relative path among the arguments counts from the reader's folder; the program runs in the project's.
-    with_files = ("run", "play", "baseline", "regress", "sweep", "film", "share", "dataset", "presets")
-    takes_files = command in with_files
+    with_files = (
+        "run",
+        "play",
+        "baseline",
+        "regress",
+        "sweep",
+        "film",
+        "share",
+        "dataset",
+        "presets",
+        "train",
+    )
+    takes_files = command in (*with_files, "train")
     folder = ["--called-from", str(Path.cwd())] if takes_files else []
     return follow([str(python), *INSIDE[command], *folder, *rest], cwd=ROOT, env=child_environment())
 

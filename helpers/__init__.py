@@ -8,9 +8,10 @@ From the top down; a room imports only from rooms below it (`tests/test_house.py
     machine                       00 and 01: judge the computer and the Python; the doctor
     torch_build · assets          02 and 03: install torch and the rest · 04: find, fetch and verify files
     worldmodel                    the engine: checkpoints, models, decoding
-    worlds · pictures · parameters · report · cells · commands · run_folder · gpu · files · errors
+    worlds · pictures · parameters · report · cells · commands · run_folder · gpu · h5 · files · errors
 
-`bench` and `train` stand beside them: no notebook needs either. Importing this package imports nothing, for
+`bench`, `training` (a world of one's own from a video) and `train` (how the embedded worlds were made) stand
+beside them: no notebook from 00 to 05 needs one. Importing this package imports nothing, for
 every step up to 02_torch must work before torch is installed.
 """
 

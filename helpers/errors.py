@@ -77,6 +77,10 @@ class OutputError(RunbookError):
     """A run's results could not be written."""
 
 
+class TrainingError(RunbookError):
+    """A training cannot go on."""
+
+
 class SessionFileError(RunbookError):
     """A session file is missing, damaged, of another version, or was played with other weights."""
 

@@ -1,14 +1,19 @@
 """The worlds there are: what each is called, where its files come from, how its clips are cut.
 
-Standard library only. Knows names and numbers; what lies on this disk is `helpers.assets.find`'s business.
+Standard library only. Knows names and numbers; what lies on this disk is `helpers.assets.find`'s business,
+but for the worlds that were trained here: each has a file of its names and numbers in ``data/``.
 Numbers and repositories: the public project AlmondGod/tinyworlds and its two repositories on the hub.
 """
 
+import json
 import re
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 from helpers.errors import ParameterError, choices, shown
+from helpers.report import write_json
+from helpers.run_folder import ROOT
 
 KINDS: dict[str, tuple[str, ...]] = {
     "video_tokenizer": ("video_tokenizer",),
@@ -44,11 +49,12 @@ class World:
     revision: str = "main"  # branch or commit of both repositories at the first fetch, which locks its commit
     checkpoints: tuple[str, ...] = ()  # paths in the model repository, for mirrors that cannot list them
     true_actions: tuple[str, ...] = ()  # meanings of the dataset's action ids, in order; () where it has none
+    trained: bool = False  # whether it was trained here: see `trained_worlds`
 
     @property
     def embedded(self) -> bool:
         """Whether the world ships with this repository and needs no network."""
-        return self.model_repo is None
+        return self.model_repo is None and not self.trained
 
     @property
     def suite(self) -> str:
@@ -68,6 +74,9 @@ class World:
         """
         if not (repo or revision):
             return self
+        if self.trained:
+            fix = "Leave repo and revision empty."
+            raise ParameterError(f"{self.title} was trained here and comes from no repository.", fix=fix)
         usual, repo, revision = (
             WORLDS[self.suite],
             repo.strip() or self.model_repo or "",
@@ -147,13 +156,64 @@ def recorded_name(name: str) -> str:
     return "coinrun" if name == "demo" else name
 
 
-def world(name: str) -> World:
+def world(name: str, root: Path = ROOT) -> World:
     """The world called ``name``, in upper or lower case; a `ParameterError` lists those there are.
 
-    ``"sonic@owner/repository@revision"`` is `World.from_repository`; so is the ``name`` that it has.
+    ``"sonic@owner/repository@revision"`` is `World.from_repository`; so is the ``name`` that it has. Worlds
+    that were trained here are those of ``root``.
     """
     wanted, at, origin = name.strip().partition("@")
-    if chosen := WORLDS.get(ALIASES.get(wanted.lower(), wanted.lower())):
+    wanted = ALIASES.get(wanted.lower(), wanted.lower())
+    if chosen := WORLDS.get(wanted) or _trained_world(wanted, root):
         repo, _, revision = origin.partition("@")
         return chosen.from_repository(repo.replace("--", "/", 1), revision) if at else chosen
-    raise ParameterError(f"There is no dataset {shown(name)}.", fix=choices(wanted, WORLDS))
+    names = [*WORLDS, *trained_worlds(root)]
+    raise ParameterError(f"There is no dataset {shown(name)}.", fix=choices(wanted, names))
+
+
+_OWN_NAME = r"[a-z][a-z0-9_-]{0,39}"
+_OWN_FILE = "_world.json"
+_STORED = ("title", "fps", "context_window", "steps", "temperature", "feedback", "true_actions")
+
+
+def own_world(name: str, **numbers: Any) -> World:
+    """A world trained here, which is kept by `add_world`; a `ParameterError` where its name is none."""
+    if not re.fullmatch(_OWN_NAME, name) or name in WORLDS or name in ALIASES:
+        fix = "Choose --name: small letters, digits, _ and -, up to 40, and no other world's name."
+        raise ParameterError(f"A world cannot be called {ascii(name)[:60]}.", fix=fix)
+    return World(name, dataset_file=f"{name}_frames.h5", skip=1, trained=True, **numbers)
+
+
+def add_world(chosen: World, root: Path = ROOT) -> Path:
+    """Keep a world's names and numbers beside its dataset, from where `world` reads them; the file."""
+    (root / "data").mkdir(parents=True, exist_ok=True)
+    path = root / "data" / f"{chosen.name}{_OWN_FILE}"
+    write_json(path, {name: value for name, value in asdict(chosen).items() if name in _STORED})
+    return path
+
+
+def trained_worlds(root: Path = ROOT) -> tuple[str, ...]:
+    """The names of the worlds that were trained here."""
+    names = sorted(path.name.removesuffix(_OWN_FILE) for path in (root / "data").glob(f"*{_OWN_FILE}"))
+    return tuple(name for name in names if re.fullmatch(_OWN_NAME, name) and name not in WORLDS)
+
+
+def _trained_world(name: str, root: Path) -> World | None:
+    if name not in trained_worlds(root):
+        return None
+    path = root / "data" / f"{name}{_OWN_FILE}"
+    try:
+        numbers = json.loads(path.read_text(encoding="utf-8"))
+        numbers["true_actions"] = tuple(map(str, numbers["true_actions"]))
+        kinds = {key: type(value) for key, value in numbers.items()}
+        whole = {"title": str, "fps": int, "context_window": int, "steps": int, "temperature": float}
+        if any(kinds[key] is not kind for key, kind in whole.items()) or set(kinds) - set(_STORED):
+            raise ValueError("a value is of another kind")
+        if numbers["feedback"] not in ("tokens", "pixels") or not all(
+            1 <= numbers[key] <= 1000 for key in ("fps", "context_window", "steps")
+        ):
+            raise ValueError("a value is out of range")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        fix = "Remove it, then run the training's command again: it is made anew."
+        raise ParameterError(f"{path} cannot be read as a world's numbers ({error}).", fix=fix) from error
+    return own_world(name, **numbers)

@@ -24,7 +24,6 @@ from helpers.train.crafter_data import (
 )
 from helpers.train.crafter_dynamics import Plan, Training, new_model
 from helpers.train.crafter_evaluate import Decoding, World, next_frame, there_and_back, walking, walks
-from helpers.train.crafter_forward import HalfLinear, hidden, project
 from helpers.train.crafter_tiles import (
     CENTRE,
     DO,
@@ -42,6 +41,7 @@ from helpers.train.crafter_tiles import (
     item_token,
     map_token,
 )
+from helpers.training.parallel import HalfLinear, hidden, project
 from helpers.worldmodel import load_suite
 from helpers.worldmodel.models import Dynamics, ModelConfig
 

@@ -183,6 +183,7 @@ GROUND = {
     "worlds",
     "pictures",
     "parameters",
+    "h5",
 }
 """The ground floor: modules that every room may use."""
 
@@ -200,7 +201,8 @@ ROOMS = {
     "share": {"player", "play", "assets", "worldmodel"},
     "batch": {"play", "assets", "worldmodel"},
     "bench": {"worldmodel"},
-    "train": {"bench", "play", "assets", "worldmodel"},
+    "training": {"play", "assets", "worldmodel"},
+    "train": {"training", "bench", "play", "assets", "worldmodel"},
 }
 """Each package of helpers, and the packages below it that it may import."""
 

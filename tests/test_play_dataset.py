@@ -8,6 +8,7 @@ import pytest
 
 from helpers.assets.dataset import FrameDataset
 from helpers.errors import OutputError
+from helpers.h5 import write_dataset
 from helpers.play import dataset, recording
 from helpers.play.game import Game
 from helpers.play.settings import Settings
@@ -116,4 +117,4 @@ def test_the_session_is_never_what_is_written_over(session: Path, capsys: pytest
 def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="could not be written"):
-        dataset.write(tmp_path / "file" / "play.h5", [])
+        write_dataset(tmp_path / "file" / "play.h5", [], "a test")

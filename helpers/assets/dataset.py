@@ -143,6 +143,19 @@ class FrameDataset(AbstractContextManager["FrameDataset"]):
             return None
         return self._actions[start : start + (length - 1) * self.skip : self.skip].astype(np.int64)
 
+    def rows(self, first: int, count: int) -> np.ndarray:
+        """Frames of usable rows whatever their episodes, uint8 ``[count, H, W, 3]``; raises as `clip`."""
+        start = self.first_frame + first
+        with _damage_as(f"Row {start} of {self.path} cannot be read: the file is damaged"):
+            _check_chunks(self._frames, start, start + count, self.path)
+            return np.asarray(self._frames[start : start + count])
+
+    def columns(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """The true actions and the episodes of the usable rows, int ``[N]`` each, or None."""
+        usable = slice(self.first_frame, self._end)
+        actions, episodes = self._actions, self._episodes
+        return None if actions is None else actions[usable], None if episodes is None else episodes[usable]
+
     def check_clip(self, start: int, length: int) -> None:
         """Raise a `DatasetError` where a clip leaves the usable rows or crosses into another episode."""
         last = start + (length - 1) * self.skip

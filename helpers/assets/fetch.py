@@ -60,7 +60,7 @@ def prepare_assets(
     there by hand, say), that is a warning; where one is not, an `AssetError`. The checks say how the files
     came to be here, what the parts are, and what the record locks.
     """
-    chosen, failure = world(request.dataset).from_repository(request.repo, request.revision), None
+    chosen, failure = world(request.dataset, root).from_repository(request.repo, request.revision), None
     own = {f"{kind}_path": getattr(request, f"{kind}_path") for kind in KINDS}
     if request.import_from:
         import_files(chosen.name, request.import_from, root, update=request.update)
@@ -80,6 +80,8 @@ def prepare_assets(
         check = source.warn(f"found on this disk, unverified: {failure.what}", failure.fix)
     elif chosen.embedded:
         check = source.ok("embedded in this repository; no network needed")
+    elif chosen.trained:
+        check = source.ok("trained here; no network needed")
     elif not request.download:
         check = source.ok("found on this disk; nothing was fetched, as download is off")
     else:
@@ -108,9 +110,9 @@ def fetch_suite(
     on the record in ``data/`` locks commit, size and SHA-256, and later fetches must match it.
 
     Args:
-        name: A world's name; for the embedded one there is nothing to fetch. That of `World.from_repository`
-            stands for another repository, whose record is its own; the usual dataset is taken, under the
-            usual record, where that repository holds none.
+        name: A world's name; for one embedded, or trained here, there is nothing to fetch. That of
+            `World.from_repository` stands for another repository, whose record is its own; the usual dataset
+            is taken, under the usual record, where that repository holds none.
         root: The folder that holds ``data/`` and ``results/``.
         endpoint: Address of a hub or mirror; empty for HF_ENDPOINT or the hub itself.
         parts: Which of `helpers.worlds.PARTS` to fetch, whose order the paths have.
@@ -123,11 +125,11 @@ def fetch_suite(
         AssetError: A file is not on the hub, cannot be fetched, is not what the hub lists or the record
             locks, or does not fit on the disk. The next run continues with what has come.
     """
-    chosen, root = world(name), Path(root)
+    chosen, root = world(name, Path(root)), Path(root)
     wanted = [part for part in PARTS if part in parts]
-    if chosen.embedded:
-        embedded = find_suite(name)
-        return [getattr(embedded, part) for part in wanted]
+    if chosen.embedded or chosen.trained:
+        here = find_suite(name, root)
+        return [getattr(here, part) for part in wanted]
     record = Record(chosen, root)
     if chosen.origin and "dataset" in wanted and not _has_dataset(record, Hub(endpoint, patience), update):
         how: dict[str, Any] = {"verify": verify, "free_bytes": free_bytes, "patience": patience}

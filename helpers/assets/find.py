@@ -63,11 +63,13 @@ def find_suite(
     ``root``, which holds ``data/`` and ``results/``); else, with ``use_latest_checkpoints``, the latest of
     its kind under ``results/``, of any world; else the embedded world's own; else this suite's latest.
     """
-    chosen = world(name)
+    chosen = world(name, root)
     command = runbook_line("run", "--only", "04_assets", "--dataset", chosen.name)
     get = f'Run 04_assets with dataset = "{chosen.name}" and download = True, or: {command}'
     if chosen.embedded:
         get = "It belongs to this repository: restore it with `git checkout -- helpers/demo`."
+    elif chosen.trained:
+        get = "It is trained here: run its `runbook.py train` command again, which goes on from where it was."
     dataset = dataset_path(chosen, root)
     if not dataset.is_file():
         raise AssetError(f"The dataset of {chosen.title} is not at {dataset}.", fix=get)
@@ -94,7 +96,7 @@ def dataset_path(chosen: World, root: Path = ROOT) -> Path:
     if chosen.embedded:
         return embedded_path(chosen, "dataset")
     own = fetched_dataset_path(chosen, root)
-    return dataset_path(world(chosen.suite), root) if chosen.origin and not own.is_file() else own
+    return dataset_path(world(chosen.suite, root), root) if chosen.origin and not own.is_file() else own
 
 
 def embedded_path(chosen: World, part: str, root: Path = ROOT) -> Path:

@@ -25,9 +25,10 @@ def import_files(
     does no harm). With ``update`` a file may differ from what the record locks. An `AssetError` where no
     file fits, or one is damaged or not what the record locks.
     """
-    chosen, source = world(name), expanded(source)
-    if chosen.embedded:
-        raise AssetError(f"{chosen.title} is embedded and needs no files.", fix="Leave import_from empty.")
+    chosen, source = world(name, Path(root)), expanded(source)
+    if chosen.embedded or chosen.trained:
+        how = "embedded" if chosen.embedded else "trained here"
+        raise AssetError(f"{chosen.title} is {how} and needs no files.", fix="Leave import_from empty.")
     with one_writer(chosen, Path(root)) as record:
         files = sorted(source.iterdir()) if source.is_dir() else [source]
         parts = {path: _part_of(path, record) for path in files}

@@ -130,7 +130,7 @@ def recorded_checksums(chosen: World, root: Path = ROOT) -> dict[Path, str]:
 
 def _recorded(chosen: World, root: Path) -> dict[Path, tuple[Record, str]]:
     """The record and part of each fetched file; another repository's suite may use the usual dataset."""
-    records = [Record(one, root) for one in {world(chosen.suite), chosen}]
+    records = [Record(one, root) for one in {world(chosen.suite, root), chosen}]
     return {record.file(part): (record, part) for record in records for part in record.entries}
 
 

@@ -198,6 +198,8 @@ def judge_checkpoints(paths: Mapping[str, Path], world: World, machine: Machine)
 def _how_to_get(world: World, machine: Machine) -> str:
     if world.embedded:
         return "Run: git checkout -- helpers/demo"
+    if world.trained:
+        return "Run its `runbook.py train` command again: it goes on from where it was."
     return machine.run("run", "--only", "04_assets", "--dataset", world.name)
 
 

@@ -1,11 +1,6 @@
 """Recorded play as a labelled dataset: ``runbook.py dataset outputs/RUN/session.json --to my_play.h5``.
 
-The sessions are played again, and every step is in the h5 once. It has one row a frame, in the form that
-`helpers.assets.dataset.FrameDataset` and training read:
-
-    frames    uint8 [N, H, W, 3]  RGB
-    actions   uint8 [N]           the id taken *at* this frame; its effect is the next frame
-    episodes  int64 [N]           rows of one episode carry one number and lie together, in order
+The sessions are played again, and every step is in the h5 once, in the form of `helpers.h5`.
 
 Each branch is an episode of its own, and so is all that follows a restart. An episode begins with the frame
 at which its first action was taken: the last given one, or that at which a branch left its parent. At its
@@ -17,19 +12,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from helpers.commands import exit_status
 from helpers.errors import ParameterError, SessionFileError
-from helpers.files import expanded, written_whole
+from helpers.files import expanded
+from helpers.h5 import Rows, write_dataset
 from helpers.parameters import command_parser
 from helpers.play import recording
 from helpers.play.game import Game
 from helpers.play.replay import compare_worlds, play_again, recorded_settings
 from helpers.play.settings import Settings
 from helpers.play.world import choose_clip, open_world
-from helpers.run_folder import find_session, writing
+from helpers.run_folder import find_session
 
 Episode = tuple[np.ndarray, np.ndarray]  # uint8 [T, H, W, 3] and uint8 [T], T at least 2
 
@@ -84,30 +79,9 @@ def episodes(path: Path, session: Mapping[str, Any], device: str = "auto") -> It
                 yield frames, np.array([*actions[1:], 0], np.uint8)
 
 
-def write(path: Path, played: Iterable[Episode]) -> tuple[int, int]:
-    """Write episodes, one at least, to an h5, whole or not at all; how many frames and episodes it has.
-
-    An `OutputError` says why that is impossible.
-    """
-    actions: list[np.ndarray] = []
-    with writing(path, fix="Free some disk, or choose another place with --to."):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as partial, h5py.File(partial, "w") as file:
-            for frames, taken in played:
-                if not actions:
-                    size, every = frames.shape[1:], (None, *frames.shape[1:])
-                    file.create_dataset(
-                        "frames", (0, *size), np.uint8, chunks=(8, *size), maxshape=every, compression="gzip"
-                    )
-                data = file["frames"]
-                data.resize(len(data) + len(frames), 0)
-                data[-len(frames) :] = frames
-                actions.append(taken)
-            file["actions"] = np.concatenate(actions)
-            lengths = [len(taken) for taken in actions]
-            file["episodes"] = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
-            file.attrs["source"] = "recorded play, helpers.play.dataset"
-    return sum(lengths), len(lengths)
+def rows_of(played: Iterable[Episode]) -> Iterator[Rows]:
+    """Episodes as the rows of a dataset, numbered from 0."""
+    return (Rows(frames, taken, number) for number, (frames, taken) in enumerate(played))
 
 
 @exit_status
@@ -126,7 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     sessions = {path: recording.read(path) for path in dict.fromkeys(map(find_session, given))}
     check_labels(sessions)
     every = (episodes(path, session, arguments.device) for path, session in sessions.items())
-    rows, count = write(target, itertools.chain.from_iterable(every))
+    played = rows_of(itertools.chain.from_iterable(every))
+    fix = "Free some disk, or choose another place with --to."
+    rows, count = write_dataset(target, played, "recorded play, helpers.play.dataset", fix=fix)
     print(f"{target}  {rows} frames in {count} episodes, {target.stat().st_size / 1e6:.2f} MB")
     return 0
 

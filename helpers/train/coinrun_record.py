@@ -1,21 +1,16 @@
 """Record the embedded world's clips: CoinRun, played by a restless random policy.
 
 OpenAI's Procgen (MIT, https://github.com/openai/procgen) has wheels for Python 3.10 only, so this
-script runs in an environment of its own and imports nothing of the project:
+script runs in an environment of its own, from this repository's folder:
 
-    python3.10 -m pip install procgen==0.10.7 "numpy<2" h5py
-    cd helpers/train
-    python3.10 coinrun_record.py train.h5 --levels 0:20000 --frames 160000
-    python3.10 coinrun_record.py clips.h5 --levels 1000000:1000 --frames 40000 --seed 2 --clips 64
+  python3.10 -m pip install procgen==0.10.7 "numpy<2" h5py
+  python3.10 -m helpers.train.coinrun_record train.h5 --levels 0:20000 --frames 160000
+  python3.10 -m helpers.train.coinrun_record clips.h5 --levels 1000000:1000 --frames 40000 --seed 2 --clips 64
 
 With ``--clips`` only that many clips of 32 frames are kept, each from an episode of its own in which the
 player moves most of the time: what the repository ships, from levels that no model was trained on.
 
-It writes an h5 with one row per environment step:
-
-    frames    uint8 [N, 64, 64, 3]  RGB
-    actions   uint8 [N]             the action id taken *at* this frame; its effect is the next frame
-    episodes  int64 [N]             rows of one episode carry one number and lie together, in order
+It writes an h5 of 64x64 pixels in the form of `helpers.h5`, one row per environment step.
 
 The action id is a bit set, so that every bit of the latent action means one key:
 ``id = 1*left + 2*right + 4*jump``. Ids 3 and 7 (left and right together) are never recorded.
@@ -24,9 +19,10 @@ The action id is a bit set, so that every bit of the latent action means one key
 import argparse
 from pathlib import Path
 
-import h5py
 import numpy as np
 from procgen import ProcgenGym3Env
+
+from helpers.h5 import Rows, write_dataset
 
 # Procgen's own number for each of our action ids.
 PROCGEN_ACTION = {0: 4, 1: 1, 2: 7, 4: 5, 5: 2, 6: 8}
@@ -84,16 +80,6 @@ def cut(columns: dict[str, np.ndarray], clips: int, seed: int) -> dict[str, np.n
     }
 
 
-def write(path: Path, columns: dict[str, np.ndarray], source: str) -> None:
-    """Write the h5, one frame a chunk: a reader takes clips from anywhere and pays for nothing else."""
-    with h5py.File(path, "w") as file:
-        file.create_dataset(
-            "frames", data=columns["frames"], chunks=(1, 64, 64, 3), compression="gzip", compression_opts=9
-        )
-        file["actions"], file["episodes"] = columns["actions"], columns["episodes"]
-        file.attrs["source"] = source
-
-
 def main() -> None:
     """Record what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -108,7 +94,9 @@ def main() -> None:
     columns = record(first_level, num_levels, options.frames, options.envs, options.seed)
     if options.clips:
         columns = cut(columns, options.clips, options.seed)
-    write(options.path, columns, f"procgen 0.10.7 coinrun easy, levels {options.levels}, seed {options.seed}")
+    source = f"procgen 0.10.7 coinrun easy, levels {options.levels}, seed {options.seed}"
+    # One frame a chunk: a reader takes clips from anywhere and pays for nothing else.
+    write_dataset(options.path, [Rows(**columns)], source, chunk=1, level=9)
     print(f"wrote {options.path}")
 
 

@@ -1,20 +1,16 @@
 """Cut the clips that ship with the repository: ``python -m helpers.train.crafter_clips some.npz clips.h5``.
 
 Each clip is 32 frames of an episode of its own, the liveliest half of a recording that nothing was trained,
-chosen or reported on (seeds from 3,000,000). The h5 has one row a frame:
-
-    frames    uint8 [N, 72, 72, 3]  RGB
-    actions   uint8 [N]             the action id taken *at* this frame; its effect is the next frame
-    episodes  int64 [N]             rows of one clip carry one number and lie together, in order
+chosen or reported on (seeds from 3,000,000). The h5, of 72x72 pixels, has the form of `helpers.h5`.
 """
 
 import argparse
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from helpers.errors import DatasetError
+from helpers.h5 import Rows, write_dataset
 from helpers.train.crafter_data import Recording, has_effect, read_recording
 from helpers.train.crafter_measures import kinds
 from helpers.train.crafter_tiles import STEPS
@@ -50,16 +46,13 @@ def choose(data: Recording, count: int, seed: int) -> np.ndarray:
 
 
 def write(path: Path, data: Recording, starts: np.ndarray, source: str) -> None:
-    """Write the h5, eight frames a chunk: neighbours are nearly the same, and pack together."""
+    """Write the clips that begin at ``starts``, each an episode of its own."""
     rows = (starts[:, None] + np.arange(LENGTH)).reshape(-1)
-    frames = data.sheet.draw(data.tokens[rows])
-    with h5py.File(path, "w") as file:
-        file.create_dataset(
-            "frames", data=frames, chunks=(8, *frames.shape[1:]), compression="gzip", compression_opts=9
-        )
-        file["actions"] = data.actions[rows]
-        file["episodes"] = np.repeat(np.arange(len(starts)), LENGTH)
-        file.attrs["source"] = source
+    numbers = np.repeat(np.arange(len(starts)), LENGTH)
+    # Eight frames a chunk: neighbours are nearly the same, and pack together.
+    write_dataset(
+        path, [Rows(data.sheet.draw(data.tokens[rows]), data.actions[rows], numbers)], source, level=9
+    )
 
 
 def main() -> None:

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from helpers.errors import ParameterError
 from helpers.train.crafter_checkpoint import Average, export, read_state, save_atomically
 from helpers.train.crafter_data import ACTION_BITS, Batch, Batches, Noise, bits_of, latents_of, read_recording
-from helpers.train.crafter_forward import hidden
 from helpers.train.crafter_initial import start_from_neighbours
 from helpers.train.crafter_tiles import GRID, MAP_PATCHES, TILE, TOKEN_BITS
+from helpers.training.parallel import hidden
 from helpers.worldmodel.models import Dynamics, ModelConfig
 
 

@@ -89,14 +89,14 @@ def feed_forward(block: Block, x: Tensor, half: bool) -> Tensor:
     return product(F.silu(value) * gate, half, part.w_o)  # type: ignore[arg-type]
 
 
-def visible(frames: int) -> Tensor:
+def visible(frames: int, device: torch.device | None = None) -> Tensor:
     """Who sees whom among n context frames and n targets, bool ``[2n, 2n]``."""
-    index = torch.arange(frames)
+    index = torch.arange(frames, device=device)
     before = index[:, None] >= index[None]
     return torch.cat(
         (
             torch.cat((before, torch.zeros_like(before)), 1),
-            torch.cat((before, torch.eye(frames, dtype=torch.bool)), 1),
+            torch.cat((before, torch.eye(frames, dtype=torch.bool, device=device)), 1),
         )
     )
 
@@ -115,8 +115,9 @@ def hidden(model: Dynamics, context: Tensor, target: Tensor, actions: Tensor, ha
         ``[B, n, P, E]``.
     """
     frames = context.shape[1]
-    times = torch.cat((torch.arange(frames), torch.arange(1, frames + 1)))
-    seen = visible(frames)
+    index = torch.arange(frames, device=context.device)
+    times = torch.cat((index, index + 1))
+    seen = visible(frames, context.device)
     transformer = model.transformer
     x = F.linear(torch.cat((context, target), 1), model.latent_embed.weight, model.latent_embed.bias)
     x = x + (model.encoding + transformer.encoding[times][:, None])
