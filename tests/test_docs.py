@@ -22,6 +22,7 @@ from helpers.batch.storage import open_storage
 from helpers.batch.summary import write_summary
 from helpers.parameters import FOLDER, parameters_of, read_overrides
 from helpers.run_folder import ROOT
+from helpers.training.plan import make_plan
 
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
 DOCUMENTS = [
@@ -109,6 +110,8 @@ def test_a_command_is_one_that_its_program_takes(
     arguments = parsed(name, rest, monkeypatch)
     if name == "run":
         plan(arguments)
+    elif name == "train":
+        make_plan("my_game", "small", arguments.parameter)
     else:
         check_run("05_infer", read_overrides(getattr(arguments, "parameter", [])))
 
