@@ -102,7 +102,7 @@ def test_a_value_of_another_type_or_out_of_range_is_refused_alike_before_a_run_f
         arguments = [str(tmp_path / "sweep.yaml")]
 
     assert command.main(arguments) == 2
-    assert says in capsys.readouterr().err
+    assert says in capsys.readouterr().err.replace("\nWhat to do: ", " ")
 
 
 REFUSED = {
