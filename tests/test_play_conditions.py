@@ -1,5 +1,7 @@
 """The hash of the engine, by which measurements hold: of what it does, not of how it is written."""
 
+import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,48 @@ def test_a_module_by_another_name_changes_the_hash(tmp_path):
 
 def test_the_engines_own_hash_is_that_of_its_folder():
     assert engine_hash() == engine_hash.__wrapped__(conditions.ENGINE) and len(engine_hash()) == 64
+
+
+def test_a_notebook_that_was_run_in_jupyterlab_is_no_change_of_the_code(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    def code_now() -> str:
+        return conditions.commit.__wrapped__(tmp_path)
+
+    cell = {
+        "cell_type": "code",
+        "source": ["steps = 1"],
+        "outputs": [],
+        "execution_count": None,
+        "metadata": {},
+    }
+    notebook = tmp_path / "notebooks" / "05_infer.ipynb"
+    notebook.parent.mkdir()
+    notebook.write_text(json.dumps({"cells": [cell]}), encoding="utf-8")
+    (tmp_path / "helpers").mkdir()
+    (tmp_path / "helpers" / "a.py").write_text("", encoding="utf-8")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "all")
+    before = code_now()
+    assert "+changes" not in before
+
+    run = {
+        **cell,
+        "outputs": [{"output_type": "stream", "text": "1"}],
+        "execution_count": 1,
+        "source": "steps = 1",
+    }
+    notebook.write_text(json.dumps({"cells": [run], "metadata": {"widgets": {}}}), encoding="utf-8")
+    checkpoint = notebook.parent / ".ipynb_checkpoints" / "05_infer-checkpoint.ipynb"
+    checkpoint.parent.mkdir()
+    checkpoint.write_text("{}", encoding="utf-8")
+    assert code_now() == before
+
+    notebook.write_text(json.dumps({"cells": [run | {"source": "steps = 2"}]}), encoding="utf-8")
+    assert code_now() == f"{before}+changes"
+    git("checkout", "-q", ".")
+    (tmp_path / "helpers" / "a.py").write_text("b = 1", encoding="utf-8")
+    assert code_now() == f"{before}+changes"

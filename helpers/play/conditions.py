@@ -3,6 +3,7 @@
 import ast
 import functools
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -79,7 +80,10 @@ def _meaning(node: object) -> object:
 
 @functools.cache
 def commit(root: Path = ROOT) -> str:
-    """The git commit of the code, ``+changes`` where files differ from it; ``"unknown"`` outside git."""
+    """The git commit of the code, ``+changes`` where code differs from it; ``"unknown"`` outside git.
+
+    A notebook that was run has outputs, and other metadata; only another source of a cell is a change.
+    """
 
     def git(*arguments: str) -> str:
         done = capture(["git", *arguments], timeout=10, cwd=root, env=os.environ)
@@ -87,7 +91,28 @@ def commit(root: Path = ROOT) -> str:
         return done.stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "helpers", "notebooks")
+        names = git("diff", "--name-only", "--relative", "-z", "HEAD", "--", "helpers", "notebooks").split(
+            "\0"
+        )
+        # Relative to the folder, which need not be the repository's own root.
+        changed = any(
+            not name.endswith(".ipynb") or _sources(git("show", f"HEAD:./{name}")) != _sources_of(root / name)
+            for name in filter(None, names)
+        )
         return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+
+
+def _sources(notebook: str) -> list[str]:
+    """The sources of a notebook's code cells."""
+    cells = json.loads(notebook)["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+def _sources_of(path: Path) -> list[str] | None:
+    """The same of a file; None where it is gone or no notebook."""
+    try:
+        return _sources(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
