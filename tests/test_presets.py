@@ -2,9 +2,11 @@
 
 import itertools
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,8 +142,71 @@ def test_a_world_that_was_not_measured_is_measured_kept_and_not_measured_again(
     )
     monkeypatch.setattr(measure, "measure", None)
     assert measure.apply(opened, replace(PLAYED, preset="1fps"), tmp_path) == chosen
-    with pytest.raises(ParameterError, match="This machine reaches"):
-        measure.apply(opened, replace(PLAYED, preset="9999fps"), tmp_path)
+    most = choose.fastest(found).decoding
+    assert measure.apply(opened, replace(PLAYED, preset="9999fps"), tmp_path).steps == most.steps
+
+
+def test_what_ctrl_c_interrupts_goes_on_from_there_and_gives_the_same_quality(
+    opened: OpenWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = measure.measure(opened, PLAYED, 2, (1,), folder=tmp_path / "whole")
+    calls, real = [], delta_rollouts
+
+    def rollouts(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(measure, "delta_rollouts", rollouts)
+    with pytest.raises(KeyboardInterrupt):
+        measure.measure(opened, PLAYED, 2, (1,), folder=tmp_path)
+    (kept,) = tmp_path.glob("*.part.json")
+    measured = measure.measure(opened, PLAYED, 2, (1,), folder=tmp_path)
+
+    assert len(calls) == 3 + len(whole.decodings) - 2, "two of them were not measured again"
+    assert [row.clips_psnr for row in measured.decodings] == [row.clips_psnr for row in whole.decodings]
+    assert "take about" in capsys.readouterr().out
+    measure.save(measured, tmp_path)
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"scores": 3}', '{"scores": {"[1]": [["x"], null]}}'])
+def test_what_was_kept_of_other_clips_or_is_damaged_is_measured_again(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.part.json"
+    decoding = Decoding(1, 0.0, "tokens")
+    kept = measure._Kept(path, {"world": "coinrun"}, 2)
+    kept.put(decoding, (np.array([20.0, 21.0]), None))
+    assert decoding in measure._Kept(path, {"world": "coinrun"}, 2)
+    assert decoding not in measure._Kept(path, {"world": "coinrun"}, 3)
+    assert decoding not in measure._Kept(path, {"world": "crafter"}, 2)
+    path.write_text(content, encoding="utf-8")
+    assert decoding not in measure._Kept(path, {"world": "coinrun"}, 2)
+
+
+def test_a_machine_that_is_busy_is_told_by_the_time_that_this_thread_did_not_run() -> None:
+    with measure.Waited() as waited:
+        time.sleep(0.2)
+    assert waited.share > 0.9 and waited.seconds > 0.19
+
+
+def test_speeds_measured_on_a_busy_machine_are_marked_wherever_they_are_shown() -> None:
+    busy = replace(FOUND, waited=0.4)
+    assert FOUND.caution == "" and "40%" in busy.caution
+    assert choose.reached("30fps", busy) == (choose.choose("30fps", FOUND), busy.caution)
+    assert busy.caution in draw.table(busy) and "other programs" not in draw.table(FOUND)
+    assert busy.caution in draw.plot(busy).get_suptitle()
+
+
+def test_more_than_the_machine_reaches_is_played_at_its_fastest_and_said() -> None:
+    found, note = choose.reached("101fps", FOUND)
+    assert found == choose.fastest(FOUND)
+    assert note == "101fps is not reached here: the fastest is played, 100.0 frames a second."
+
+
+def test_few_clips_are_called_few_in_the_table() -> None:
+    assert "2 clips are few" in draw.table(replace(FOUND, clips=2))
+    assert "few" not in draw.table(replace(FOUND, clips=draw.CLIPS))
 
 
 @pytest.mark.parametrize("feedback", ["tokens", "pixels"])

@@ -27,7 +27,10 @@ class Preset:
         measurement = presets.read(opened, settings, self._folder)
         rates = {*presets.RATES, *([presets.frames_a_second(self._own)] if self._own else [])}
         self._reached = presets.offered(measurement, sorted(rates)) if measurement else {}
-        self.options = [(name, str(decoding)) for name, decoding in self._reached.items()]  # with its meaning
+        note = f". {measurement.caution}" if measurement and measurement.caution else ""
+        self.options = [
+            (name, f"{decoding}{note}") for name, decoding in self._reached.items()
+        ]  # its meaning
         self.help = "" if self._reached else presets.command(opened, settings)  # how to get any
 
     @property

@@ -26,6 +26,7 @@ from helpers.worlds import world
 
 FOLDER = ROOT / "outputs" / "presets"
 METHOD = 3  # changes whenever something is measured or written in another way: it is then measured again
+BUSY = 0.15  # of the time that other programs take: from here on a speed is not the machine's own
 FEEDBACKS: tuple[Feedback, ...] = ("tokens", "pixels")
 RATES = (5, 10, 15, 20, 30, 60)  # frames a second that a player offers, where they are reached
 
@@ -76,6 +77,25 @@ class Measurement:
     measured: str  # when
     clips: int  # how many quality is a mean over
     decodings: tuple[MeasuredDecoding, ...]
+    waited: float = 0.0  # share of the timed steps in which other programs had the processor
+
+    @property
+    def caution(self) -> str:
+        """What to know of the speeds where the machine was busy, in a sentence; empty where it was not."""
+        if self.waited <= BUSY:
+            return ""
+        return f"Measured while other programs took {self.waited:.0%} of the time: it is faster without them."
+
+
+def fastest(measurement: Measurement) -> MeasuredDecoding:
+    """The fastest decoding at the world's own temperature; a `ParameterError` if there is none."""
+    own = world(measurement.made_from["world"])
+    lively = [row for row in measurement.decodings if row.temperature == own.temperature]
+    if not lively:
+        raise ParameterError(
+            f"Nothing was measured at temperature {own.temperature:g}.", fix="Measure again."
+        )
+    return max(lively, key=lambda row: row.rate)
 
 
 def frames_a_second(preset: str) -> int:
@@ -94,15 +114,12 @@ def choose(preset: str, measurement: Measurement) -> MeasuredDecoding:
     """
     wanted = frames_a_second(preset)
     own = world(measurement.made_from["world"])
+    most = fastest(measurement)
     lively = [row for row in measurement.decodings if row.temperature == own.temperature]
-    if not lively:
-        raise ParameterError(
-            f"Nothing was measured at temperature {own.temperature:g}.", fix="Measure again."
-        )
     fast = [decoding for decoding in lively if decoding.ms * wanted <= 1000]
     if not fast:
-        reached = f"{max(decoding.rate for decoding in lively):.1f} frames a second"
-        raise ParameterError(f"This machine reaches {reached}, not {wanted}.", fix="Ask for fewer.")
+        reached = f"This machine reaches {most.rate:.1f} frames a second, not {wanted}."
+        raise ParameterError(reached, fix="Ask for fewer.")
     best = max(fast, key=lambda decoding: decoding.psnr)
     good = []
     for decoding in fast:
@@ -119,6 +136,18 @@ def offered(measurement: Measurement, rates: Sequence[int] = RATES) -> dict[str,
         with contextlib.suppress(ParameterError):
             reached[f"{rate}fps"] = choose(f"{rate}fps", measurement)
     return reached
+
+
+def reached(preset: str, measurement: Measurement) -> tuple[MeasuredDecoding, str]:
+    """What a preset stands for here, the fastest decoding where nothing reaches it; and what to know of it.
+
+    Raises a `ParameterError` where nothing was measured at the world's own temperature.
+    """
+    most = fastest(measurement)
+    if most.ms * frames_a_second(preset) <= 1000:
+        return choose(preset, measurement), measurement.caution
+    what = f"{preset} is not reached here: the fastest is played, {most.rate:.1f} frames a second."
+    return most, f"{what} {measurement.caution}".strip()
 
 
 def machine_facts(opened: OpenWorld) -> dict[str, str]:
@@ -157,6 +186,7 @@ def read(opened: OpenWorld, settings: Settings, folder: Path = FOLDER) -> Measur
         numbers = [(row.ms, row.steps, row.psnr, *row.clips_psnr) for row in measurement.decodings]
         table = np.reshape(numbers, (len(rows), 3 + measurement.clips))  # fails where clips are missing
         sound = np.isfinite(table).all() and (table[:, 0] > 0).all() and (table[:, 1] >= 1).all()
+        sound = sound and 0 <= measurement.waited <= 1
         sound = sound and {row.feedback for row in measurement.decodings} <= set(FEEDBACKS)
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return None

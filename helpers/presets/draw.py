@@ -1,5 +1,6 @@
 """Speed against quality as a picture and as a table."""
 
+import contextlib
 import itertools
 import math
 from collections.abc import Sequence
@@ -8,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from helpers.errors import ParameterError
 from helpers.play.metrics import Interval
 from helpers.play.settings import Settings
 from helpers.play.world import OpenWorld
-from helpers.presets.choose import FOLDER, MeasuredDecoding, Measurement, command, offered, read
+from helpers.presets.choose import FOLDER, MeasuredDecoding, Measurement, command, offered, reached, read
 from helpers.report import picture, tidy_axes
 from helpers.worldmodel.session import Decoding
 from helpers.worlds import world
@@ -45,6 +47,10 @@ def show(opened: OpenWorld, settings: Settings, folder: Path = FOLDER) -> None:
         return
     played = Decoding(settings.steps, settings.temperature, settings.feedback)
     display(picture(plot(measurement, played), alt=table(measurement)))
+    if settings.preset:
+        with contextlib.suppress(ParameterError):  # nothing was measured as the world is played
+            if note := reached(settings.preset, measurement)[1]:
+                print(note)
     if measurement.clips < CLIPS:
         what = f"Quality is a mean over {measurement.clips} clips, which is few: the bars are wide."
         print(f"{what} On {CLIPS} clips: {line}")
@@ -71,7 +77,8 @@ def plot(measurement: Measurement, played: Decoding | None = None) -> "Figure":
     clips = f"mean over {measurement.clips} clips, bars: 95% confidence intervals"
     if measurement.clips < CLIPS:
         clips = f"only {measurement.clips} clips: differences smaller than the bars (95%) may be chance"
-    figure.suptitle(f"{title} on {where}\n{clips}", fontsize=10.5)
+    words = [f"{title} on {where}", clips, *([measurement.caution] if measurement.caution else [])]
+    figure.suptitle("\n".join(words), fontsize=10.5)
     axes = list(figure.subplots(1, len(panels), squeeze=False)[0])
     for panel, (label, points) in zip(axes, panels.items(), strict=True):
         panel.set_ylabel(label)
@@ -147,4 +154,9 @@ def table(measurement: Measurement) -> str:
         if row.delta_4_psnr is not None and row.delta_4_psnr_within is not None:
             control = str(Interval(row.delta_4_psnr, row.delta_4_psnr_within))
         lines.append(form(row.name, f"{row.ms:.1f}", quartiles, f"{row.rate:.1f}", str(quality), control))
+    if measurement.clips < CLIPS:
+        few = f"{measurement.clips} clips are few: what differs by less than the ± may be chance."
+        lines += ["", f"{few} On {CLIPS}: leave --clips out."]
+    if measurement.caution:
+        lines += ["", f"{measurement.caution} Close them and measure again."]
     return "\n".join([*lines, "", *(f"{name:<8}{row}" for name, row in offered(measurement).items())])
