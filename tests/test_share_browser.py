@@ -114,8 +114,8 @@ def crafter(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> shari
 def test_crafter_is_the_same_world_in_the_browser_and_what_was_played_there_replays_here(
     crafter, opened_page, tmp_path
 ):
-    # Now every other frame or so seems too close to call, so that many are drawn again.
-    html = crafter.html.replace(b"const CLOSE = 1e-5", b"const CLOSE = 5e-3")
+    # In few frames one seldom comes close: let every other one or so seem to, so that it is drawn again.
+    html = crafter.html.replace(b"CLOSE = 1e-5", b"CLOSE = 5e-3") if FRAMES < 500 else crafter.html
     shared = opened_page(html, viewport={"width": 390, "height": 844}, has_touch=True)
 
     equal, of = shared.proved()

@@ -148,7 +148,7 @@ const told = {
   ready() { busy = false; curtain.remove(); data.phase = "ready"; proof.textContent = "Comparing with the engine …"; },
   frame: showFrame,
   proved({ equal, of, first, fps: fastest }) {
-    const speed = `This device computes ${fastest.toFixed(0)} frames a second.`;
+    const speed = `This device computes ${fastest.toFixed(fastest < 10 ? 1 : 0)} frames a second.`;
     proof.textContent = equal === of ? `The same world: ${of} of ${of} frames equal the engine’s, token for token. ${speed}`
       : `Not the same world on this device: ${of - equal} of ${of} frames differ from the engine’s, first ${first}. `
         + `Play on; but what you save may not replay token for token. ${speed}`;
