@@ -725,6 +725,16 @@ def test_the_preset_of_the_notebook_is_the_one_that_is_chosen(
     player.close()
 
 
+def test_a_preset_of_the_notebook_that_is_not_reached_is_said_and_the_fastest_is_played(
+    measured: None, opened: OpenWorld, tmp_path: Path
+) -> None:
+    chosen = measure.apply(opened, replace(SETTINGS, preset="144fps"), tmp_path / "outputs" / "presets")
+    player = Player(Game(opened, clip(opened, chosen), chosen), tmp_path, tmp_path)
+    assert player.state["note"].startswith("144fps is not reached here: the fastest is played")
+    assert player.state["steps"] == 1
+    player.close()
+
+
 def test_without_a_measurement_it_says_how_and_a_page_that_comes_back_finds_one(
     page: Page, request: pytest.FixtureRequest
 ) -> None:

@@ -204,6 +204,23 @@ def test_more_than_the_machine_reaches_is_played_at_its_fastest_and_said() -> No
     assert note == "101fps is not reached here: the fastest is played, 100.0 frames a second."
 
 
+def test_the_verdict_says_what_the_preset_came_to(opened: OpenWorld, tmp_path: Path) -> None:
+    own = opened.world.temperature
+    ways = (
+        way(10, "tokens", 50.0, 22.0, 23.0, temperature=own),
+        way(1, "pixels", 40.0, 18.0, 19.0, temperature=own),
+    )
+    measure.save(measured(*ways, opened=opened), tmp_path)
+    chosen = measure.apply(opened, PLAYED, tmp_path)
+    assert (chosen.steps, chosen.feedback) == (1, "pixels")
+    (check,) = choose.check(opened, chosen, tmp_path)
+    assert check.status == "warn" and "30fps is not reached here" in check.observed
+    assert check.fix == "Ask for 25fps, or measure again."
+    (check,) = choose.check(opened, replace(PLAYED, preset="20fps"), tmp_path)
+    assert check.status == "ok" and check.observed.startswith("20fps: 10 steps")
+    assert choose.check(opened, replace(PLAYED, preset=""), tmp_path) == []
+
+
 def test_few_clips_are_called_few_in_the_table() -> None:
     assert "2 clips are few" in draw.table(replace(FOUND, clips=2))
     assert "few" not in draw.table(replace(FOUND, clips=draw.CLIPS))

@@ -27,6 +27,7 @@ class Preset:
         measurement = presets.read(opened, settings, self._folder)
         rates = {*presets.RATES, *([presets.frames_a_second(self._own)] if self._own else [])}
         self._reached = presets.offered(measurement, sorted(rates)) if measurement else {}
+        self.note = presets.reached(self._own, measurement)[1] if measurement and self._own else ""
         note = f". {measurement.caution}" if measurement and measurement.caution else ""
         self.options = [
             (name, f"{decoding}{note}") for name, decoding in self._reached.items()

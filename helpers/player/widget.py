@@ -127,6 +127,7 @@ class Player(anywidget.AnyWidget):
         self.keeper = keeper or Keeper(game, run, root)
         self._last = None if game.generated or game.plays > 1 else self.keeper.last()
         self._preset = Preset(game, self.loop, root)
+        self._note = self._note or self._preset.note
         self._update()
         self.on_msg(self._receive)
 

@@ -4,7 +4,8 @@ It plays worlds to measure them. It must not know the player or headless runs.
 Start reading at `measure.apply`, then `choose.choose`.
 """
 
+from helpers.presets.choose import check
 from helpers.presets.draw import show
 from helpers.presets.measure import apply
 
-__all__ = ["apply", "show"]
+__all__ = ["apply", "check", "show"]

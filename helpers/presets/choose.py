@@ -20,6 +20,7 @@ from helpers.play.compute import threads_for
 from helpers.play.conditions import environment_facts
 from helpers.play.settings import Settings, checked, names
 from helpers.play.world import OpenWorld
+from helpers.report import Check, Subject
 from helpers.run_folder import ROOT
 from helpers.worldmodel.session import Decoding, Feedback
 from helpers.worlds import world
@@ -148,6 +149,17 @@ def reached(preset: str, measurement: Measurement) -> tuple[MeasuredDecoding, st
         return choose(preset, measurement), measurement.caution
     what = f"{preset} is not reached here: the fastest is played, {most.rate:.1f} frames a second."
     return most, f"{what} {measurement.caution}".strip()
+
+
+def check(opened: OpenWorld, settings: Settings, folder: Path = FOLDER) -> list[Check]:
+    """The verdict's line about the preset that a run asked for; none without one, and none in a replay."""
+    measurement = read(opened, settings, folder) if settings.preset and not settings.replay else None
+    if measurement is None:
+        return []
+    decoding, note = reached(settings.preset, measurement)
+    if note:
+        return [Subject("preset").warn(note, f"Ask for {max(1, int(decoding.rate))}fps, or measure again.")]
+    return [Subject("preset").ok(f"{settings.preset}: {decoding}")]
 
 
 def machine_facts(opened: OpenWorld) -> dict[str, str]:
