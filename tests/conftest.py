@@ -61,12 +61,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pictures", action="store_true", help="make the documents' pictures anew")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """With ``--pictures``, tell the browser tests where the picture of the player goes."""
-    if config.getoption("pictures"):
-        os.environ["TINYWORLDS_SCREENSHOT"] = str(ROOT / "helpers" / "player" / "player.png")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run fast tests first, and let ``-m "not slow"`` run nothing else."""
     for item in items:

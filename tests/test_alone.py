@@ -2,7 +2,9 @@
 
 import contextlib
 import http.client
+import io
 import itertools
+import json
 import re
 import signal
 import subprocess
@@ -13,6 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from browser_lab import FLAGS, Lab, find_browser
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from test_browser import SCREENSHOT, Console
 
 from helpers.commands import child_environment
@@ -20,6 +24,9 @@ from helpers.play import recording
 from helpers.run_folder import ROOT
 
 BROWSER = find_browser()
+PICTURE = ROOT / "helpers" / "player" / "player.png"
+"""The READMEs' picture of the player; with it, the controls that it shows."""
+WALK = ("ArrowRight", "ArrowRight", "ArrowUp", "ArrowUp", "ArrowRight", "ArrowUp", "ArrowRight", "Space")
 
 
 class Play:
@@ -75,8 +82,28 @@ def test_only_who_knows_the_address_gets_an_answer(play: Play) -> None:
     assert status(play.address, host="evil.example:80") == 403
 
 
+def pictured(console: Console, anew: bool) -> None:
+    """Walk on in pause; the READMEs' picture must show the controls that there are now, or is made anew."""
+    for steps, key in enumerate(WALK, console.number("generated") + 1):
+        console.page.keyboard.press(key)
+        console.generated(steps)
+    buttons = console.root.get_by_role("button").all()
+    names = [text for button in buttons if button.is_visible() and (text := button.inner_text().strip())]
+    if anew:
+        # A speed would be this machine's, and of a walk in pause.
+        console.root.locator(".tw-readout").evaluate("readout => { readout.style.visibility = 'hidden'; }")
+        described = PngInfo()
+        described.add_itxt("controls", json.dumps(names))
+        with Image.open(io.BytesIO(console.root.screenshot())) as picture:
+            picture.convert("RGB").save(PICTURE, pnginfo=described, optimize=True)
+    with Image.open(PICTURE) as picture:
+        assert json.loads(picture.info["controls"]) == names, "Make it anew: docs/playing.md, Filming."
+
+
 @pytest.mark.skipif(BROWSER is None, reason="NO BROWSER: the player alone was not tested")
-def test_its_page_plays_comes_back_after_a_reload_and_ctrl_c_says_where_play_is(play: Play) -> None:
+def test_its_page_plays_comes_back_after_a_reload_and_ctrl_c_says_where_play_is(
+    play: Play, pytestconfig: pytest.Config
+) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="NO PLAYWRIGHT: not tested")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=BROWSER, args=FLAGS)
@@ -87,8 +114,10 @@ def test_its_page_plays_comes_back_after_a_reload_and_ctrl_c_says_where_play_is(
         console = Console(lab)
         page.keyboard.press("ArrowRight")
         console.generated(1)
+        pictured(console, pytestconfig.getoption("pictures"))
+        start = console.number("generated")
         console.do("play")
-        console.until("Number(data.generated) >= 5")
+        console.until(f"Number(data.generated) >= {start + 4}")
         if SCREENSHOT:
             page.screenshot(path=SCREENSHOT.replace(".png", "_alone.png"))
         console.do("play")
