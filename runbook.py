@@ -62,8 +62,8 @@ THIS = f"{sys.version_info[0]}.{sys.version_info[1]}"
 ON_ALL_CORES = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
 # What runs inside the environment: the arguments that follow its Python.
 INSIDE = {
-    "run": ["-m", "helpers.commands", "helpers.batch.headless"],
-    "play": ["-m", "helpers.commands", "helpers.player.alone"],
+    "run": ["-m", "helpers.commands", "run", "helpers.batch.headless"],
+    "play": ["-m", "helpers.commands", "play", "helpers.player.alone"],
     "lab": [
         "-m",
         "jupyterlab",
@@ -71,18 +71,19 @@ INSIDE = {
         "--LabApp.default_url=/lab/tree/notebooks/00_check.ipynb",
     ],
     "test": ["-X", "warn_default_encoding", "-m", "pytest", *ON_ALL_CORES],
-    "bench": ["-m", "helpers.commands", "helpers.bench.frames"],
-    "evaluate": ["-m", "helpers.commands", "helpers.train.evaluate"],
-    "baseline": ["-m", "helpers.commands", "helpers.batch.baseline"],
-    "regress": ["-m", "helpers.commands", "helpers.batch.regress"],
-    "sweep": ["-m", "helpers.commands", "helpers.batch.sweep"],
-    "film": ["-m", "helpers.commands", "helpers.player.film"],
-    "share": ["-m", "helpers.commands", "helpers.share.build"],
-    "dataset": ["-m", "helpers.commands", "helpers.play.dataset"],
-    "presets": ["-m", "helpers.commands", "helpers.presets.measure"],
-    "train": ["-m", "helpers.commands", "helpers.training.command"],
+    "bench": ["-m", "helpers.commands", "bench", "helpers.bench.frames"],
+    "evaluate": ["-m", "helpers.commands", "evaluate", "helpers.train.evaluate"],
+    "baseline": ["-m", "helpers.commands", "baseline", "helpers.batch.baseline"],
+    "regress": ["-m", "helpers.commands", "regress", "helpers.batch.regress"],
+    "sweep": ["-m", "helpers.commands", "sweep", "helpers.batch.sweep"],
+    "film": ["-m", "helpers.commands", "film", "helpers.player.film"],
+    "share": ["-m", "helpers.commands", "share", "helpers.share.build"],
+    "dataset": ["-m", "helpers.commands", "dataset", "helpers.play.dataset"],
+    "presets": ["-m", "helpers.commands", "presets", "helpers.presets.measure"],
+    "train": ["-m", "helpers.commands", "train", "helpers.training.command"],
 }
 COMMANDS = (*INSIDE, "setup", "doctor")
+PLAYING = ("play", "baseline", "regress", "film", "share", "presets")  # take -p with 05_infer's parameters
 STAYS = "RUNBOOK_STAYS"
 PROBE = (
     "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2] if sys.maxsize > 2**32 else '32 bits')"
@@ -145,6 +146,15 @@ def check_arguments(command: str, rest: list[str]) -> str | None:
         from helpers.batch import headless
 
         headless.plan(headless.parse(rest))
+    if command in PLAYING and not {"-h", "--help"} & set(rest):
+        from helpers.batch.headless import check_run
+        from helpers.parameters import command_parser, read_overrides
+
+        # The command itself refuses the same, seconds later: it imports torch first.
+        parser = command_parser(command, "", "a parameter", add_help=False)
+        parser.add_argument("--dataset", default="crafter")
+        known, _ = parser.parse_known_args(rest)
+        check_run("05_infer", {"dataset": known.dataset, **read_overrides(known.parameter)})
     if command == "setup":
         parser = argparse.ArgumentParser(prog="runbook.py setup")
         parser.add_argument("--torch-lock", metavar="LOCK", help="auto, cpu, or a version such as 2.8.0")

@@ -323,10 +323,11 @@ STOPPED = 130
 """The exit status of a command that Ctrl+C ended, by the convention of shells."""
 
 
-def run_module(name: str, argv: Sequence[str]) -> int:
+def run_module(command: str, module: str, argv: Sequence[str]) -> int:
     """Import a command's module and call its ``main``; Ctrl+C at any moment of it is one line."""
+    sys.argv = [f"runbook.py {command}", *argv]  # which is how it is called in its usage, too
     try:
-        return importlib.import_module(name).main(argv) or 0
+        return importlib.import_module(module).main() or 0
     except KeyboardInterrupt:
         print("\nStopped. The same command begins again, and keeps what is saved.", file=sys.stderr)
         return STOPPED
@@ -380,4 +381,4 @@ def advice(output: str) -> str:
 
 
 if __name__ == "__main__":  # as runbook.py starts a command inside the environment
-    raise SystemExit(run_module(sys.argv[1], sys.argv[2:]))
+    raise SystemExit(run_module(sys.argv[1], sys.argv[2], sys.argv[3:]))

@@ -8,11 +8,12 @@ Standard library only, but for `read_yaml`.
 import argparse
 import ast
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
-from helpers.errors import ParameterError, choices, shown
+from helpers.errors import TO_DO, ParameterError, choices, shown
 from helpers.files import is_share
 from helpers.run_folder import ROOT
 from helpers.worlds import world
@@ -169,13 +170,22 @@ def _declaration(name: str, declared: Mapping[str, str], notebooks: Iterable[str
     return declared[name]
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that guesses what an option that it does not have was meant for."""
+
+    def error(self, message: str) -> NoReturn:
+        word = re.search(r"unrecognized arguments: (--[\w-]+)", message)
+        known = [name for name in self._option_string_actions if name not in ("-h", "-p", "--called-from")]
+        super().error(f"{message}\n{TO_DO}{choices(word[1], known)}" if word else message)
+
+
 def command_parser(command: str, about: str, parameter: str = "", **options: Any) -> argparse.ArgumentParser:
     """A parser for ``runbook.py command``, with ``-p NAME=VALUE`` where it is said what a parameter is.
 
     It has the folder that the command was called from, which runbook.py names, for it starts it in another.
     ``options`` are further ones of the parser itself.
     """
-    parser = argparse.ArgumentParser(prog=f"runbook.py {command}", description=about, **options)
+    parser = _Parser(prog=f"runbook.py {command}", description=about, **options)
     add = parser.add_argument
     if parameter:
         add("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help=parameter)

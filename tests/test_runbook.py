@@ -148,6 +148,10 @@ def test_a_name_on_the_path_that_starts_no_python_is_passed_over(tmp_path):
         ),
         (["run", "--only", "99"], "There is no notebook '99'"),
         (["run", "--only", "00", "-p", "run_dri=x"], "Did you mean run_dir"),
+        (["film", "-p", "tempreature=1"], "Did you mean temperature?"),
+        (["presets", "-p", "device=gpu"], '"cuda:1"'),
+        (["play", "--dataset", "sonik"], "Did you mean sonic?"),
+        (["run", "--datset", "sonic"], "Did you mean --dataset?"),
         (["setup", "--torch-lock", "9.9"], "no known version"),
     ],
 )
@@ -188,12 +192,22 @@ def test_whatever_reads_the_output_gets_one_encoding_of_the_program_and_of_what_
     assert done.stderr.decode("utf-8").count("世界") == 2
 
 
+def test_every_command_is_a_module_whose_main_reads_its_own_arguments():
+    started = [line[1:] for line in runbook.INSIDE.values() if line[1] == "helpers.commands"]
+    assert len(started) >= 10
+    for _, command, module in started:
+        assert runbook.INSIDE[command][-1] == module
+        source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
+        (main,) = (node for node in ast.parse(source).body if getattr(node, "name", "") == "main")
+        assert len(main.args.args) == len(main.args.defaults), f"{module} needs arguments"
+
+
 # --- Ctrl+C ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a signal cannot be sent to one process")
 def test_ctrl_c_ends_a_run_with_one_line_and_takes_its_kernel_along(tmp_path):
-    command = [sys.executable, "-m", "helpers.commands", "helpers.batch.headless", "--only", "05"]
+    command = [sys.executable, "-m", "helpers.commands", "run", "helpers.batch.headless", "--only", "05"]
     process = subprocess.Popen(
         [*command, "-p", f"run_dir={tmp_path}", "-p", "use_actions=true", "-p", "generation_steps=5000"],
         cwd=ROOT,
@@ -218,10 +232,11 @@ def test_ctrl_c_before_a_command_is_imported_or_from_within_is_one_line(monkeypa
     def interrupted(*_):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(sys, "argv", [])
     monkeypatch.setitem(sys.modules, "a_command", SimpleNamespace(main=interrupted))
-    assert run_module("a_command", []) == 130
+    assert run_module("bench", "a_command", []) == 130
     monkeypatch.setattr("helpers.commands.importlib.import_module", interrupted)
-    assert run_module("a_command", []) == 130
+    assert run_module("bench", "a_command", []) == 130
 
     assert capsys.readouterr().err.count("Stopped. ") == 2
 
