@@ -182,10 +182,11 @@ def test_any_suite_is_the_same_world_and_its_names_are_shown_as_text(runtime, op
 
 def test_a_page_says_so_where_it_does_not_play_the_same_world(runtime, opened_page, tmp_path):
     opened, chosen = small_world(tmp_path), settings(temperature=0.5)
-    labels = [ActionLabel(id, str(id)) for id in range(opened.suite.n_actions)]
+    labels = [ActionLabel(id, name) for id, name in enumerate(("still", "left", "jump", "left + jump"))]
     html = sharing.build(opened, chosen, labels, runtime, 4).html
     begin = html.index(b'"hashes":["') + len(b'"hashes":["')
     shared = opened_page(html[:begin] + b"0123456789abcdef" + html[begin + 16 :])
 
     assert shared.proved() == (7, 8)
+    assert shared.page.locator("[data-action='3'] kbd").all_inner_texts() == ["←", "↑"]
     assert "1 of 8 frames differ" in shared.page.locator(".proof").inner_text()

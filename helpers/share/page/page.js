@@ -53,7 +53,7 @@ const settings = element("div", { class: "settings" },
 function pad({ id, name, dead }) {
   const key = (world.keys[id] ?? []).find((chord) => !/^(Digit|Numpad)/.test(chord)) ?? world.keys[id]?.[0];
   const button = element("button", { type: "button", "data-action": id, class: dead ? "dead" : "" },
-    element("span", {}, name), element("small", {}, key ? keyName(key) : ""));
+    element("span", {}, name), element("small", {}, ...(key ? [keycaps(key)] : [])));
   button.addEventListener("pointerdown", (event) => {
     event.preventDefault();
     root.focus({ preventScroll: true });
