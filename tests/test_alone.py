@@ -87,11 +87,12 @@ def pictured(console: Console, anew: bool) -> None:
     for steps, key in enumerate(WALK, console.number("generated") + 1):
         console.page.keyboard.press(key)
         console.generated(steps)
+    # What this machine alone knows stays out: its speed, and that something was played here before.
+    hidden = ".tw-readout { visibility: hidden; } [data-do=go_on] { display: none; }"
+    console.page.add_style_tag(content=hidden)
     buttons = console.root.get_by_role("button").all()
     names = [text for button in buttons if button.is_visible() and (text := button.inner_text().strip())]
     if anew:
-        # A speed would be this machine's, and of a walk in pause.
-        console.root.locator(".tw-readout").evaluate("readout => { readout.style.visibility = 'hidden'; }")
         described = PngInfo()
         described.add_itxt("controls", json.dumps(names))
         with Image.open(io.BytesIO(console.root.screenshot())) as picture:
