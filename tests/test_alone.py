@@ -17,7 +17,7 @@ import pytest
 from browser_lab import FLAGS, Lab, find_browser
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from test_browser import SCREENSHOT, Console
+from test_browser import SHOTS, Console
 
 from helpers.commands import child_environment
 from helpers.play import recording
@@ -119,8 +119,8 @@ def test_its_page_plays_comes_back_after_a_reload_and_ctrl_c_says_where_play_is(
         start = console.number("generated")
         console.do("play")
         console.until(f"Number(data.generated) >= {start + 4}")
-        if SCREENSHOT:
-            page.screenshot(path=SCREENSHOT.replace(".png", "_alone.png"))
+        if SHOTS:
+            page.screenshot(path=f"{SHOTS}/alone.png")
         console.do("play")
         console.until("data.playing === 'false'")
         count, pixels = console.number("generated"), console.pixels()

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.skipif(
 LONG = float(os.environ.get("TINYWORLDS_PLAY_SECONDS", "60"))
 """Seconds of the long play."""
 
-SCREENSHOT = os.environ.get("TINYWORLDS_SCREENSHOT", "")
-"""Where a picture of the player goes; empty for nowhere."""
+SHOTS = os.environ.get("TINYWORLDS_SCREENSHOTS", "")
+"""The folder of pictures to look at; empty for none."""
 
 
 class Console:
@@ -131,8 +131,8 @@ def test_who_ran_all_cells_lands_on_the_player_and_the_cells_behind_it_wait(lab:
     Console(lab).until("data.phase === 'ready'", 120)
     time.sleep(1.5)
     box, height = lab.page.locator(".tw-player").bounding_box(), lab.page.viewport_size["height"]
-    if SCREENSHOT:
-        lab.page.screenshot(path=SCREENSHOT.replace(".png", "_landed.png"))
+    if SHOTS:
+        lab.page.screenshot(path=f"{SHOTS}/landed.png")
     assert box is not None and 0 <= box["y"] < box["y"] + 500 < height
     outputs = lab.page.locator(".jp-CodeCell .jp-OutputArea")
     waits = "Nothing was played yet: play above, then run the cells below the player."
@@ -192,8 +192,8 @@ def test_it_goes_on_by_itself_takes_the_held_key_and_pauses(console: Console) ->
     start = console.number("generated")
     console.until(f"Number(data.generated) >= {start + 4}")
     captions = console.root.locator(".tw-strip figcaption").all_inner_texts()
-    if SCREENSHOT:
-        console.root.screenshot(path=SCREENSHOT)
+    if SHOTS:
+        console.root.screenshot(path=f"{SHOTS}/playing.png")
     console.page.keyboard.up("Space")
     console.page.keyboard.up("ArrowRight")
     assert captions[-1] == "5"  # both are held: right, and then do, which counts as the later one
@@ -371,8 +371,8 @@ def test_what_if_and_clips_are_pictures_to_choose_from(console: Console) -> None
     future = console.root.locator(".tw-futures button:not([disabled])")
     future.nth(7).wait_for(timeout=60_000)
     assert future.count() == 8 and console.number("generated") == 0
-    if SCREENSHOT:
-        console.root.screenshot(path=SCREENSHOT.replace(".png", "_futures.png"))
+    if SHOTS:
+        console.root.screenshot(path=f"{SHOTS}/futures.png")
     future.nth(2).click()
     console.generated(4)
     captions = console.root.locator(".tw-strip figcaption").all_inner_texts()
@@ -612,8 +612,8 @@ def test_a_notebook_that_is_opened_without_its_kernel_shows_the_last_frames(cons
     text = console.page.locator(".tw-last").inner_text()
     assert text.strip() == "The last of 1 frames that were played here. Run the cell to play."
     assert console.page.locator(".jp-OutputArea-child:visible", has_text="model not found").count() == 0
-    if SCREENSHOT:
-        console.page.screenshot(path=SCREENSHOT.replace(".png", "_reopened.png"))
+    if SHOTS:
+        console.page.screenshot(path=f"{SHOTS}/reopened.png")
     console.lab.command("notebook:run-all-cells")
     console.page.wait_for_selector(".tw-player[data-phase=ready]", timeout=120_000)
     # JupyterLab says so, on a busy computer only now.

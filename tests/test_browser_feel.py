@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from test_browser import BROWSER, SCREENSHOT, Console, console, folder, lab  # noqa: F401
+from test_browser import BROWSER, MEASURED, SHOTS, Console, console, folder, lab  # noqa: F401
 
 pytestmark = pytest.mark.skipif(
     BROWSER is None, reason="NO BROWSER: install Chromium, Chrome or Edge; the player was not tested"
@@ -165,8 +165,8 @@ def test_a_key_is_given_to_an_action_by_pressing_it_and_taken_away_by_a_click(
         console.page.wait_for_function(
             "document.querySelector('[data-keys=\"6\"] .tw-refused').textContent.includes('two actions')"
         )
-        if SCREENSHOT:
-            console.root.screenshot(path=SCREENSHOT.replace(".png", "_keys.png"))
+        if SHOTS:
+            console.root.screenshot(path=f"{SHOTS}/keys.png")
         assert row.locator("[data-chord]").count() == len(
             console.lab.run("print(*console._keys.keys[6])").split()
         )
@@ -214,8 +214,8 @@ def test_a_computer_that_is_too_slow_is_told_so_and_offered_a_pace_that_it_reach
     console.do("play")
     faster = console.root.locator("[data-faster]")
     faster.wait_for(timeout=30_000)
-    if SCREENSHOT:
-        console.root.screenshot(path=SCREENSHOT.replace(".png", "_slow.png"))
+    if SHOTS:
+        console.root.screenshot(path=f"{SHOTS}/slow.png")
     assert "of 60 frames a second" in console.text(".tw-slow")
     pace = float(faster.get_attribute("data-faster") or 0)
     faster.click()
@@ -223,6 +223,20 @@ def test_a_computer_that_is_too_slow_is_told_so_and_offered_a_pace_that_it_reach
     console.until("data.playing === 'false'")
     assert 1 <= pace < 48 and float(console.lab.run("print(console.loop.fps)")) == pace
     assert console.root.locator(".tw-slow").is_hidden()
+
+    console.lab.run(MEASURED)
+    try:
+        console.root.locator("[data-set=fps]").fill("60")
+        console.page.keyboard.press("Enter")
+        console.do("play")
+        console.root.locator("[data-faster='30fps']").click(timeout=30_000)
+        console.do("play")
+        console.until("data.playing === 'false'")
+        printed = console.lab.run("console.loop.wait(); print(game.play, console.loop.fps)")
+        assert "steps=1" in printed and "'pixels') 30" in printed
+        console.root.locator("[data-set=preset]").select_option("")
+    finally:
+        console.lab.run("kept.unlink(); kept.with_suffix('.png').unlink()")
     for name, value in (("steps", "2"), ("fps", "8")):
         console.root.locator(f"[data-set={name}]").fill(value)
         console.page.keyboard.press("Enter")
@@ -255,10 +269,13 @@ def test_an_automatic_audit_finds_nothing_to_say_about_the_player(
     console.page.evaluate(axe)
     console.action(1)
     console.generated(1)
-    for name in THEMES:
+    panels = {"light": ("clips", ".tw-clips button"), "dark": ("whatif", "[data-future]:not([disabled])")}
+    for name, (panel, button) in panels.items():
         theme(name)
-        if SCREENSHOT:
-            console.root.screenshot(path=SCREENSHOT.replace(".png", f"_{name}.png"))
+        console.do(panel)
+        console.root.locator(button).nth(7).wait_for(timeout=60_000)
+        if SHOTS:
+            console.root.screenshot(path=f"{SHOTS}/{name}.png")
         found = console.page.evaluate(
             """async () => (await axe.run(".tw-player")).violations.map(
                 rule => [rule.id, ...rule.nodes.map(node => node.target + ": " + node.failureSummary)])"""
@@ -300,8 +317,8 @@ def test_opening_a_branch_moves_no_button(console: Console) -> None:
     tips = console.root.locator("[data-branch] canvas")
     pictures = tips.evaluate_all("all => all.map(canvas => canvas.toDataURL())")
     assert len(pictures) == len(set(pictures)) == 2
-    if SCREENSHOT:
-        console.root.screenshot(path=SCREENSHOT.replace(".png", "_branches.png"))
+    if SHOTS:
+        console.root.screenshot(path=f"{SHOTS}/branches.png")
 
 
 @pytest.mark.parametrize("width, height", [(900, 700), (853, 667)], ids=["900 pixels wide", "150% zoom"])
@@ -313,8 +330,8 @@ def test_picture_play_and_pads_are_on_one_screen(console: Console, width: int, h
         time.sleep(0.5)
         console.root.evaluate("root => root.scrollIntoView()")
         time.sleep(0.5)
-        if SCREENSHOT:
-            page.screenshot(path=SCREENSHOT.replace(".png", f"_{width}.png"))
+        if SHOTS:
+            page.screenshot(path=f"{SHOTS}/{width}.png")
         places = boxes(console)
         for name in ("tw-screen", "play", *map(str, range(8))):
             left, top, right, bottom = places[name]
@@ -330,8 +347,8 @@ def test_the_whole_screen_is_for_the_player_until_escape(console: Console) -> No
     console.do("full")
     console.page.wait_for_function("document.fullscreenElement !== null")
     time.sleep(0.5)
-    if SCREENSHOT:
-        console.page.screenshot(path=SCREENSHOT.replace(".png", "_full.png"))
+    if SHOTS:
+        console.page.screenshot(path=f"{SHOTS}/full.png")
     larger = boxes(console)["tw-screen"]
     assert larger[2] - larger[0] > before[2] - before[0]
     console.page.keyboard.press("ArrowRight")
@@ -358,6 +375,6 @@ def test_the_player_says_by_itself_that_the_kernel_was_restarted(console: Consol
     console.page.wait_for_function(
         "document.querySelector('.tw-curtain').textContent.includes('restarted')", timeout=15_000
     )
-    if SCREENSHOT:
-        console.root.screenshot(path=SCREENSHOT.replace(".png", "_restarted.png"))
+    if SHOTS:
+        console.root.screenshot(path=f"{SHOTS}/restarted.png")
     console.page.evaluate("() => window.restarted")

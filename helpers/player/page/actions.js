@@ -7,8 +7,8 @@ function explanation(label) {
   if (label.certainty != null) {
     return `${share}; stands for “${label.name}” ${Math.round(100 * label.certainty)}% of the time`;
   }
-  return label.count ? `${share}; the player moves ${label.motion.map((part) => part.toFixed(1)).join(", ")} pixels ` +
-    "a frame (right, down)" : "";
+  const motion = label.motion.map((part) => part.toFixed(1)).join(", ");
+  return label.count ? `${share}; effect ${label.arrow}: the player moves ${motion} pixels a frame (right, down)` : "";
 }
 
 function makePads(player) {

@@ -3,33 +3,43 @@
 function makeBranches({ world, say, state }) {
   const tree = element("div", { class: "tw-branches", role: "group", "aria-label": "branches" });
   const last = new Map(); // by branch: a canvas of its last frame
-  let shown = "";
 
-  // A branch grew: its last frame is on this canvas.
-  const see = (canvas, branch) => last.get(branch)?.getContext("2d").drawImage(canvas, 0, 0);
+  const add = (branch) => {
+    const go = () => say("select", { branch: branch.id });
+    const button = element("button", { type: "button", "data-branch": branch.id, onclick: go },
+      element("i", {}), last.get(branch.id) ?? "", element("span", {}));
+    tree.append(button);
+  };
+  // Changes what is there and replaces nothing: a button may be pressed just now.
+  const place = (branches, current) => {
+    while (tree.children.length > branches.length) tree.lastChild.remove();
+    branches.slice(tree.children.length).forEach(add);
+    const longest = Math.max(1, ...branches.map((branch) => branch.generated));
+    branches.forEach((branch, number) => {
+      const button = tree.children[number];
+      const from = branch.parent === null ? "" : ` from ${branch.parent} at ${branch.at} ·`;
+      const text = `branch ${branch.id} ·${from} ${branch.generated} frames`;
+      button.title = `${text}: click to go to its end`;
+      button.setAttribute("aria-label", text);
+      button.setAttribute("aria-current", branch.id === current);
+      const [bar, count] = [button.firstChild, button.lastChild];
+      bar.style.marginLeft = `${(80 * branch.at) / longest}%`;
+      bar.style.width = `${(80 * (branch.generated - branch.at)) / longest}%`;
+      tell(count, String(branch.generated));
+    });
+  };
+  const update = (now) => place(now.branches, now.branch);
+  // A branch grew to so many frames: the last one is on this canvas.
+  const grow = (canvas, id, generated) => {
+    last.get(id)?.getContext("2d").drawImage(canvas, 0, 0);
+    place(state().branches.map((branch) => (branch.id === id ? { ...branch, generated } : branch)), id);
+  };
   // The last frames of all branches.
   const tips = (_content, buffers) => {
     last.clear();
-    buffers.forEach((buffer, branch) => last.set(branch, pictureOf(buffer, world.size)));
-    shown = "";
+    buffers.forEach((buffer, id) => last.set(id, pictureOf(buffer, world.size)));
+    tree.replaceChildren();
     update(state());
   };
-  const update = (now) => {
-    const content = JSON.stringify([now.branches, now.branch]);
-    if (content === shown) return;
-    shown = content;
-    const longest = Math.max(1, ...now.branches.map((branch) => branch.generated));
-    tree.replaceChildren(...now.branches.map((branch) => {
-      const from = branch.parent === null ? "" : ` from ${branch.parent} at ${branch.at} ·`;
-      const text = `branch ${branch.id} ·${from} ${branch.generated} frames`;
-      const bar = element("i", {});
-      bar.style.marginLeft = `${(80 * branch.at) / longest}%`;
-      bar.style.width = `${(80 * (branch.generated - branch.at)) / longest}%`;
-      return element("button", { type: "button", "data-branch": branch.id, title: `${text}: click to go to its end`,
-        "aria-label": text, "aria-current": branch.id === now.branch ? "true" : null,
-        onclick: () => say("select", { branch: branch.id }) },
-      bar, last.get(branch.id) ?? "", element("span", {}, String(branch.generated)));
-    }));
-  };
-  return { tree, see, tips, update };
+  return { tree, grow, tips, update };
 }

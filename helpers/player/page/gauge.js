@@ -13,7 +13,7 @@ function makeGauge({ say }) {
 
   const show = ({ gauge, score, stuck }) => {
     bar.value = gauge;
-    text.textContent = `kept real for ${score} frames`;
+    text.textContent = `kept real for ${score} frame${score === 1 ? "" : "s"}`;
     why.textContent = stuck ? "Nothing changes any more, whatever is done." : "This is nothing that the dataset shows.";
     lost.hidden = !stuck && gauge < 0.99;
   };

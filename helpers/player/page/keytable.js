@@ -45,5 +45,5 @@ function makeKeyTable(player, captureChord) {
     onclick: () => { edited = -1; say("keys", { keys: null }); } }, "Back to the default keys");
   const table = element("details", { class: "tw-fold tw-keys", "data-fold": "keys" },
     element("summary", {}, "Keys"), rows, defaults);
-  return { table, update, isAbout: () => edited >= 0 };
+  return { table, update };
 }

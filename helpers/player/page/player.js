@@ -83,7 +83,8 @@ function render({ model, el }) {
           tool("film", "Film", "save this branch as GIF and MP4, with its keys")),
         element("div", { class: "tw-line" }, idField.line, gauge.line),
         element("div", { class: "tw-said" }, gauge.lost, keep.line, keep.work, meter.slow, note, saved))),
-    timeline.line, timeline.strip, branches.tree, clips, futures.grid,
+    clips, futures.grid,
+    timeline.line, timeline.strip, branches.tree,
     settings.settings,
     element("details", { class: "tw-fold", "data-fold": "save" },
       element("summary", {}, "Save"),
@@ -97,9 +98,13 @@ function render({ model, el }) {
   function act(name) {
     if (name === "play") say("play", { on: !player.state().playing });
     else if (name === "full") screen.fullScreen();
-    else if (name === "clips") clips.hidden ? say("starts") : (clips.hidden = true);
-    else if (name === "whatif") futures.grid.hidden ? say("what_if", { frames: 4 }) : futures.hide();
-    else if (["film", "png", "mp4", "gif", "session"].includes(name)) {
+    else if (name === "clips") {
+      futures.hide();
+      clips.hidden ? say("starts") : (clips.hidden = true);
+    } else if (name === "whatif") {
+      clips.hidden = true;
+      futures.grid.hidden ? say("what_if", { frames: 4 }) : futures.hide();
+    } else if (["film", "png", "mp4", "gif", "session"].includes(name)) {
       saved.textContent = "saving …";
       say("save", { kind: name, overlay: overlay.checked });
     } else if (name === "reset") say("restart", { start: null });
@@ -125,7 +130,7 @@ function render({ model, el }) {
     screen.show(buffers.at(-1), content.generated, name(content.action));
     timeline.add(buffers, content.action, content.generated);
     const { branch, tip } = player.state();
-    if (content.generated > tip) branches.see(screen.canvas, branch);
+    if (content.generated > tip) branches.grow(screen.canvas, branch, content.generated);
     root.dataset.seen = sequence = content.sequence;
     meter.drawn(content, began);
     gauge.show(content);

@@ -1,7 +1,7 @@
 // The picture: as large as leaves Play and the pads on the screen, in whole screen pixels.
 
-const SIDE = 204; // CSS pixels: the least width of what stands beside the picture
-const AROUND = 62; // of the player's and the picture's own borders, and the gap between the columns
+const SIDE = 174; // CSS pixels: the least width of what stands beside the picture
+const AROUND = 54; // of the player's and the picture's own borders, and the gap between the columns
 
 function makeScreen({ world, root }) {
   const { size } = world;
