@@ -84,7 +84,7 @@ function step(action) {
   if (busy) return;
   busy = true;
   pressed = null;
-  worker.postMessage({ type: "step", action });
+  worker.postMessage({ type: "step", action, play: plays });
 }
 
 function setPlaying(on) {
@@ -114,9 +114,11 @@ const given = world.starts.map(({ frames }) => {
   return [...Array(world.window).keys()].map((t) => bytes.subarray(t * each, (t + 1) * each));
 });
 let current = 0;
+let plays = 0; // that began
 
 function restart(start) {
   current = start;
+  plays += 1;
   worker.postMessage({ type: "restart", start });
   show(start);
 }
@@ -129,8 +131,9 @@ function show(start) {
   data.generated = 0;
 }
 
-function showFrame({ pictures, action, generated, close, milliseconds }) {
+function showFrame({ pictures, action, play: number, generated, close, milliseconds }) {
   busy = false;
+  if (number !== plays) return; // it was under way when another play began
   for (const pixels of pictures) {
     strip.append(thumb(pixels, nameOf(action)));
     drawn.push(performance.now());

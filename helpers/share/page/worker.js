@@ -1,7 +1,7 @@
 // Plays the world, beside the page so that nothing blocks it. One message at a time is answered, in order.
 //
 //   open     world, runtime, wasm, model     -> ready, then proved: how the frames compare with the engine's
-//   step     action                          -> frame: pictures, action, generated, close, milliseconds
+//   step     action, play                    -> frame: pictures, action, play, generated, close, milliseconds
 //   restart  start, a place's number
 //   set      temperature
 //   save                                     -> session: the text of a session.json, close
@@ -131,7 +131,7 @@ const doing = {
     postMessage({ type: "ready" });
     prove().catch(fail);
   },
-  async step({ action }) {
+  async step({ action, play }) {
     const began = performance.now();
     const frame = game.generated;
     let made = await game.next(action);
@@ -146,7 +146,7 @@ const doing = {
     events.push({ event: "step", frame, action, tokens: made.tokens });
     const pictures = made.frames.map(picture);
     const milliseconds = performance.now() - began;
-    postMessage({ type: "frame", pictures, action, generated: game.generated, close, milliseconds });
+    postMessage({ type: "frame", pictures, action, play, generated: game.generated, close, milliseconds });
   },
   restart({ start }) {
     events.push({ event: "restart", frame: game.generated, start: world.starts[start].row });
