@@ -184,7 +184,7 @@ def hand_over(python: Path, command: str, rest: list[str]) -> int:
         "presets",
         "train",
     )
-    takes_files = command in (*with_files, "train")
+    takes_files = command in with_files
     folder = ["--called-from", str(Path.cwd())] if takes_files else []
     return follow([str(python), *INSIDE[command], *folder, *rest], cwd=ROOT, env=child_environment())
 

@@ -37,6 +37,7 @@ def make_environment(root: Path) -> Path:
 
 SLOW = (
     "test_sweep",
+    "test_training",
     "test_browser",
     "test_share_browser",
     "test_alone",

@@ -71,6 +71,11 @@ def test_an_unreadable_video_is_a_sentence(tmp_path: Path, content: bytes) -> No
         prepare(replace(RECORDING, source=path), tmp_path / "x.h5", tmp_path / "x.png")
 
 
+def test_a_recording_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="does not exist"):
+        prepare(replace(RECORDING, source=tmp_path / "game.mp4"), tmp_path / "x.h5", tmp_path / "x.png")
+
+
 def test_borders_in_which_nothing_moves_are_cropped() -> None:
     frames = [np.pad(frame, ((10, 14), (6, 8), (0, 0)), constant_values=77) for frame in noise(6)]
 

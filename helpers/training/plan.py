@@ -96,18 +96,18 @@ SIZES: dict[str, dict[str, Any]] = {
     # For CPUs: 64 patches a frame.
     "small": _stages(
         {
-            "video_tokenizer": (96, 4, 192, 2, 16, 2e-3, 0, 0.25),
-            "latent_actions": (64, 4, 128, 2, 16, 1e-3, 0, 0.15),
-            "dynamics": (128, 4, 256, 3, 12, 2e-3, 0, 0.6),
+            "video_tokenizer": (96, 4, 192, 2, 16, 2e-3, 0, 0.2),
+            "latent_actions": (64, 4, 128, 2, 16, 1e-3, 0, 0.3),
+            "dynamics": (128, 4, 256, 3, 12, 2e-3, 0, 0.5),
         }
     ),
     # For a GPU: the sizes of the published Sonic suite, 256 patches a frame.
     "large": {
         **_stages(
             {
-                "video_tokenizer": (128, 8, 256, 4, 64, 1e-3, 0, 0.25),
-                "latent_actions": (128, 8, 256, 4, 64, 5e-4, 0, 0.15),
-                "dynamics": (128, 8, 256, 4, 64, 1e-3, 0, 0.6),
+                "video_tokenizer": (128, 8, 256, 4, 64, 1e-3, 0, 0.2),
+                "latent_actions": (128, 8, 256, 4, 64, 5e-4, 0, 0.3),
+                "dynamics": (128, 8, 256, 4, 64, 1e-3, 0, 0.5),
             }
         ),
         "patch_size": 4,

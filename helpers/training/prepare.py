@@ -84,11 +84,11 @@ def prepare(recording: Recording, target: Path, picture: Path, say: Say = lambda
             parts = said(_h5_rows(data, box, recording, cutter), say)
             frames, episodes = write_dataset(target, parts, source, chunk=1)
     else:
+        stream = read_frames(recording.source, recording.fps)  # which says what is no recording
         looked = glance(recording.source)
         first = looked[len(looked) // 2]
         height, width = first.shape[:2]
         box = _checked(recording.crop or moving_box(looked), width, height)
-        stream = read_frames(recording.source, recording.fps)
         kept = counted(stream, box, recording.size, cutter)
         labels = keys.labels if keys else ()
         parts = said(_blocks(kept, keys), say)
