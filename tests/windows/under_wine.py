@@ -209,7 +209,7 @@ def under_wine(debian: Path, program: list[str], project: Path, log: Path) -> in
     where = f"/{project.relative_to(debian)}"
     with (
         subprocess.Popen(inside(debian, [*WINE, *program], where), **PIPED) as process,
-        log.open("ab") as file,
+        log.open("ab", buffering=0) as file,
     ):
         for line in process.stdout or ():
             file.write(line)
