@@ -210,3 +210,20 @@ def test_the_readmes_film_is_twelve_seconds_or_more_in_less_than_three_megabytes
     assert len(data) < 3_000_000 and Image.open(io.BytesIO(data)).format == "WEBP"
     assert played == 16_000 and 125 * len(pictures) <= played  # frames that are alike are one, shown longer
     assert pictures.shape[2] == 432 and len({picture[:432].tobytes() for picture in pictures}) > 60
+
+
+@pytest.mark.parametrize("ending", film.ENDINGS)
+def test_ctrl_c_leaves_the_film_that_was_there_and_no_half_of_another(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_frames: object, path: Path, *_: object, **__: object) -> None:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(film, "write_video", interrupted)
+    monkeypatch.setattr(film, "write_animation", interrupted)
+    before = tmp_path / f"film{ending}"
+    before.write_bytes(b"whole")
+    with pytest.raises(KeyboardInterrupt):
+        film._write(np.zeros((1, 4, 4, 3), np.uint8), before, 8)
+    assert list(tmp_path.iterdir()) == [before] and before.read_bytes() == b"whole"

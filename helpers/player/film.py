@@ -4,6 +4,7 @@ A recorded session and given actions are filmed as they are; without either, an 
 """
 
 import math
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ import numpy as np
 
 from helpers.commands import exit_status
 from helpers.errors import ParameterError
+from helpers.files import replace_file
 from helpers.parameters import command_parser, read_overrides
 from helpers.pictures import upscale, write_animation, write_video
 from helpers.play import recording, rollout
@@ -79,11 +81,20 @@ def save(game: Game, film: np.ndarray, fps: float, place: Path | None = None) ->
 
 
 def _write(film: np.ndarray, path: Path, fps: float) -> Path:
-    with writing(path, fix="Free some disk, or choose another place with --to."):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".mp4":
-        return write_video(film, path, fps, scale=1).path
-    return write_animation(film, path, fps)
+    refused = writing(path, fix="Free some disk, or choose another place with --to.")
+    # Ctrl+C leaves no half a film: what is written takes its place when it is whole.
+    partial = path.with_stem(f"{path.stem}.{os.getpid()}.part")
+    try:
+        with refused:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".mp4":
+                written = write_video(film, partial, fps, scale=1).path  # a GIF where there is no H.264
+            else:
+                written = write_animation(film, partial, fps)
+            return replace_file(written, path.with_suffix(written.suffix))
+    finally:
+        for ending in ENDINGS:
+            partial.with_suffix(ending).unlink(missing_ok=True)
 
 
 @exit_status
