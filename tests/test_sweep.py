@@ -147,6 +147,14 @@ def test_without_a_gpu_the_workers_share_the_cores() -> None:
     assert len(worker_options([], 8, 3)) == 3
 
 
+def test_two_sweeps_at_once_share_no_port(recwarn: pytest.WarningsRecorder) -> None:
+    async def run() -> None:
+        async with Scheduler(**LOOPBACK), Scheduler(**LOOPBACK):
+            assert not [each for each in recwarn if "already in use" in str(each.message)]
+
+    asyncio.run(run())
+
+
 def test_a_clock_that_is_set_forward_costs_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async with Scheduler(**LOOPBACK) as scheduler, Worker(scheduler.address, dashboard=False):

@@ -15,9 +15,13 @@ from helpers.batch.worker import Runners, run_job
 from helpers.errors import ParameterError
 from helpers.gpu import detect_gpus
 
-LOOPBACK = {"host": "127.0.0.1", "port": 0, "dashboard": False, "worker_ttl": "365 days"}
-"""Dask's options for our own scheduler. It learns of a dead worker by the lost connection; by the time since
-the last heartbeat it would give up every worker as the clock is set forward, or the laptop wakes."""
+LOOPBACK = {
+    **{"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"},
+    "worker_ttl": "365 days",
+}
+"""Dask's options for our own scheduler, on free ports: another sweep may run. It learns of a dead worker by
+the lost connection; by the time since the last heartbeat it would give up every worker as the clock is set
+forward, or the laptop wakes."""
 
 
 @dataclass(frozen=True)
