@@ -157,9 +157,9 @@ def check(opened: OpenWorld, settings: Settings, folder: Path = FOLDER) -> list[
     if measurement is None:
         return []
     decoding, note = reached(settings.preset, measurement)
-    if note:
+    if decoding.rate < frames_a_second(settings.preset):
         return [Subject("preset").warn(note, f"Ask for {max(1, int(decoding.rate))}fps, or measure again.")]
-    return [Subject("preset").ok(f"{settings.preset}: {decoding}")]
+    return [Subject("preset").ok(f"{settings.preset}: {decoding}. {note}".rstrip(" ."))]
 
 
 def machine_facts(opened: OpenWorld) -> dict[str, str]:
