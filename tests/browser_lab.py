@@ -4,6 +4,7 @@ The browser is one that is already there (Chromium, Chrome, Edge); none is downl
 """
 
 import contextlib
+import importlib.resources
 import json
 import os
 import shutil
@@ -46,6 +47,18 @@ def find_browser() -> str | None:
     named = (shutil.which(name) for name in NAMES)
     places = (os.path.expandvars(place) for place in PLACES)  # Windows alone fills in %names%
     return next(filter(None, named), None) or next((place for place in places if Path(place).is_file()), None)
+
+
+AXE = "axe_playwright_python"  # of it only the script: its Python reads that in the system's own encoding
+
+
+def audit(page: Any) -> list[list[str]]:
+    """What the accessibility checker axe finds wrong with the player on a page: rule, then what breaks it."""
+    page.evaluate(importlib.resources.files(AXE).joinpath("axe.min.js").read_text(encoding="utf-8"))
+    return page.evaluate(
+        """async () => (await axe.run(".tw-player")).violations.map(
+            rule => [rule.id, ...rule.nodes.map(node => node.target + ": " + node.failureSummary)])"""
+    )
 
 
 def parametrised(notebook: Path, target: Path, **values: Any) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from browser_lab import FLAGS, Lab, find_browser
+from browser_lab import FLAGS, Lab, audit, find_browser
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from test_browser import SHOTS, Console
@@ -123,6 +123,10 @@ def test_its_page_plays_comes_back_after_a_reload_and_ctrl_c_says_where_play_is(
             page.screenshot(path=f"{SHOTS}/alone.png")
         console.do("play")
         console.until("data.playing === 'false'")
+        page.emulate_media(color_scheme="dark")
+        if SHOTS:
+            page.screenshot(path=f"{SHOTS}/alone_dark.png")
+        assert audit(page) == []
         count, pixels = console.number("generated"), console.pixels()
         page.reload()
         page.wait_for_selector(".tw-player[data-phase=ready]")

@@ -1,18 +1,16 @@
 """How the player feels in a real browser: whose the keys are, what is said where, what fits on the screen."""
 # ruff: noqa: F811 - fixtures are named as what they were imported as
 
-import importlib.resources
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from browser_lab import audit
 from test_browser import BROWSER, MEASURED, SHOTS, Console, console, folder, lab  # noqa: F401
 
 pytestmark = pytest.mark.skipif(
     BROWSER is None, reason="NO BROWSER: install Chromium, Chrome or Edge; the player was not tested"
 )
-
-AXE = "axe_playwright_python"  # of it only the script: its Python reads that in the system's own encoding
 
 
 @pytest.fixture
@@ -265,8 +263,6 @@ def theme(console: Console) -> Iterator[Callable[[str], None]]:
 def test_an_automatic_audit_finds_nothing_to_say_about_the_player(
     console: Console, theme: Callable[[str], None]
 ) -> None:
-    axe = importlib.resources.files(AXE).joinpath("axe.min.js").read_text(encoding="utf-8")
-    console.page.evaluate(axe)
     console.action(1)
     console.generated(1)
     panels = {"light": ("clips", ".tw-clips button"), "dark": ("whatif", "[data-future]:not([disabled])")}
@@ -276,11 +272,7 @@ def test_an_automatic_audit_finds_nothing_to_say_about_the_player(
         console.root.locator(button).nth(7).wait_for(timeout=60_000)
         if SHOTS:
             console.root.screenshot(path=f"{SHOTS}/{name}.png")
-        found = console.page.evaluate(
-            """async () => (await axe.run(".tw-player")).violations.map(
-                rule => [rule.id, ...rule.nodes.map(node => node.target + ": " + node.failureSummary)])"""
-        )
-        assert found == [], name
+        assert audit(console.page) == [], name
     picture = console.root.locator("canvas.tw-screen")
     assert picture.get_attribute("role") == "img" and "frame 1, after left" in (
         picture.get_attribute("aria-label") or ""
