@@ -5,7 +5,6 @@ Reads facts (`facts`, `doctor_facts`), lets `judge` and `doctor_checks` judge th
 
 import argparse
 import json
-import locale
 import platform
 import re
 import subprocess
@@ -22,7 +21,7 @@ from helpers.commands import child_environment
 from helpers.errors import ParameterError
 from helpers.machine import doctor_checks, judge
 from helpers.machine.doctor_facts import find_checkpoints, find_environment, slow_facts
-from helpers.machine.facts import read_machine
+from helpers.machine.facts import locale_encoding, read_machine
 from helpers.machine.redact import Private, redact
 from helpers.report import Check, Status, Subject, Verdict
 from helpers.run_folder import ROOT, writing
@@ -256,7 +255,7 @@ def _examine(arguments: argparse.Namespace, root: Path) -> Verdict:
     end = f"{summary} ({report['seconds']:.1f} s)"
     text = f"{verdict if arguments.all else folded(verdict)}\n{end}"
     # JSON has escapes for letters that another code page, with which it may be read, would garble.
-    every_letter = locale.getpreferredencoding(False).lower().replace("-", "") == "utf8"
+    every_letter = locale_encoding().lower().replace("-", "") == "utf8"
     print(json.dumps(report, indent=2, ensure_ascii=not every_letter) if arguments.json else text)
     if arguments.bundle:
         path = bundle(report, f"{verdict}\n{end}", root, private)

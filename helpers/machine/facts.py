@@ -96,6 +96,12 @@ class Machine:
         return ".venv/Scripts/python.exe" if self.terminal == "bash" else r".\.venv\Scripts\python.exe"
 
 
+def locale_encoding() -> str:
+    """The encoding of files that name none, such as "utf-8" or "cp936"."""
+    # Python 3.10 has no getencoding, and from 3.11 on the other one warns.
+    return str(getattr(locale, "getencoding", lambda: locale.getpreferredencoding(False))())
+
+
 def read_machine(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Machine:
     """Read this machine; ``root`` is the repository's folder, ``environ`` the environment variables."""
     command = shutil.which("python", path=environ.get("PATH"))
@@ -118,8 +124,7 @@ def read_machine(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> 
         drive=drive_of(root),
         memory=total_memory(),
         console=getattr(sys.stdout, "encoding", None) or "unknown",
-        # Python 3.10 has no getencoding, and from 3.11 on the other one warns.
-        locale=getattr(locale, "getencoding", lambda: locale.getpreferredencoding(False))(),
+        locale=locale_encoding(),
         places=places(root, environ),
         **_windows_facts(),
     )
