@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.commands import child_environment
+from helpers.run_folder import ROOT
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 PLACES = (
@@ -61,6 +62,13 @@ def audit(page: Any) -> list[list[str]]:
     )
 
 
+def own_project(folder: Path) -> None:
+    """Copy what a kernel imports: what is played and measured there, and its key map, stay in ``folder``."""
+    for name in ("helpers", "notebooks"):
+        ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+
+
 def parametrised(notebook: Path, target: Path, **values: Any) -> None:
     """Copy a notebook with other defaults in its parameters cell.
 
@@ -81,7 +89,10 @@ def parametrised(notebook: Path, target: Path, **values: Any) -> None:
 
 @contextlib.contextmanager
 def jupyterlab(folder: Path, private: Path) -> Iterator[str]:
-    """JupyterLab on loopback, serving ``folder``; its address. Its own files lie in ``private``."""
+    """JupyterLab on loopback, serving ``folder``; its address.
+
+    Its own files lie in ``private``, where kernels find `own_project`.
+    """
     private.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -95,6 +106,7 @@ def jupyterlab(folder: Path, private: Path) -> Iterator[str]:
         "JUPYTERLAB_SETTINGS_DIR": str(private / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(private / "workspaces"),
         "IPYTHONDIR": str(private / "ipython"),
+        "PYTHONPATH": str(private),
         "PYTHONUTF8": "1",
     }
     command = [

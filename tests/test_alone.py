@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from browser_lab import FLAGS, Lab, audit, find_browser
+from browser_lab import FLAGS, Lab, audit, find_browser, own_project
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from test_browser import SHOTS, Console
@@ -32,13 +32,14 @@ WALK = ("ArrowRight", "ArrowRight", "ArrowUp", "ArrowUp", "ArrowRight", "ArrowUp
 class Play:
     """The command, started; and what it printed."""
 
-    def __init__(self, run: Path) -> None:
-        self.run = run
+    def __init__(self, folder: Path) -> None:
+        own_project(folder)
+        self.run = run = folder / "run"
         command = [*(sys.executable, "-m", "helpers.player.alone", "--no-browser"), "-p", f"run_dir={run}"]
         self.process = subprocess.Popen(
             [*command, "-p", "steps=2"],
-            cwd=ROOT,
-            env={**child_environment(), "PYTHONPATH": str(ROOT)},
+            cwd=folder,
+            env={**child_environment(), "PYTHONPATH": str(folder)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",

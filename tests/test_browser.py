@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_lab import FLAGS, Lab, find_browser, jupyterlab, parametrised
+from browser_lab import FLAGS, Lab, find_browser, jupyterlab, own_project, parametrised
 from PIL import Image
 
 from helpers.play import recording
@@ -84,7 +84,7 @@ class Console:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the notebook lies and its run folder; the path is one that users have."""
     folder = tmp_path_factory.mktemp("浏览器 test")
-    (folder / "notebooks").mkdir()
+    own_project(folder)
     parametrised(
         ROOT / "notebooks" / "05_infer.ipynb",
         folder / "notebooks" / "05_infer.ipynb",
@@ -592,7 +592,8 @@ def test_a_notebook_that_is_opened_without_its_kernel_shows_the_last_frames(cons
     assert console.page.evaluate(seen) == ["tw-player"]
     console.action(2)
     console.generated(1)
-    time.sleep(2.0)  # the picture is that of moments before
+    last = "The last of 1 frames that were played here. Run the cell to play."
+    console.page.wait_for_function(f"document.querySelector('.tw-last')?.textContent.includes('{last}')")
     console.lab.command("docmanager:save")
     console.page.wait_for_function("!window.jupyterapp.shell.currentWidget.context.model.dirty")
     console.page.evaluate(
@@ -606,11 +607,8 @@ def test_a_notebook_that_is_opened_without_its_kernel_shows_the_last_frames(cons
     )
     console.lab.ready()
     console.lab.scroll_to("generate")
-    console.page.locator(".tw-last").wait_for(timeout=30_000)
-    time.sleep(1.0)
-    assert console.page.evaluate(seen) == ["tw-last"]
-    text = console.page.locator(".tw-last").inner_text()
-    assert text.strip() == "The last of 1 frames that were played here. Run the cell to play."
+    console.page.wait_for_function(f"({seen})().join() === 'tw-last'", timeout=30_000)
+    assert console.page.locator(".tw-last").inner_text().strip() == last
     assert console.page.locator(".jp-OutputArea-child:visible", has_text="model not found").count() == 0
     if SHOTS:
         console.page.screenshot(path=f"{SHOTS}/reopened.png")
@@ -620,12 +618,17 @@ def test_a_notebook_that_is_opened_without_its_kernel_shows_the_last_frames(cons
     console.lab.errors[:] = [text for text in console.lab.errors if "widget model not found" not in text]
 
 
-def test_after_a_kernel_restart_a_fresh_player_goes_on_where_the_old_one_stopped(console: Console) -> None:
+def test_after_a_kernel_restart_a_fresh_player_goes_on_where_the_old_one_stopped(
+    console: Console, folder: Path
+) -> None:
     for count, action in enumerate((3, 3, 2), 1):
         console.action(action)
         console.generated(count)
     pixels = console.pixels()
-    time.sleep(2.0)  # it is kept moments later
+    kept, end = folder / "data" / "crafter_played.json", time.monotonic() + 30
+    while json.loads(kept.read_text(encoding="utf-8"))["frames"] != 3:
+        assert time.monotonic() < end
+        time.sleep(0.1)
     console.page.evaluate(
         """async () => {
             const { sessionContext } = window.jupyterapp.shell.currentWidget;

@@ -176,7 +176,7 @@ def test_any_suite_is_the_same_world_and_its_names_are_shown_as_text(runtime, op
 
     assert shared.proved() == (20, 20)
     assert shared.page.locator("h1").inner_text() == hostile
-    assert shared.page.locator("[data-action='2'] span").inner_text() == f"{hostile}2"
+    assert shared.page.locator("[data-action='2'] > span").inner_text() == f"{hostile}2"
     assert shared.page.locator("img").count() == 0 and shared.errors == []
 
 
