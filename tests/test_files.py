@@ -105,7 +105,8 @@ def test_what_no_waiting_mends_is_raised_at_once(tmp_path):
 
 def test_a_home_folder_that_the_system_does_not_know_stays_a_name(tmp_path):
     assert expanded("~") == Path.home()
-    assert expanded("~nobody has this name/x.pth") == Path("~nobody has this name/x.pth")
+    if sys.platform != "win32":  # which takes every name for that of a folder beside one's own
+        assert expanded("~nobody has this name/x.pth") == Path("~nobody has this name/x.pth")
 
 
 @pytest.mark.parametrize("name", ["a\0b", "\ud800"])
@@ -150,7 +151,8 @@ def test_a_second_process_is_told_who_is_at_work_and_since_when_and_waits(tmp_pa
     first, said = hold(tmp_path / "setup.lock", "import time; time.sleep(1)")
     second, who = hold(tmp_path / "setup.lock", "")
 
-    assert said == "in" and re.fullmatch(rf"process {first.pid}, since 20\d\d-[\d: -]+", who)
+    pid = r"\d+" if sys.platform == "win32" else first.pid  # there an environment's Python starts another one
+    assert said == "in" and re.fullmatch(rf"process {pid}, since 20\d\d-[\d: -]+", who)
     assert second.stdout.readline().strip() == "in"
     assert first.poll() == 0
     assert second.wait(60) == 0

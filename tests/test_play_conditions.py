@@ -1,6 +1,7 @@
 """The hash of the engine, by which measurements hold: of what it does, not of how it is written."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -82,6 +83,7 @@ def test_the_engines_own_hash_is_that_of_its_folder():
     assert engine_hash() == engine_hash.__wrapped__(conditions.ENGINE) and len(engine_hash()) == 64
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_a_notebook_that_was_run_in_jupyterlab_is_no_change_of_the_code(tmp_path: Path) -> None:
     def git(*arguments: str) -> None:
         who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
