@@ -193,6 +193,20 @@ def command_parser(command: str, about: str, parameter: str = "", **options: Any
     return parser
 
 
+def world_parser(command: str, about: str, example: str) -> argparse.ArgumentParser:
+    """A `command_parser` for a command that plays, films or shares a world; read by `world_values`."""
+    meaning = f"a parameter of 05_infer, such as {example}; may be repeated"
+    parser = command_parser(command, about, meaning)
+    worlds = f"world to {command}: crafter, coinrun, sonic, … (default: crafter)"
+    parser.add_argument("--dataset", default="crafter", help=worlds)
+    return parser
+
+
+def world_values(arguments: argparse.Namespace) -> dict[str, Any]:
+    """World and parameters as a `world_parser` was given them; may raise as `read_overrides`."""
+    return {"dataset": arguments.dataset, **read_overrides(arguments.parameter)}
+
+
 def read_overrides(
     texts: Sequence[str], notebooks: Sequence[str] = ("05_infer",), folder: Path = FOLDER
 ) -> dict[str, Any]:

@@ -154,9 +154,8 @@ def test_a_second_process_is_told_who_is_at_work_and_since_when_and_waits(tmp_pa
     pid = r"\d+" if sys.platform == "win32" else first.pid  # there an environment's Python starts another one
     assert said == "in" and re.fullmatch(rf"process {pid}, since 20\d\d-[\d: -]+", who)
     assert second.stdout.readline().strip() == "in"
-    assert (
-        first.wait(5) if sys.platform == "win32" else first.poll()
-    ) == 0  # there the started one ends first
+    # On Windows the one that was started ends first.
+    assert (first.wait(5) if sys.platform == "win32" else first.poll()) == 0
     assert second.wait(60) == 0
 
 

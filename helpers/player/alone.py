@@ -23,7 +23,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from helpers.commands import exit_status, runbook_line
 from helpers.errors import ParameterError
-from helpers.parameters import command_parser, read_overrides
+from helpers.parameters import world_parser, world_values
 from helpers.play import rollout
 from helpers.play.game import Game
 from helpers.play.settings import Settings
@@ -181,14 +181,12 @@ async def serve(game: Game, run: Path, port: int, browser: bool) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Open a world and play it in a browser until Ctrl+C; the exit status is 0 then."""
     about = "Play a world in the browser: the player alone, without notebooks. Ctrl+C ends it."
-    meaning = "a parameter of 05_infer, such as -p start=600 or -p device=cuda; may be repeated"
-    parser = command_parser("play", about, meaning)
+    parser = world_parser("play", about, "-p start=600 or -p device=cuda")
     add = parser.add_argument
-    add("--dataset", default="crafter", help="world to play: crafter, coinrun, sonic, … (default: crafter)")
     add("--no-browser", action="store_true", help="only print the address")
     add("--port", type=int, default=0, help="the server's port (default: any that is free)")
     arguments = parser.parse_args(argv)
-    values = {"dataset": arguments.dataset, **read_overrides(arguments.parameter)}
+    values = world_values(arguments)
     folder = values.pop("run_dir", "")
     settings = Settings.read({**values, "use_interactive_mode": True, "replay": ""})
     print(f"Opening {settings.dataset} …", flush=True)

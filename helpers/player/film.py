@@ -15,7 +15,7 @@ import numpy as np
 from helpers.commands import exit_status
 from helpers.errors import ParameterError
 from helpers.files import replace_file
-from helpers.parameters import command_parser, read_overrides
+from helpers.parameters import world_parser, world_values
 from helpers.pictures import upscale, write_animation, write_video
 from helpers.play import recording, rollout
 from helpers.play.game import Game
@@ -101,10 +101,8 @@ def _write(film: np.ndarray, path: Path, fps: float) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     """Play, film and save; the exit status is 0 if a film was written."""
     about = "Film a world being played, with the keys below: a WebP, a GIF, an MP4, and the session."
-    meaning = "a parameter of 05_infer, such as -p seed=3 or -p start=600; may be repeated"
-    parser = command_parser("film", about, meaning)
+    parser = world_parser("film", about, "-p seed=3 or -p start=600")
     add = parser.add_argument
-    add("--dataset", default="crafter", help="world to film: crafter, coinrun, sonic, … (default: crafter)")
     add("--seconds", type=float, help=f"how long ({SECONDS}, or all of a session)")
     add("--session", metavar="FILE", help="a session.json to film; otherwise the world is played here")
     places = "a folder for all files, or one file that ends in " + ", ".join(ENDINGS)
@@ -113,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     here, seconds = arguments.called_from, arguments.seconds
     if seconds is not None and not 0 < seconds <= LONGEST:
         raise ParameterError(f"--seconds is {seconds:g}.", fix=f"Use more than 0, up to {LONGEST}.")
-    values = {"dataset": arguments.dataset, **read_overrides(arguments.parameter)}
+    values = world_values(arguments)
     if session := arguments.session or values.get("replay"):
         values["replay"] = str(here / session) if (here / session).exists() else session
     settings = recorded_settings(Settings.read(values))

@@ -23,7 +23,7 @@ from jinja2 import Environment
 from helpers.commands import exit_status
 from helpers.errors import ParameterError
 from helpers.files import expanded, written_whole
-from helpers.parameters import command_parser, read_overrides
+from helpers.parameters import world_parser, world_values
 from helpers.play.compute import stepping
 from helpers.play.game import Game
 from helpers.play.settings import Settings
@@ -170,10 +170,8 @@ def _prove(opened: OpenWorld, settings: Settings, frames: int) -> list[dict[str,
 def main(argv: Sequence[str] | None = None) -> int:
     """Write a world's file; the exit status is 0 if it was written."""
     about = "Write a world as one HTML file that plays in any browser, without Python and without a network."
-    meaning = "a parameter of 05_infer, such as -p steps=3 or -p start=600; may be repeated"
-    parser = command_parser("share", about, meaning)
+    parser = world_parser("share", about, "-p steps=3 or -p start=600")
     add = parser.add_argument
-    add("--dataset", default="crafter", help="world to share: crafter, coinrun, sonic, … (default: crafter)")
     add("--to", type=Path, default=Path("world.html"), metavar="FILE", help="(default: world.html)")
     add(
         "--proof",
@@ -187,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.proof < 1:
         raise ParameterError(f"--proof is {arguments.proof}.", fix="Use at least 1.")
     path = arguments.called_from / expanded(arguments.to)
-    values = {"dataset": arguments.dataset, **read_overrides(arguments.parameter)}
+    values = world_values(arguments)
     settings = Settings.read(values | {"device": "cpu", "use_interactive_mode": True, "actions": []})
     opened, runtime = open_world(settings), open_runtime(arguments.registry)
     page = build(opened, settings, label_actions(opened), runtime, arguments.proof)
