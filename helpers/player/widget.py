@@ -350,8 +350,9 @@ class Player(anywidget.AnyWidget):
             self._update()
 
     def _draw(self, step: Step) -> None:
-        self._say("frame", **vars(step), **self._reality())
-        if self.loop.playing and self._reality()["stuck"] != self.state["stuck"]:
+        real = self._reality()
+        self._say("frame", **vars(step), **real)
+        if self.loop.playing and real["stuck"] != self.state["stuck"]:
             self._update()
         if self.loop.playing:
             self.keeper.note(soon=False)
